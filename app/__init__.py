@@ -1,0 +1,1 @@
+"""Command line, HTTP service and durable jobs around dataset_rules and unet."""

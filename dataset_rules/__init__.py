@@ -1,0 +1,1 @@
+"""From a messy folder to a formatted dataset, by a rules document."""

@@ -1,0 +1,195 @@
+"""The only module that opens pixel files."""
+
+import hashlib
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from dataset_rules.errors import RulesError
+
+Pixels = NDArray[Any]  # HW or HWC, uint8 or uint16; colours in RGB order
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+MAX_PIXELS = 1 << 30  # 32768 x 32768: larger files are refused by their header, undecoded
+
+# The limit is ours (MAX_PIXELS), checked on the header before any decoding.
+Image.MAX_IMAGE_PIXELS = None
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself before its pixels are decoded."""
+
+    format: str  # PNG, JPEG, BMP, TIFF as Pillow names them
+    mode: str  # Pillow's mode: 1, L, LA, P, RGB, RGBA, I;16, ...
+    height_px: int
+    width_px: int
+    pages: int
+    pixel_size_um: float | None
+
+
+def read_header(path: Path) -> Header:
+    """The header of an image file; raises `RulesError` where it is none."""
+    with _opened(path) as image:
+        header = Header(
+            format=str(image.format),
+            mode=image.mode,
+            height_px=image.height,
+            width_px=image.width,
+            pages=int(getattr(image, "n_frames", 1)),
+            pixel_size_um=_pixel_size_um(image),
+        )
+    if header.height_px * header.width_px > MAX_PIXELS:
+        raise RulesError(
+            "the image is too large", where=str(path), expected=f"at most {MAX_PIXELS} pixels",
+            found=f"{header.width_px} x {header.height_px}",
+        )  # fmt: skip
+    return header
+
+
+def read_image(path: Path) -> Pixels:
+    """Pixels of an image: HW (grey) or HW3 (RGB), uint8 or uint16, upright, alpha dropped."""
+    header = read_header(path)
+    _refuse_pages(path, header)
+    if header.mode.startswith("I;16") or header.mode in {"I", "F"}:
+        return _depth_checked(path, _decode_deep(path, header))
+    if header.format == "TIFF" or (header.format == "PNG" and _is_16_bit_png(path)):
+        return _depth_checked(path, _decode_deep(path, header))
+    with _opened(path) as image:
+        upright = _loaded(path, image)
+        if upright.mode in {"1", "L"}:
+            return np.asarray(upright.convert("L"))
+        if upright.mode == "LA":
+            return np.asarray(upright.getchannel("L"))
+        return np.asarray(upright.convert("RGB"))
+
+
+def read_mask(path: Path) -> Pixels:
+    """Values of a mask as stored: HW (grey values or palette indices) or HW3 (RGB)."""
+    header = read_header(path)
+    _refuse_pages(path, header)
+    if header.mode != "P":
+        return read_image(path)
+    with _opened(path) as image:
+        _load(path, image)
+        return np.asarray(image)  # palette indices, which only Pillow keeps
+
+
+def encode(pixels: Pixels, suffix: str) -> bytes:
+    """File bytes of an image; `suffix` (".png", ".jpg", ...) names the format."""
+    stored = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
+    options = [cv2.IMWRITE_JPEG_QUALITY, 95] if suffix in {".jpg", ".jpeg"} else []
+    done, data = cv2.imencode(suffix, np.ascontiguousarray(stored), options)
+    if not done:
+        raise ValueError(f"cannot encode {pixels.dtype} {pixels.shape} as {suffix}")
+    encoded: bytes = data.tobytes()
+    return encoded
+
+
+def pixel_hash(pixels: Pixels) -> str:
+    """SHA-256 of decoded pixels with their shape and depth, hexadecimal; encoders do not matter."""
+    head = f"{'x'.join(map(str, pixels.shape))} {pixels.dtype.name} ".encode()
+    little = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False)
+    return hashlib.sha256(head + np.ascontiguousarray(little).tobytes()).hexdigest()
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of odd metadata that we do not use
+            return Image.open(path)
+    except FileNotFoundError as error:
+        raise RulesError("no such file", where=str(path)) from error
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError) as error:
+        raise RulesError(
+            "the file is no image", where=str(path), expected="PNG, JPEG, BMP or TIFF",
+            found=_head_of(path),
+        ) from error  # fmt: skip
+
+
+def _load(path: Path, image: Image.Image) -> None:
+    try:
+        image.load()
+    except Exception as error:  # Pillow's decoders raise whatever their format's parser raises
+        raise RulesError(
+            "the image is damaged or cut short", where=str(path), found=str(error)
+        ) from error
+
+
+def _loaded(path: Path, image: Image.Image) -> Image.Image:
+    _load(path, image)
+    return ImageOps.exif_transpose(image)
+
+
+def _decode_deep(path: Path, header: Header) -> Pixels:
+    """Pixels that Pillow would cut to 8 bits."""
+    if header.format == "TIFF":
+        try:
+            pixels = np.asarray(tifffile.imread(path))
+        except Exception as error:  # tifffile raises what its many codecs raise
+            raise RulesError(
+                "the TIFF cannot be decoded", where=str(path), found=str(error)
+            ) from error
+        if pixels.ndim == 3 and pixels.shape[0] in {3, 4} and pixels.shape[2] not in {3, 4}:
+            pixels = np.moveaxis(pixels, 0, 2)  # planar storage
+        return pixels[..., :3] if pixels.ndim == 3 and pixels.shape[2] == 4 else pixels
+    with _opened(path) as image:
+        _load(path, image)  # Pillow notices damage that OpenCV passes over
+    pixels = np.asarray(cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED))
+    if pixels.ndim == 3:
+        pixels = np.asarray(cv2.cvtColor(pixels[..., :3], cv2.COLOR_BGR2RGB))
+    return pixels
+
+
+def _depth_checked(path: Path, pixels: Pixels) -> Pixels:
+    if pixels.dtype == np.bool_:
+        pixels = pixels.astype(np.uint8) * 255
+    if pixels.dtype not in (np.uint8, np.uint16) or not (
+        pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
+    ):
+        raise RulesError(
+            "the image has an unsupported layout", where=str(path),
+            expected="8 or 16 bits, grey or RGB", found=f"{pixels.dtype} {pixels.shape}",
+        )  # fmt: skip
+    return pixels
+
+
+def _refuse_pages(path: Path, header: Header) -> None:
+    if header.pages > 1:
+        raise RulesError(
+            "the file is a stack of pages", where=str(path), expected="one page",
+            found=f"{header.pages} pages", remedy="split it into single images first",
+        )  # fmt: skip
+
+
+def _is_16_bit_png(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(25)[24:25] == b"\x10"  # IHDR's bit depth
+
+
+def _pixel_size_um(image: Image.Image) -> float | None:
+    """Micrometres per pixel where a TIFF states a resolution in centimetres or inches."""
+    tags = getattr(image, "tag_v2", None)
+    if image.format != "TIFF" or not tags or 282 not in tags:
+        return None
+    unit_um = {2: 25_400.0, 3: 10_000.0}.get(tags.get(296, 2))
+    resolution = float(tags[282] or 0)
+    if unit_um is None or resolution <= 0:
+        return None
+    size = unit_um / resolution
+    return size if size < 50 else None  # 72 dpi and its like speak of paper, not of tissue
+
+
+def _head_of(path: Path) -> str:
+    try:
+        head = path.open("rb").read(16)
+    except OSError as error:
+        return str(error.strerror)
+    return f"bytes {head!r}" if head else "an empty file"

@@ -1,0 +1,397 @@
+"""Artifacts: finished folders that never change, named by the hash of what they hold.
+
+Three files make a folder an artifact. `manifest.json` says what it is and what it was made of;
+its SHA-256 is the artifact's **id**, free of times, hosts and encoders. `provenance.json` says
+how it came about; id + provenance give the **record**. `files.sha256` is the seal, written last:
+the bytes of every file, readable by `sha256sum -c`. `lineage/` carries the manifests and
+provenances of all ancestors, so that a chain can be followed offline.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from dataset_rules.errors import ArtifactError
+from dataset_rules.images import IMAGE_SUFFIXES, pixel_hash, read_image
+from dataset_rules.rules import canonical_json
+
+MANIFEST = "manifest.json"
+PROVENANCE = "provenance.json"
+SEAL = "files.sha256"
+LINEAGE = "lineage"
+BEGUN = ".begun.json"  # what an unfinished folder is going to be
+RECORD_KEY = "unetops:record"
+LIBRARIES = ("numpy", "opencv-python-headless", "pillow", "tifffile", "torch", "scipy")
+
+
+@dataclass(frozen=True)
+class Ancestor:
+    """An input of a step as its descendants carry it: the two JSON files, byte for byte."""
+
+    manifest: bytes
+    provenance: bytes
+    folder: Path | None = None  # where it lay when it was read
+
+    @property
+    def id(self) -> str:
+        """SHA-256 of the manifest."""
+        return hashlib.sha256(self.manifest).hexdigest()
+
+    @property
+    def record(self) -> str:
+        """SHA-256 of id and provenance."""
+        return record_of(self.id, self.provenance)
+
+    @property
+    def kind(self) -> str:
+        """Kind of the artifact: source, dataset, run, model, prediction, ..."""
+        return str(json.loads(self.manifest)["kind"])
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a folder is (to be): it decides whether an existing folder may be taken up again."""
+
+    kind: str
+    version: int
+    inputs: tuple[Ancestor, ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def key(self) -> str:
+        """SHA-256 of kind, version, input ids and parameters."""
+        return hashlib.sha256(canonical_json(self.head())).hexdigest()
+
+    def head(self) -> dict[str, Any]:
+        """The part of the manifest that is known before the step runs."""
+        return {
+            "format": 1,
+            "kind": self.kind,
+            "step_version": self.version,
+            "inputs": [{"kind": a.kind, "id": a.id} for a in self.inputs],
+            "parameters": dict(self.parameters),
+        }
+
+
+def record_of(artifact_id: str, provenance: bytes) -> str:
+    """The record: SHA-256 of an artifact's id and the bytes of its provenance."""
+    return hashlib.sha256(artifact_id.encode() + b"\n" + provenance).hexdigest()
+
+
+def begin(folder: Path, step: Step) -> bool:
+    """Prepare `folder` for a step; True if it is finished already.
+
+    An absent or empty folder is begun; one begun or finished by the same step with the same
+    inputs is taken up again.
+
+    Raises:
+        ArtifactError: if the folder holds anything else. Nothing is overwritten.
+    """
+    if is_artifact(folder):
+        if _key_in(folder / MANIFEST) == step.key():
+            return True
+        raise ArtifactError(
+            "the folder holds another result", where=str(folder),
+            expected=f"a new folder or this very {step.kind}", remedy="name another folder",
+        )  # fmt: skip
+    begun = folder / BEGUN
+    if begun.exists():
+        if json.loads(begun.read_bytes()).get("key") == step.key():
+            return False
+        raise ArtifactError(
+            "the folder holds an unfinished step with other inputs", where=str(folder),
+            remedy="finish that one with its own inputs, delete the folder or name another",
+        )  # fmt: skip
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ArtifactError(
+            "the folder is not empty", where=str(folder), expected="a new folder",
+            remedy="name a folder that does not exist yet",
+        )  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(begun, canonical_json({"key": step.key(), "kind": step.kind}))
+    return False
+
+
+def is_artifact(folder: Path) -> bool:
+    """True if the folder is finished: it bears a manifest and the seal."""
+    return (folder / SEAL).is_file() and (folder / MANIFEST).is_file()
+
+
+def finish(
+    folder: Path,
+    step: Step,
+    *,
+    content: Mapping[str, str | None],
+    started: datetime,
+    stamped: Iterable[str] = (),
+    notes: Mapping[str, Any] | None = None,
+) -> Ancestor:
+    """Write manifest, lineage, provenance and seal; the folder is an artifact from then on.
+
+    Args:
+        folder: begun by `begin`, with all files of the step in it.
+        step: what it is.
+        content: path in the folder -> its content hash, or None to hash the file now. Only these
+            files decide the id; others (logs, curves with times) are sealed but not in the id.
+        started: when the step began, UTC.
+        stamped: PNG files in which the record is written as a text chunk.
+        notes: further facts for the provenance.
+    """
+    files = {name: known or content_hash(folder / name) for name, known in content.items()}
+    manifest = _json_bytes({**step.head(), "files": dict(sorted(files.items()))})
+    _carry_lineage(folder, step.inputs)
+    artifact_id = hashlib.sha256(manifest).hexdigest()
+    provenance = _json_bytes(
+        provenance_document(artifact_id, step.inputs, folder=folder, started=started, notes=notes)
+    )
+    write_file(folder / MANIFEST, manifest)
+    write_file(folder / PROVENANCE, provenance)
+    made = Ancestor(manifest, provenance, folder)
+    for name in stamped:
+        path = folder / name
+        write_file(path, png_with_text(path.read_bytes(), RECORD_KEY, made.record))
+    write_file(folder / SEAL, _seal(folder))
+    (folder / BEGUN).unlink(missing_ok=True)
+    return made
+
+
+def read_artifact(folder: Path, kind: str | None = None) -> Ancestor:
+    """A finished folder as an input of a further step.
+
+    Raises:
+        ArtifactError: if the folder is no finished artifact, or of another kind.
+    """
+    if not is_artifact(folder):
+        found = "an unfinished one" if (folder / BEGUN).exists() else "a folder without manifest"
+        raise ArtifactError(
+            f"no finished {kind or 'artifact'} here", where=str(folder),
+            found=found if folder.is_dir() else "no such folder",
+        )  # fmt: skip
+    artifact = Ancestor(
+        (folder / MANIFEST).read_bytes(), (folder / PROVENANCE).read_bytes(), folder
+    )
+    try:
+        found_kind = artifact.kind
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError("the manifest is damaged", where=str(folder / MANIFEST)) from error
+    if kind is not None and found_kind != kind:
+        raise ArtifactError(
+            f"this is no {kind}", where=str(folder), expected=kind, found=found_kind
+        )
+    return artifact
+
+
+def make_source(files: Mapping[str, str], *, location: str, started: datetime) -> Ancestor:
+    """A user's folder as an ancestor; nothing is written into it.
+
+    Args:
+        files: path in the source -> SHA-256 of its bytes, for every file that is used.
+        location: what the user called it.
+        started: when it was read, UTC.
+    """
+    step = Step("source", 1)
+    manifest = _json_bytes({**step.head(), "files": dict(sorted(files.items()))})
+    artifact_id = hashlib.sha256(manifest).hexdigest()
+    document = provenance_document(
+        artifact_id, (), folder=None, started=started, notes={"location": location}
+    )
+    return Ancestor(manifest, _json_bytes(document))
+
+
+def altered_files(folder: Path) -> list[str]:
+    """What differs from the seal, a sentence each: altered, missing and added files."""
+    if not (folder / SEAL).is_file():
+        return [f"{SEAL} is missing: the folder is unfinished or was cut"]
+    sealed, findings = {}, []
+    for line in (folder / SEAL).read_text(encoding="utf-8", errors="replace").splitlines():
+        digest, _, name = line.partition("  ")
+        sealed[name] = digest
+    present = set(_names(folder))
+    for name, digest in sealed.items():
+        if name not in present:
+            findings.append(f"{name} is missing, or its line in {SEAL} was altered")
+        elif file_hash(folder / name) != digest:
+            findings.append(f"{name} was altered after it was sealed")
+    findings += [f"{name} was added after the seal" for name in sorted(present - sealed.keys())]
+    return findings
+
+
+def contradictions(folder: Path) -> list[str]:
+    """Where the files contradict the manifest, whatever the seal says."""
+    manifest = json.loads((folder / MANIFEST).read_bytes())
+    findings = []
+    for name, digest in manifest["files"].items():
+        if not (folder / name).is_file():
+            findings.append(f"{name} is missing")
+        elif content_hash(folder / name) != digest:
+            findings.append(f"{name} does not hold what the manifest says")
+    stated = json.loads((folder / PROVENANCE).read_bytes()).get("id")
+    if stated != hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest():
+        findings.append(f"{PROVENANCE} belongs to another manifest")
+    return findings
+
+
+def content_hash(path: Path) -> str:
+    """What the id is made of: decoded pixels of images, canonical JSON, else the bytes."""
+    if path.suffix in IMAGE_SUFFIXES:
+        return pixel_hash(read_image(path))
+    if path.suffix == ".json":
+        return hashlib.sha256(canonical_json(json.loads(path.read_bytes()))).hexdigest()
+    return file_hash(path)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write beside, flush, rename: a reader sees the old file or the new one, never half."""
+    beside = path.with_name(f".{path.name}.part")
+    with beside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON document for people, atomically."""
+    write_file(path, _json_bytes(value))
+
+
+def png_with_text(data: bytes, key: str, text: str) -> bytes:
+    """The PNG with a tEXt chunk before its end; the pixels are untouched."""
+    body = key.encode("latin-1") + b"\0" + text.encode("latin-1")
+    chunk = len(body).to_bytes(4, "big") + b"tEXt" + body
+    chunk += zlib.crc32(b"tEXt" + body).to_bytes(4, "big")
+    end = data.rindex(b"IEND") - 4
+    return data[:end] + chunk + data[end:]
+
+
+def png_text(data: bytes, key: str) -> str | None:
+    """Text of a PNG's tEXt chunk, None without it.
+
+    Raises:
+        ArtifactError: if a chunk's checksum is wrong.
+    """
+    found, at = None, 8
+    while at + 12 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        kind, body = data[at + 4 : at + 8], data[at + 8 : at + 8 + length]
+        crc = data[at + 8 + length : at + 12 + length]
+        if zlib.crc32(kind + body).to_bytes(4, "big") != crc:
+            raise ArtifactError(f"the PNG was altered: wrong checksum in chunk {kind!r}")
+        if kind == b"tEXt" and body.startswith(key.encode() + b"\0"):
+            found = body[len(key) + 1 :].decode("latin-1")
+        at += 12 + length
+    return found
+
+
+def provenance_document(
+    artifact_id: str,
+    inputs: Sequence[Ancestor],
+    *,
+    folder: Path | None,
+    started: datetime,
+    notes: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """How an artifact came about: commit, libraries, machine, times, records of the inputs."""
+    return {
+        "id": artifact_id,
+        "unetops": _version("unetops"),
+        "commit": commit(),
+        "libraries": {name: _version(name) for name in LIBRARIES},
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "started": started.isoformat(timespec="seconds"),
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+        "inputs": [
+            {"kind": a.kind, "id": a.id, "record": a.record, "folder": _way_to(a.folder, folder)}
+            for a in inputs
+        ],
+        **(notes or {}),
+    }
+
+
+@cache
+def commit() -> str | None:
+    """The commit of the running code, '+changes' behind it where files differ from it."""
+    stated = os.environ.get("UNETOPS_COMMIT")
+    if stated:
+        return stated
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    head = _git(root, "rev-parse", "HEAD")
+    return head and head + ("+changes" if _git(root, "status", "--porcelain") else "")
+
+
+def _git(root: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(root), *words], capture_output=True, text=True, check=False, timeout=30
+    )
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+@cache
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _way_to(target: Path | None, start: Path | None) -> str | None:
+    """Relative, so that it holds when all is moved together and tells nothing of the machine."""
+    if target is None or start is None:
+        return None
+    return Path(os.path.relpath(target.resolve(), start.resolve())).as_posix()
+
+
+def _json_bytes(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _key_in(manifest: Path) -> str:
+    head = json.loads(manifest.read_bytes())
+    head.pop("files", None)
+    return hashlib.sha256(canonical_json(head)).hexdigest()
+
+
+def _carry_lineage(folder: Path, inputs: Iterable[Ancestor]) -> None:
+    for ancestor in inputs:
+        target = folder / LINEAGE / ancestor.id
+        target.mkdir(parents=True, exist_ok=True)
+        write_file(target / MANIFEST, ancestor.manifest)
+        write_file(target / PROVENANCE, ancestor.provenance)
+        carried = ancestor.folder / LINEAGE if ancestor.folder else None
+        if carried and carried.is_dir():
+            shutil.copytree(carried, folder / LINEAGE, dirs_exist_ok=True)
+
+
+def _seal(folder: Path) -> bytes:
+    lines = (f"{file_hash(folder / name)}  {name}\n" for name in sorted(_names(folder)))
+    return "".join(lines).encode()
+
+
+def _names(folder: Path) -> Iterator[str]:
+    """Files of the artifact: not the seal, not our part files, not artifacts inside it."""
+    for place, folders, names in os.walk(folder):
+        here = Path(place)
+        folders[:] = [name for name in folders if not (here / name / SEAL).is_file()]
+        for name in names:
+            path = here / name
+            if name not in {SEAL, BEGUN} and not name.endswith(".part"):
+                yield path.relative_to(folder).as_posix()

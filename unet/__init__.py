@@ -1,0 +1,1 @@
+"""From a formatted dataset to a trained U-Net, masks and measurements."""
