@@ -1,0 +1,212 @@
+"""Measurements as one HTML page that needs nothing beside itself; no computing of its own."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from skimage.segmentation import find_boundaries
+
+from dataset_rules.images import encode
+from unet.ihc import Comparison, Intensity, Measurements, pool, pool_comparisons
+
+Array = NDArray[Any]
+
+POSITIVE_RGB, NEGATIVE_RGB = (255, 30, 60), (0, 150, 255)
+SHOWN_PX = 768  # long side of pictures on the page: sharp on a laptop, about 150 kB each
+MAX_ENLARGED = 4
+PALE = 0.7  # contrast of the tissue under the outlines, so that red shows on brown
+SWATCHES = {
+    Intensity.NEGATIVE: "#5b7fd6", Intensity.WEAK: "#d9a566",
+    Intensity.MODERATE: "#ad6a33", Intensity.STRONG: "#6b3516",
+}  # fmt: skip
+UNDEFINED, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
+PAGE = Path(__file__).with_suffix(".html")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image on the page."""
+
+    name: str
+    original: Array  # HW3, uint8, RGB
+    overlay: Array  # the same field with outlines
+    measurements: Measurements
+    comparison: Comparison | None = None
+
+
+def draw_overlay(image: Array, instances: Array, is_positive: Mapping[int, bool]) -> Array:
+    """The image with each nucleus outlined, red if positive and blue if not.
+
+    Args:
+        image: HW3, uint8, RGB.
+        instances: HW, unsigned integers, 0 background.
+        is_positive: number of a nucleus -> drawn as positive; others are not drawn.
+
+    Returns:
+        HW3, uint8, scaled so that the long side is near 768 px; outlines lie inside the nuclei.
+    """
+    scale = min(MAX_ENLARGED, SHOWN_PX / max(instances.shape))
+    shown = scaled(image, scale)
+    size = (shown.shape[1], shown.shape[0])
+    numbers, places = np.unique(instances, return_inverse=True)  # cv2 scales no wide integers
+    dense = places.reshape(instances.shape).astype(np.float32)
+    objects = cv2.resize(dense, size, interpolation=cv2.INTER_NEAREST_EXACT).astype(np.int64)
+    border = find_boundaries(objects, mode="inner") & (numbers[objects] != 0)
+    border = cv2.dilate(border.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
+    drawn = np.round(255 - PALE * (255.0 - shown)).astype(np.uint8)
+    for state, colour in ((False, NEGATIVE_RGB), (True, POSITIVE_RGB)):
+        chosen = np.array([is_positive.get(int(number)) is state for number in numbers])
+        drawn[border & chosen[objects]] = colour
+    return drawn
+
+
+def scaled(image: Array, scale: float) -> Array:
+    """The image enlarged (smooth) or shrunk (area mean) by a factor."""
+    height_px, width_px = (max(1, round(side * scale)) for side in image.shape[:2])
+    method = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
+    resized: Array = np.asarray(cv2.resize(image, (width_px, height_px), interpolation=method))
+    return resized
+
+
+def report_page(
+    entries: Sequence[Entry], *, title: str, facts: Mapping[str, str], record: str
+) -> str:
+    """The page: score card, comparison with known counts where there are any, images, table.
+
+    Args:
+        entries: the images, in the order of the page.
+        title: heading of the page.
+        facts: how it was measured, a line each.
+        record: the record of the prediction, which names the chain back to the source.
+    """
+    total = pool(tuple(entry.measurements for entry in entries))
+    return Template(PAGE.read_text(encoding="utf-8")).substitute(
+        title=escape(title),
+        record=escape(record),
+        images=f"{len(entries)} image{'' if len(entries) == 1 else 's'}",
+        cards=_cards(total),
+        intensities=_intensities(total),
+        comparison=_comparison(entries),
+        table=_table(entries, total),
+        figures="".join(_figure(entry) for entry in entries),
+        facts="".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items()),
+    )
+
+
+def percent(share: float | None) -> str:
+    """0.256 -> '25.6 %'; a dash where it is undefined."""
+    return UNDEFINED if share is None else f"{100 * share:.1f} %"
+
+
+def signed(value: float | None, unit: str) -> str:
+    """0.031 -> '+3.1 %'; a dash where it is undefined."""
+    if value is None:
+        return UNDEFINED
+    return f"{round(100 * value, 1) or 0.0:+.1f} {unit}".replace("-", MINUS).replace("+0.0", "0.0")
+
+
+def _score(value: float | None) -> str:
+    return UNDEFINED if value is None else f"{value:.0f}"
+
+
+def _cards(total: Measurements) -> str:
+    cards = (
+        ("Nuclei", f"{total.count:,}", "counted"),
+        ("Positive", f"{total.positive_count:,}", "brown (DAB)"),
+        ("Positive share", percent(total.positive_share), "of all nuclei"),
+        ("H-score", _score(total.h_score), "of 300"),
+    )
+    return "".join(
+        f'<div class="card"><dt>{name}</dt><dd>{value}</dd><dd class="note">{note}</dd></div>'
+        for name, value, note in cards
+    )
+
+
+def _intensities(total: Measurements) -> str:
+    if not total.count:
+        return ""
+    parts = [(str(step), n, SWATCHES[step]) for step, n in total.intensities.items()]
+    bar = "".join(
+        f'<span style="width:{100 * n / total.count:.2f}%;background:{colour}"></span>'
+        for _, n, colour in parts
+    )
+    legend = "".join(
+        f'<li><i style="background:{colour}"></i>{name} <b>{n:,}</b> '
+        f"({percent(n / total.count)})</li>"
+        for name, n, colour in parts
+    )
+    return f'<div class="bar" aria-hidden="true">{bar}</div><ul class="legend">{legend}</ul>'
+
+
+def _comparison(entries: Sequence[Entry]) -> str:
+    """Table of found against known, with a line for the pool; empty where nothing is known."""
+    known = [(e.name, e.comparison) for e in entries if e.comparison is not None]
+    if not known:
+        return ""
+    total = pool_comparisons(tuple(comparison for _, comparison in known))
+    rows = "".join(_comparison_row(name, comparison) for name, comparison in known)
+    head = _head("Image", "Nuclei known", "found", "error", "Share known", "found", "error", "")
+    return (
+        "<section><h2>Found against known</h2><div class='scroll'><table>"
+        "<caption>Asked for: count within 10 %, positive share within 5 points</caption>"
+        f"{head}<tbody>{rows}</tbody><tfoot>{_comparison_row('All', total)}</tfoot>"
+        "</table></div></section>"
+    )
+
+
+def _comparison_row(name: str, c: Comparison) -> str:
+    verdict = '<b class="good">✓ within</b>' if c.is_within else '<b class="bad">✗ outside</b>'
+    shares = [percent(a / b if b else None) for a, b in
+              ((c.known_positive, c.known), (c.found_positive, c.found))]  # fmt: skip
+    cells = (
+        f"{c.known:,}", f"{c.found:,}", signed(c.count_error, "%"),
+        *shares, signed(c.share_error, "points"), verdict,
+    )  # fmt: skip
+    return _row(name, cells)
+
+
+def _table(entries: Sequence[Entry], total: Measurements) -> str:
+    head = _head("Image", "Nuclei", "Positive", "Share", "H-score", "1+", "2+", "3+")
+    rows = "".join(_row(entry.name, _counts(entry.measurements)) for entry in entries)
+    foot = _row("All", _counts(total))
+    return f"{head}<tbody>{rows}</tbody><tfoot>{foot}</tfoot>"
+
+
+def _counts(found: Measurements) -> tuple[str, ...]:
+    steps = [f"{n:,}" for step, n in found.intensities.items() if step is not Intensity.NEGATIVE]
+    return (
+        f"{found.count:,}", f"{found.positive_count:,}", percent(found.positive_share),
+        _score(found.h_score), *steps,
+    )  # fmt: skip
+
+
+def _head(*names: str) -> str:
+    return f"<thead><tr>{''.join(f'<th scope=col>{name}</th>' for name in names)}</tr></thead>"
+
+
+def _row(name: str, cells: Sequence[str]) -> str:
+    columns = "".join(f"<td>{cell}</td>" for cell in cells)
+    return f"<tr><th scope=row>{escape(name)}</th>{columns}</tr>"
+
+
+def _figure(entry: Entry) -> str:
+    found, name = entry.measurements, escape(entry.name)
+    text = f"{found.count:,} nuclei, {found.positive_count:,} positive"
+    score = f"share {percent(found.positive_share)}, H-score {_score(found.h_score)}"
+    return (
+        f"<figure><div class=pair>"
+        f'<img loading=lazy src="{_data_uri(entry.original)}" alt="{name} as it was taken">'
+        f'<img loading=lazy src="{_data_uri(entry.overlay)}" alt="{name} with outlines: {text}">'
+        f"</div><figcaption><b>{name}</b><span>{text} · {score}</span></figcaption></figure>"
+    )
+
+
+def _data_uri(image: Array) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(encode(image, ".jpg")).decode()
