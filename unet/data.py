@@ -1,0 +1,178 @@
+"""Sampling of patches and augmentation; one random generator a step, made from seed and step.
+
+Shape suffixes: B batch, C channels, H height, W width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dataset_rules.dataset import Sample, read_sample
+from dataset_rules.images import Pixels
+from unet.plan import Plan
+from unet.targets import distance_map, objects_of
+
+CACHE_BYTES = 2 << 30  # decoded samples kept in memory; the rest is read again when drawn
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A sample as the network sees it, at the plan's scale."""
+
+    image: NDArray[np.float32]  # HWC, about 0..1
+    mask: NDArray[np.uint8]  # HW class ids, 255 ignore
+    distance: NDArray[np.uint8]  # HW, 0..255
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Patches of one step."""
+
+    image_BCHW: Tensor  # float32
+    mask_BHW: Tensor  # int64, 255 ignore
+    distance_B1HW: Tensor  # float32, 0..1
+
+
+def normalized(image: Pixels, *, channels: int) -> NDArray[np.float32]:
+    """The image with its 0.5th percentile at 0 and its 99.8th at 1, HWC float32.
+
+    Percentiles of the image itself make exposure and bit depth disappear. All channels share
+    them, so that colour stays. 99.8 rather than 99: nuclei may cover less than a hundredth.
+    """
+    stacked = image[..., None] if image.ndim == 2 else image
+    low, high = np.percentile(stacked[::2, ::2], [0.5, 99.8])
+    floor = 8 if image.dtype == np.uint8 else 64  # an even image must not become pure noise
+    scaled = (stacked.astype(np.float32) - low) / max(high - low, floor)
+    if scaled.shape[2] == channels:
+        return np.asarray(scaled, np.float32)
+    if channels == 3:
+        return np.repeat(scaled, 3, axis=2).astype(np.float32)
+    return np.asarray(scaled.mean(axis=2, keepdims=True), np.float32)
+
+
+def rescaled(pixels: Pixels, scale: float) -> Pixels:
+    """Pixels at the plan's scale: area means, so that nothing aliases."""
+    if scale == 1:
+        return pixels
+    size = [max(1, round(n * scale)) for n in pixels.shape[:2]]
+    return np.asarray(cv2.resize(pixels, (size[1], size[0]), interpolation=cv2.INTER_AREA))
+
+
+def prepare(folder: Path, sample: Sample, plan: Plan) -> Prepared:
+    """A sample read, normalised and brought to the plan's scale."""
+    image, mask, instances = read_sample(folder, sample)
+    distance = distance_map(objects_of(mask, instances))
+    small = rescaled(image, plan.scale)
+    height, width = small.shape[:2]
+    if plan.scale != 1:
+        mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
+        distance = cv2.resize(distance, (width, height), interpolation=cv2.INTER_AREA)
+    return Prepared(normalized(small, channels=plan.channels), mask, distance)
+
+
+class Patches:
+    """Draws batches of augmented patches; keeps decoded samples up to a bound."""
+
+    def __init__(self, samples: Sequence[tuple[Path, Sample]], plan: Plan) -> None:
+        self.samples = samples
+        self.plan = plan
+        self._kept: dict[int, Prepared] = {}
+        self._kept_bytes = 0
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step: the same for the same plan, whatever ran before."""
+        rng = np.random.default_rng([self.plan.seed, step])
+        drawn = [self._patch(self._index(step, i), rng) for i in range(self.plan.batch)]
+        image, mask, distance = (np.stack(part) for part in zip(*drawn, strict=True))
+        image_BCHW = torch.from_numpy(image).permute(0, 3, 1, 2)
+        return Batch(
+            image_BCHW.contiguous(memory_format=torch.channels_last),
+            torch.from_numpy(mask.astype(np.int64)),
+            torch.from_numpy(distance.astype(np.float32) / 255)[:, None],
+        )
+
+    def _index(self, step: int, position: int) -> int:
+        """Every sample once an epoch, in an order that the epoch's number decides."""
+        drawn = step * self.plan.batch + position
+        epoch, place = divmod(drawn, len(self.samples))
+        order = np.random.default_rng([self.plan.seed, 1, epoch]).permutation(len(self.samples))
+        return int(order[place])
+
+    def _sample(self, index: int) -> Prepared:
+        if index in self._kept:
+            return self._kept[index]
+        prepared = prepare(*self.samples[index], self.plan)
+        size = sum(a.nbytes for a in (prepared.image, prepared.mask, prepared.distance))
+        if self._kept_bytes + size <= CACHE_BYTES:
+            self._kept[index] = prepared
+            self._kept_bytes += size
+        return prepared
+
+    def _patch(
+        self, index: int, rng: np.random.Generator
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.uint8]]:
+        sample = self._sample(index)
+        matrix = _placement(sample.mask.shape, self.plan, rng)
+        patch = (self.plan.patch_px, self.plan.patch_px)
+        image = _warped(sample.image, matrix, patch, cv2.INTER_LINEAR)
+        mask = _warped(sample.mask, matrix, patch, cv2.INTER_NEAREST)
+        distance = _warped(sample.distance, matrix, patch, cv2.INTER_LINEAR)
+        if image.ndim == 2:
+            image = image[..., None]
+        return _recoloured(image, self.plan, rng), mask, distance
+
+
+def _placement(shape: tuple[int, ...], plan: Plan, rng: np.random.Generator) -> NDArray[np.float64]:
+    """2x3 matrix from patch to image: a random place, turn, mirror and zoom."""
+    half = plan.patch_px / 2
+    zoom = np.exp(rng.uniform(np.log(plan.zoom_min), np.log(plan.zoom_max)))
+    quarter = rng.integers(4) * np.pi / 2
+    angle = quarter + (rng.uniform(-np.pi / 4, np.pi / 4) if rng.random() < 0.5 else 0.0)
+    mirror = 1 - 2 * int(rng.integers(2))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom
+    turn[:, 0] *= mirror
+    reach = half / zoom  # the patch's half side, in pixels of the image
+    centre = [rng.uniform(min(reach, n / 2), max(n - reach, n / 2)) for n in (shape[1], shape[0])]
+    shift = np.array(centre) - 0.5 - turn @ np.array([half - 0.5, half - 0.5])
+    return np.hstack([turn, shift[:, None]])
+
+
+def _warped(
+    pixels: Pixels, matrix: NDArray[np.float64], size: tuple[int, int], interpolation: int
+) -> Pixels:
+    return np.asarray(
+        cv2.warpAffine(
+            pixels,
+            matrix,
+            size,
+            flags=interpolation | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REFLECT_101,
+        )
+    )
+
+
+def _recoloured(
+    image: NDArray[np.float32], plan: Plan, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Contrast, brightness, gamma, colour balance, blur and noise, each by chance."""
+    strength = plan.colour_jitter
+    image = image * np.float32(np.exp(rng.normal(0, 0.25 * strength)))
+    image = image + np.float32(rng.normal(0, 0.1 * strength))
+    if rng.random() < 0.3:
+        gamma = np.exp(rng.normal(0, 0.3 * strength))
+        image = np.sign(image) * np.abs(image) ** np.float32(gamma)
+    if image.shape[2] == 3 and rng.random() < 0.5:
+        image = image * np.exp(rng.normal(0, 0.08 * strength, 3)).astype(np.float32)
+    if rng.random() < 0.15:
+        sigma = rng.uniform(0.5, 1.2)
+        image = cv2.GaussianBlur(image, (0, 0), sigma).reshape(image.shape)
+    if rng.random() < 0.15:
+        noise = rng.standard_normal(image.shape, np.float32)
+        image = image + noise * np.float32(rng.uniform(0.01, 0.06))
+    return np.ascontiguousarray(image, np.float32)

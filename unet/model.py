@@ -1,0 +1,87 @@
+"""The network: a U-Net with residual blocks, a class head and an object head.
+
+Shape suffixes: B batch, C channels, K classes, H height, W width.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions with batch norm; the input is added before the last ReLU.
+
+    The residual path costs a 1x1 convolution where the width changes and lets deep, narrow
+    networks learn within minutes (He et al. 2016, eq. 1).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(out_channels)
+        self.skip = (
+            nn.Identity()
+            if in_channels == out_channels
+            else nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        )
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Features at the same size, (B, out_channels, H, W)."""
+        y_BCHW = torch.relu_(self.norm1(self.conv1(x_BCHW)))
+        y_BCHW = self.norm2(self.conv2(y_BCHW))
+        return torch.relu_(y_BCHW + self.skip(x_BCHW))
+
+
+class UNet(nn.Module):
+    """Encoder, decoder and skip connections (Ronneberger et al. 2015) with two heads.
+
+    Args:
+        in_channels: channels of the image.
+        classes: K, the background among them.
+        widths: channels of each stage; every stage but the first halves the size.
+
+    The forward pass returns (logits_BKHW, distance_B1HW): class logits and the logit of the
+    normalised distance to the object's border, which comes apart where objects touch.
+    """
+
+    def __init__(self, *, in_channels: int, classes: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.classes = classes
+        self.stride = 2 ** (len(widths) - 1)
+        pairs = list(zip([in_channels, *widths], widths, strict=False))
+        self.encoder = nn.ModuleList(Block(a, b) for a, b in pairs)
+        ups = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(a, b, 2, stride=2) for a, b in ups)
+        self.decoder = nn.ModuleList(Block(2 * b, b) for _, b in ups)
+        self.pool = nn.MaxPool2d(2)
+        self.head = nn.Conv2d(widths[0], classes + 1, 1)
+        nn.init.zeros_(self.head.weight)  # the loss starts at ln(classes) exactly
+        assert self.head.bias is not None
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, image_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Class logits (B, K, H, W) and distance logit (B, 1, H, W).
+
+        Raises:
+            ValueError: if H or W is no multiple of the network's stride.
+        """
+        height, width = image_BCHW.shape[-2:]
+        if height % self.stride or width % self.stride:
+            up = [-(-n // self.stride) * self.stride for n in (height, width)]
+            raise ValueError(
+                f"image of {height} x {width} px: pad it to {up[0]} x {up[1]} "
+                f"(multiples of {self.stride})"
+            )
+        skips: list[Tensor] = []
+        x_BCHW = image_BCHW
+        for stage, block in enumerate(self.encoder):
+            x_BCHW = block(x_BCHW if stage == 0 else self.pool(x_BCHW))
+            skips.append(x_BCHW)
+        skips.pop()
+        for up_convolution, block in zip(self.up, self.decoder, strict=True):
+            x_BCHW = block(torch.cat([up_convolution(x_BCHW), skips.pop()], dim=1))
+        out_BCHW = self.head(x_BCHW)
+        return out_BCHW[:, : self.classes], out_BCHW[:, self.classes :]
