@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -38,6 +39,7 @@ STEP_VERSION = 1
 KIND = "measurements"
 TABLE, DOCUMENT, REPORT = "measurements.csv", "measurements.json", "report.html"
 OVERLAYS = "overlays"
+PREDICTIONS = "predictions.json"  # of a prediction: which mask belongs to which bytes
 MASK_ENDINGS = tuple(  # in this order: an instance map tells more than a label mask
     f"{keyword}{suffix}" for keyword in ("_instances", "_nuclei", "_mask", "")
     for suffix in (".png", ".tif", ".tiff")
@@ -47,15 +49,11 @@ ORIGINAL_PX = 768  # long side of the originals on the page
 
 @dataclass(frozen=True)
 class Pair:
-    """An image and the file that holds its objects."""
+    """An image and the file that holds its objects, under one name."""
 
+    name: str
     image: Path
     mask: Path
-
-    @property
-    def name(self) -> str:
-        """Stem of the image."""
-        return self.image.stem
 
 
 def measure_files(
@@ -73,7 +71,8 @@ def measure_files(
     Args:
         images: the images, RGB; their stems differ.
         masks: a prediction, or a folder or list of masks named after the images
-            (`STEM_instances.png`, `STEM_mask.png`, `STEM.png`).
+            (`STEM_instances.png`, `STEM_mask.png`, `STEM.png`). A prediction knows its images by
+            their bytes, so an image that was changed since is refused.
         out: a new folder, or one in which this very step was begun.
         pixel_size_um: side of a pixel; absent, what each image's file states is used.
         thresholds: of mean DAB optical density.
@@ -81,7 +80,7 @@ def measure_files(
         on_event: called with `{"event": "measured", "image", "count", "done", "of"}`.
 
     Raises:
-        UserError: for an image without mask, equal stems, sizes that differ, a grey image.
+        UserError: for an image without mask, equal names, sizes that differ, a grey image.
     """
     started = datetime.now(UTC)
     limits = thresholds or Thresholds()
@@ -105,21 +104,42 @@ def measure_files(
 
 
 def pair_masks(images: Sequence[Path], masks: Path | Sequence[Path]) -> tuple[Pair, ...]:
-    """Each image with its mask, found by name; a lone image takes a lone mask whatever its name.
+    """Each image with its mask; a lone image takes a lone mask file whatever its name.
 
     Raises:
-        UserError: if there is no image, two share a stem, or one has no mask.
+        UserError: if there is no image, two would share a name, or one has no mask.
     """
-    _refuse_equal_stems(images)
-    if not isinstance(masks, Path):
-        if len(images) == len(masks) == 1:
-            return (Pair(images[0], masks[0]),)
-        files = {path.name: path for path in masks}
+    if isinstance(masks, Path) and is_artifact(masks):
+        pairs = _predicted_pairs(images, masks)
+    elif isinstance(masks, Path):
+        pairs = _named_pairs(images, sorted(masks.iterdir()) if masks.is_dir() else [masks])
     else:
-        files = {path.name: path for path in masks.iterdir()} if masks.is_dir() else {}
-        if masks.is_file():
-            return pair_masks(images, [masks])
-    return tuple(Pair(image, _mask_of(image, files)) for image in images)
+        pairs = _named_pairs(images, masks)
+    _refuse_equal_names([pair.name for pair in pairs])
+    return pairs
+
+
+def _predicted_pairs(images: Sequence[Path], prediction: Path) -> tuple[Pair, ...]:
+    read_artifact(prediction, "prediction")
+    rows = json.loads((prediction / PREDICTIONS).read_bytes())["images"]
+    known = {row["image_sha256"]: prediction / row["instances"] for row in rows}
+    pairs = []
+    for image in images:
+        mask = known.get(file_hash(image))
+        if mask is None:
+            raise UserError(
+                "the image is not in this prediction, or was changed since", where=str(image),
+                expected=f"one of {len(rows)} images of {prediction}", remedy="predict it first",
+            )  # fmt: skip
+        pairs.append(Pair(mask.stem.removesuffix("_instances"), image, mask))
+    return tuple(pairs)
+
+
+def _named_pairs(images: Sequence[Path], masks: Sequence[Path]) -> tuple[Pair, ...]:
+    if len(images) == len(masks) == 1:
+        return (Pair(images[0].stem, images[0], masks[0]),)
+    files = {path.name: path for path in masks}
+    return tuple(Pair(image.stem, image, _mask_of(image, files)) for image in images)
 
 
 def read_instances(path: Path) -> Array:
@@ -151,13 +171,12 @@ def read_instances(path: Path) -> Array:
     return values
 
 
-def _refuse_equal_stems(images: Sequence[Path]) -> None:
-    stems = [path.stem for path in images]
-    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
-    if twice or not stems:
+def _refuse_equal_names(names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or not names:
         raise UserError(
             "the images cannot be told apart by name" if twice else "no image was given",
-            expected="one image or more, with stems that differ", found=", ".join(twice) or "none",
+            expected="one image or more, with names that differ", found=", ".join(twice) or "none",
             remedy="rename them or measure them in runs of their own",
         )  # fmt: skip
 

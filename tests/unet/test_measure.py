@@ -16,9 +16,11 @@ from dataset_rules.manifest import (
     altered_files,
     begin,
     contradictions,
+    file_hash,
     finish,
     png_text,
     read_artifact,
+    write_json,
 )
 from unet.ihc import Comparison, Intensity, Measurements, Thresholds, measure, pool
 from unet.measure import measure_files, pair_masks, read_instances
@@ -58,6 +60,8 @@ def predicted(tmp_path):
     begin(folder, step)
     write(folder / "a_instances.png", instances)
     write(folder / "a_mask.png", (instances > 0).astype(np.uint8))
+    row = {"image_sha256": file_hash(path), "instances": "a_instances.png"}
+    write_json(folder / "predictions.json", {"images": [row]})
     names = ["a_instances.png", "a_mask.png"]
     finish(folder, step, content=dict.fromkeys(names), started=datetime.now(UTC), stamped=names)
     return path, folder
@@ -191,6 +195,19 @@ def test_masks_in_an_artifact_of_another_kind_are_refused(predicted, tmp_path):
     measured = measure_files([image], folder, tmp_path / "out")
     with pytest.raises(ArtifactError, match="this is no prediction"):
         measure_files([image], [measured / "a.png"], tmp_path / "again")
+
+
+def test_image_that_was_changed_after_prediction_is_refused(predicted, tmp_path):
+    image, folder = predicted
+    write(image, 255 - squares(*CLASSES)[0])
+    with pytest.raises(UserError, match="not in this prediction, or was changed since"):
+        measure_files([image], folder, tmp_path / "out")
+
+
+def test_predicted_image_is_known_under_another_name(predicted, tmp_path):
+    image, folder = predicted
+    renamed = image.rename(tmp_path / "renamed.png")
+    assert pair_masks([renamed], folder)[0].mask == folder / "a_instances.png"
 
 
 def test_masks_are_found_by_name_and_instance_maps_come_first(tmp_path):
