@@ -1,0 +1,66 @@
+"""The web process: wiring only."""
+
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import uvicorn
+from fastapi import Depends, FastAPI
+from fastapi.staticfiles import StaticFiles
+
+from app import errors, jobs, logs
+from app.access import Access, authorise
+from app.db import migrate, open_engine
+from app.pages import HERE
+from app.process import die_with_parent
+from app.routes import datasets, health, lineage, models, pages, predictions, rules, runs, sources
+from app.routes import jobs as job_routes
+from app.service import Service
+from app.sessions import Sessions, secret_of
+from app.settings import Settings
+from app.store import clear_uploads
+
+SOCKET = "UNETOPS_SOCKET"  # number of the open socket that the supervisor hands over
+NOUNS = (rules, sources, datasets, runs, models, predictions, job_routes, lineage)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application; its database is opened and brought up to date when it starts."""
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        migrate(settings)
+        clear_uploads(settings)
+        engine = open_engine(settings)
+        client = jobs.open_client(engine)
+        app.state.service = Service(settings, engine, client, Sessions(secret_of(settings)))
+        yield
+        client.destroy()
+        engine.dispose()
+
+    app = FastAPI(
+        title="unetops", lifespan=life, dependencies=[Depends(authorise)],
+        openapi_url="/api/v1/openapi.json", docs_url=None, redoc_url=None,
+    )  # fmt: skip
+    app.add_middleware(Access)
+    errors.install(app)
+    app.include_router(health.router)
+    for noun in NOUNS:
+        app.include_router(noun.router, prefix="/api/v1")
+    app.include_router(pages.router)
+    app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
+    return app
+
+
+def main() -> None:
+    """Serve on the socket that the supervisor opened."""
+    die_with_parent()
+    logs.configure("web")
+    app = create_app(Settings.from_environment())
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3))
+    server.run(sockets=[socket.socket(fileno=int(os.environ[SOCKET]))])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""One image -> a stored prediction, through the predictor process."""
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from app import store
+from app.archives import file_name, renamed
+from app.db import transaction
+from app.errors import TooLarge, Unavailable, Unprocessable
+from app.service import Service
+from app.settings import Settings
+from app.tables import Artifact
+from app.uploads import Upload
+from dataset_rules.errors import RulesError
+from dataset_rules.images import IMAGE_SUFFIXES, Header, read_header, read_image
+
+LONGEST_PREDICTION_S = 600.0
+SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp", "TIFF": ".tif"}
+
+
+def predict_upload(here: Service, upload: Upload) -> Artifact:
+    """Predict an uploaded image and keep image and prediction.
+
+    Raises:
+        RulesError: if it is no image.
+        TooLarge: if it has too many pixels to wait for.
+        Unavailable: if the predictor does not answer.
+    """
+    with transaction(here.engine) as session:
+        model = store.find_model(session, upload.fields.get("model") or store.PRODUCTION)
+        model_folder = store.place(here.settings, model)
+    image, source = _keep_image(here, upload)
+    out = store.work_folder(here.settings, uuid.uuid4().hex)
+    _ask(here.settings, {"model": str(model_folder), "image": str(image), "out": str(out)})
+    facts = {**_facts(out), "model": model.id, "source": source.id, "image": image.name}
+    with transaction(here.engine) as session:
+        return store.keep_folder(here.settings, session, out, label=image.name, facts=facts)
+
+
+def _keep_image(here: Service, upload: Upload) -> tuple[Path, Artifact]:
+    """The image as a source of one file: what the prediction's lineage leads back to."""
+    name = file_name(upload.name)
+    header = _checked_header(here.settings, upload, name)
+    if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
+        name += SUFFIXES[header.format]
+    folder = store.new_upload(here.settings)
+    folder.mkdir()
+    upload.path.rename(folder / name)
+    with transaction(here.engine) as session:
+        source = store.keep_source(here.settings, session, folder, label=name, facts={})
+        return store.place(here.settings, source) / name, source
+
+
+def _checked_header(settings: Settings, upload: Upload, name: str) -> Header:
+    try:
+        header = read_header(upload.path)
+    except RulesError as error:
+        raise renamed(error, upload.path, name) from error
+    if header.format not in SUFFIXES:
+        raise Unprocessable(
+            "this format is not read", where=name, expected="PNG, JPEG, BMP or TIFF",
+            found=header.format,
+        )  # fmt: skip
+    pixels = header.height_px * header.width_px
+    if pixels > settings.max_image_pixels:
+        raise TooLarge(
+            "the image has too many pixels to wait for", where=name,
+            expected=f"at most {settings.max_image_pixels}", found=str(pixels),
+            remedy="`unetops predict` takes images of any size",
+        )  # fmt: skip
+    try:
+        read_image(upload.path)  # damage that only decoding shows
+    except RulesError as error:
+        raise renamed(error, upload.path, name) from error
+    return header
+
+
+def _ask(settings: Settings, request: dict[str, str]) -> None:
+    transport = httpx.HTTPTransport(uds=str(settings.predictor_socket))
+    try:
+        with httpx.Client(
+            transport=transport, timeout=LONGEST_PREDICTION_S, trust_env=False
+        ) as client:
+            answer = client.post("http://predictor/predict", json=request)
+    except httpx.TransportError as error:
+        raise Unavailable(
+            "the predictor does not answer", found=str(error) or type(error).__name__,
+            remedy="`unetops serve` starts it; while it starts, try again in a moment",
+        ) from error  # fmt: skip
+    if answer.is_success:
+        return
+    problem = answer.json()
+    kind = Unprocessable if answer.status_code == Unprocessable.status else Unavailable
+    parts = {part: problem.get(part) for part in ("where", "expected", "found", "remedy")}
+    raise kind(problem["what"], **parts)
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    """What `predictions.json` says of the one image."""
+    document = json.loads((folder / "predictions.json").read_bytes())
+    row: dict[str, Any] = document["images"][0]
+    return {
+        "objects": row["objects"], "class_share": row["class_share"],
+        "height_px": row["height_px"], "width_px": row["width_px"],
+        "classes": document["classes"], "mask": row["mask"], "instances": row["instances"],
+    }  # fmt: skip

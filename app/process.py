@@ -1,0 +1,102 @@
+"""Life and death of our processes: children that never outlive their parent, locks, leftovers."""
+
+import ctypes
+import fcntl
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from app.errors import Conflict
+
+PARENT = "UNETOPS_PARENT"  # process id that a child of ours was started by
+JOB = "UNETOPS_JOB"  # job that a step's process, and each process that it starts, works for
+WORKER_LOCK = "worker.lock"  # in the home; held by the one worker
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
+
+def die_with_parent() -> None:
+    """Have the kernel end this process at once when the process that started it ends.
+
+    Where there is no `prctl` (not Linux) a thread looks once a second.
+    """
+    parent = int(os.environ.get(PARENT, "0"))
+    if not parent:
+        return
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    else:
+        threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
+    if os.getppid() != parent:  # it ended before we asked
+        os._exit(1)
+
+
+def _watch_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+@contextmanager
+def locked(path: Path, *, wait_s: float, busy: str) -> Iterator[None]:
+    """Hold a file or folder for this process alone; the lock ends with the process, however.
+
+    Args:
+        path: a folder, or a file that is made where it is absent.
+        wait_s: how long to wait for another holder.
+        busy: what to say if that one stays.
+
+    Raises:
+        Conflict: if another process still holds it after `wait_s`.
+    """
+    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
+    handle = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    try:
+        _lock(handle, path, until=time.monotonic() + wait_s, busy=busy)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, path: Path, *, until: float, busy: str) -> None:
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > until:
+                raise Conflict(busy, where=str(path), remedy="end the other one first") from error
+            time.sleep(0.1)
+        else:
+            return
+
+
+def is_locked(path: Path) -> bool:
+    """True if a living process holds the lock."""
+    if not path.exists():
+        return False
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def end_leftovers(job_id: str) -> list[int]:
+    """Kill every process that still works for a job, say the pool of a killed step; their ids."""
+    mark = f"{JOB}={job_id}".encode()
+    ended = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if int(folder.name) != os.getpid() and mark in (
+                (folder / "environ").read_bytes().split(b"\0")
+            ):
+                os.kill(int(folder.name), signal.SIGKILL)
+                ended.append(int(folder.name))
+    return ended

@@ -1,0 +1,97 @@
+"""Datasets: make, list, look into, take away."""
+
+from fastapi import APIRouter, Response
+from fastapi.responses import FileResponse, StreamingResponse
+from sqlalchemy.orm import Session
+
+from app import jobs, store
+from app.archives import zipped
+from app.db import transaction
+from app.errors import NotFound
+from app.schemas import ArtifactView, DatasetRequest, Made, Samples, SampleView
+from app.service import Here, Service
+from app.tables import Artifact
+from app.views import API, artifact_view, made_job
+from dataset_rules.dataset import Sample, read_dataset
+
+router = APIRouter(prefix="/datasets", tags=["datasets"])
+
+
+@router.post("", status_code=202)
+def create_dataset(here: Here, request: DatasetRequest, response: Response) -> Made:
+    """Format a source by rules; the same request again returns the same job."""
+    with transaction(here.engine) as session:
+        inputs = {
+            "source": store.find(session, request.source, kind="source").id,
+            "rules": store.find(session, request.rules, kind="rules").id,
+        }
+    job = jobs.submit(here.engine, here.client, "dataset", inputs=inputs, parameters={})
+    return made_job(job, jobs.state_of(here.client, job.id), response)
+
+
+@router.get("")
+def list_datasets(here: Here) -> list[ArtifactView]:
+    """All datasets, newest first."""
+    with transaction(here.engine) as session:
+        return [artifact_view(row) for row in store.listed(session, "dataset")]
+
+
+@router.get("/{dataset_id}")
+def read_dataset_row(here: Here, dataset_id: str) -> ArtifactView:
+    """One dataset; the id of the finished job that made it will do."""
+    with transaction(here.engine) as session:
+        return artifact_view(_find(session, dataset_id))
+
+
+@router.get("/{dataset_id}/samples")
+def list_samples(here: Here, dataset_id: str) -> Samples:
+    """The samples of a dataset, with links to image and mask."""
+    with transaction(here.engine) as session:
+        row = _find(session, dataset_id)
+        dataset = read_dataset(store.place(here.settings, row))
+    return Samples(
+        samples=[_sample_view(row, sample) for sample in dataset.samples],
+        classes=[known.model_dump() for known in dataset.classes],
+    )
+
+
+@router.get("/{dataset_id}/samples/{name}/image", response_class=FileResponse)
+def read_sample_image(here: Here, dataset_id: str, name: str) -> FileResponse:
+    """The image of a sample."""
+    return _sample_file(here, dataset_id, name, "image")
+
+
+@router.get("/{dataset_id}/samples/{name}/mask", response_class=FileResponse)
+def read_sample_mask(here: Here, dataset_id: str, name: str) -> FileResponse:
+    """The label mask of a sample: class ids, 255 ignore."""
+    return _sample_file(here, dataset_id, name, "mask")
+
+
+@router.get("/{dataset_id}/export", response_class=StreamingResponse)
+def export_dataset(here: Here, dataset_id: str) -> StreamingResponse:
+    """The dataset's folder as a zip, with its manifest, seal and lineage."""
+    with transaction(here.engine) as session:
+        row = _find(session, dataset_id)
+        folder = store.place(here.settings, row)
+    headers = {"Content-Disposition": f'attachment; filename="dataset-{row.id[:12]}.zip"'}
+    return StreamingResponse(zipped(folder), media_type="application/zip", headers=headers)
+
+
+def _find(session: Session, dataset_id: str) -> Artifact:
+    return store.find(session, dataset_id, kind="dataset")
+
+
+def _sample_view(row: Artifact, sample: Sample) -> SampleView:
+    here = f"{API}/datasets/{row.id}/samples/{sample.name}"
+    links = {"image": f"{here}/image", "mask": f"{here}/mask"}
+    return SampleView(name=sample.name, split=sample.split, group=sample.group, links=links)
+
+
+def _sample_file(here: Service, dataset_id: str, name: str, part: str) -> FileResponse:
+    with transaction(here.engine) as session:
+        folder = store.place(here.settings, _find(session, dataset_id))
+    for sample in read_dataset(folder).samples:
+        if sample.name == name:
+            path = sample.image.path if part == "image" else sample.mask.path
+            return FileResponse(store.inside(folder, path))
+    raise NotFound("no such sample in the dataset", where=name)

@@ -1,0 +1,33 @@
+"""Is it alive, is it ready."""
+
+from typing import Literal
+
+from fastapi import APIRouter, Response
+from sqlalchemy import text
+
+from app.db import transaction
+from app.process import WORKER_LOCK, is_locked
+from app.schemas import Ready
+from app.service import Here
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz")
+def healthz() -> dict[str, Literal["ok"]]:
+    """The web process answers; never asks for a token."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz", responses={503: {"model": Ready}})
+def readyz(here: Here, response: Response) -> Ready:
+    """Database, worker and predictor are there; 503 while one is not."""
+    with transaction(here.engine) as session:
+        session.execute(text("SELECT 1"))
+    ready = Ready(
+        database=True,
+        worker=is_locked(here.settings.home / WORKER_LOCK),
+        predictor=here.settings.predictor_socket.exists(),
+    )
+    response.status_code = 200 if ready.worker and ready.predictor else 503
+    return ready

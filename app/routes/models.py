@@ -1,0 +1,37 @@
+"""Models: list, look at, promote."""
+
+from fastapi import APIRouter
+
+from app import store
+from app.db import transaction
+from app.schemas import ModelView, Promoted
+from app.service import Here
+from app.views import artifact_fields
+
+router = APIRouter(prefix="/models", tags=["models"])
+
+
+@router.get("")
+def list_models(here: Here) -> list[ModelView]:
+    """All models, newest first, with the aliases that point to them."""
+    with transaction(here.engine) as session:
+        aliases = store.aliases_of(session)
+        rows = store.listed(session, "model")
+        return [ModelView(**artifact_fields(row), aliases=aliases.get(row.id, [])) for row in rows]
+
+
+@router.get("/{model_id}")
+def read_model(here: Here, model_id: str) -> ModelView:
+    """One model, by id or alias; a run stands for its model."""
+    with transaction(here.engine) as session:
+        row = store.find_model(session, model_id)
+        aliases = store.aliases_of(session).get(row.id, [])
+        return ModelView(**artifact_fields(row), aliases=aliases)
+
+
+@router.post("/{model_id}/promote")
+def promote_model(here: Here, model_id: str) -> Promoted:
+    """Let `production` point to this model; predictions use it from now on."""
+    with transaction(here.engine) as session:
+        alias = store.promote(session, model_id)
+        return Promoted(alias=alias.name, model=alias.artifact_id)

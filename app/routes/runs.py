@@ -1,0 +1,54 @@
+"""Runs: start a training, see how it goes."""
+
+from fastapi import APIRouter, Response
+
+from app import jobs, store
+from app.db import transaction
+from app.errors import NotFound, Unprocessable
+from app.schemas import Made, RunRequest, RunView
+from app.service import Here, Service
+from app.tables import Artifact, Job
+from app.views import job_fields, made_job
+
+router = APIRouter(prefix="/runs", tags=["runs"])
+
+
+@router.post("", status_code=202)
+def create_run(here: Here, request: RunRequest, response: Response) -> Made:
+    """Train within the time given; the same request again returns the same job."""
+    with transaction(here.engine) as session:
+        inputs = {"dataset": store.find(session, request.dataset, kind="dataset").id}
+    parameters = {"time_limit_s": request.time_limit_s, "seed": request.seed}
+    job = jobs.submit(here.engine, here.client, "run", inputs=inputs, parameters=parameters)
+    return made_job(job, jobs.state_of(here.client, job.id), response)
+
+
+@router.get("")
+def list_runs(here: Here) -> list[RunView]:
+    """All runs, newest first, also those that run or failed."""
+    with transaction(here.engine) as session:
+        rows = jobs.newest(session, kind="run", limit=500)
+    states = jobs.states_of(here.client, (job.id for job in rows))
+    return [_view(here, job, states[job.id]) for job in rows]
+
+
+@router.get("/{run_id}")
+def read_run(here: Here, run_id: str) -> RunView:
+    """One run, by its own id or by that of its job; curves are the events of the job."""
+    with transaction(here.engine) as session:
+        artifact = session.get(Artifact, run_id)
+        job = session.get(Job, (artifact and artifact.job_id) or run_id)
+    if job is None:
+        raise NotFound("no such run", where=run_id, remedy="GET /api/v1/runs lists them")
+    if job.kind != "run":
+        raise Unprocessable("this is another kind", where=run_id, expected="run", found=job.kind)
+    return _view(here, job, jobs.state_of(here.client, job.id))
+
+
+def _view(here: Service, job: Job, state: jobs.State) -> RunView:
+    run = model = None
+    if state is jobs.State.SUCCEEDED and job.result:
+        run = job.result["id"]
+        with transaction(here.engine) as session:
+            model = store.find_model(session, run).id
+    return RunView(**job_fields(job, state), run=run, model=model)

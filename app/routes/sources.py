@@ -1,0 +1,73 @@
+"""Sources: upload, list, examine."""
+
+import json
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from app import jobs, store
+from app.archives import keep_archive
+from app.db import transaction
+from app.errors import NotFound
+from app.schemas import ArtifactView, DoctorRequest, Made
+from app.service import Here, Service
+from app.tables import Job
+from app.uploads import SourceUpload, multipart_body
+from app.views import artifact_view, made, made_job
+
+router = APIRouter(prefix="/sources", tags=["sources"])
+
+
+@router.post("", status_code=201, openapi_extra=multipart_body("file"))
+def create_source(here: Here, upload: SourceUpload, response: Response) -> Made:
+    """Upload a folder as zip or tar; equal content is stored once."""
+    return Made(**made(keep_archive(here, upload), response))
+
+
+@router.get("")
+def list_sources(here: Here) -> list[ArtifactView]:
+    """All sources, newest first."""
+    with transaction(here.engine) as session:
+        return [artifact_view(row) for row in store.listed(session, "source")]
+
+
+@router.get("/{source_id}")
+def read_source(here: Here, source_id: str) -> ArtifactView:
+    """One source."""
+    with transaction(here.engine) as session:
+        return artifact_view(store.find(session, source_id, kind="source"))
+
+
+@router.post("/{source_id}/doctor", status_code=202)
+def examine_source(
+    here: Here, source_id: str, response: Response, request: DoctorRequest | None = None
+) -> Made:
+    """Have the doctor look at a source; `GET` of the same address shows what was found."""
+    rules = request.rules if request else None
+    return made_job(*submit_doctor(here, source_id, rules), response)
+
+
+@router.get("/{source_id}/doctor")
+def read_report(here: Here, source_id: str) -> dict[str, Any]:
+    """The newest report of the doctor on this source, as `unetops doctor --json` writes it."""
+    with transaction(here.engine) as session:
+        source = store.find(session, source_id, kind="source")
+        for job in jobs.newest(session, kind="doctor", limit=1000):
+            report = store.work_folder(here.settings, job.id) / "report.json"
+            if job.inputs["source"] == source.id and job.result and report.exists():
+                document: dict[str, Any] = json.loads(report.read_bytes())
+                return document
+    raise NotFound(
+        "no report on this source yet", where=source_id,
+        remedy=f"POST /api/v1/sources/{source_id}/doctor makes one",
+    )  # fmt: skip
+
+
+def submit_doctor(here: Service, source_id: str, rules: str | None) -> tuple[Job, jobs.State]:
+    """The job that examines the source."""
+    with transaction(here.engine) as session:
+        inputs = {"source": store.find(session, source_id, kind="source").id}
+        if rules:
+            inputs["rules"] = store.find(session, rules, kind="rules").id
+    job = jobs.submit(here.engine, here.client, "doctor", inputs=inputs, parameters={})
+    return job, jobs.state_of(here.client, job.id)

@@ -1,0 +1,118 @@
+"""What a job runs: job kind -> step function, in a process of its own.
+
+`python -m app.steps` reads one request as JSON from standard input, runs the step and writes one
+JSON object a line to standard output: what the step tells, and at the end `finished` or `refused`.
+The only caller of training.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from app.process import die_with_parent, locked
+from dataset_rules.errors import UserError
+from dataset_rules.manifest import write_json
+
+LOCK_WAIT_S = 30.0  # a killed writer is gone long before
+TAKEN = "another process is writing this job's folder"
+
+FINISHED = "finished"
+REFUSED = "refused"
+
+Tell = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class StepRequest:
+    """All that a step needs: folders and numbers, no database."""
+
+    kind: str
+    work: str  # the folder to write; of a job that was cut off it holds what was done
+    inputs: dict[str, str]  # role -> finished file or folder
+    parameters: dict[str, Any]
+
+    def line(self) -> bytes:
+        """As it is sent to the process of the step."""
+        return json.dumps(asdict(self)).encode()
+
+
+def doctor(request: StepRequest, tell: Tell) -> None:
+    """Write `report.json`: what the doctor finds in the source."""
+    from dataset_rules.doctor import examine  # each step loads only what it needs
+    from dataset_rules.rules import read_rules
+
+    rules = read_rules(Path(request.inputs["rules"])) if "rules" in request.inputs else None
+    report = examine(Path(request.inputs["source"]), rules)
+    Path(request.work).mkdir(exist_ok=True)
+    write_json(Path(request.work) / "report.json", report.document())
+
+
+def dataset(request: StepRequest, tell: Tell) -> None:
+    """Format the source by the rules."""
+    from dataset_rules.format import format_dataset  # each step loads only what it needs
+
+    from dataset_rules.rules import read_rules
+
+    format_dataset(
+        Path(request.inputs["source"]),
+        Path(request.work),
+        read_rules(Path(request.inputs["rules"])),
+        on_progress=lambda done, total: tell({"event": "progress", "done": done, "total": total}),
+    )
+
+
+def run(request: StepRequest, tell: Tell) -> None:
+    """Train on the dataset, from the last checkpoint where there is one."""
+    from unet.train import train  # loads torch, which the web process never does
+
+    train(
+        [Path(request.inputs["dataset"])], Path(request.work),
+        time_limit_s=request.parameters["time_limit_s"], seed=request.parameters["seed"],
+        resume=True, on_event=tell,
+    )  # fmt: skip
+
+
+STEPS: Mapping[str, Callable[[StepRequest, Tell], None]] = {
+    "doctor": doctor,
+    "dataset": dataset,
+    "run": run,
+}
+
+
+def main() -> int:
+    """Run the step that standard input asks for."""
+    die_with_parent()
+    tell = _teller()
+    request = StepRequest(**json.loads(sys.stdin.buffer.readline()))
+    work = Path(request.work)
+    work.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(work.with_name(f"{work.name}.lock"), wait_s=LOCK_WAIT_S, busy=TAKEN):
+            STEPS[request.kind](request, tell)
+            tell({"event": FINISHED})
+    except UserError as error:
+        parts = {name: getattr(error, name) for name in ("where", "expected", "found", "remedy")}
+        tell({"event": REFUSED, "what": error.what, **parts, "text": str(error)})
+        return 2
+    return 0
+
+
+def _teller() -> Tell:
+    """Take standard output for our lines alone: what libraries print goes to the log."""
+    lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.set_inheritable(lines.fileno(), False)
+    os.dup2(2, 1)
+
+    def tell(event: dict[str, Any]) -> None:
+        lines.write(json.dumps(event, default=float) + "\n")
+        lines.flush()
+
+    return tell
+
+
+if __name__ == "__main__":
+    sys.exit(main())

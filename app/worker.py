@@ -1,0 +1,307 @@
+"""The executor process: runs each job's step in a child process and stores the result.
+
+A killed worker takes its child with it; the next one takes the job up where the child's
+checkpoint stands. There is one worker to a home: it holds `worker.lock`.
+"""
+
+import json
+import logging
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+from dbos import DBOS, DBOSClient, DBOSConfig
+from sqlalchemy import Engine
+
+from app import jobs, logs, store, tables
+from app.db import database_url, migrate, open_engine, transaction
+from app.process import JOB, PARENT, WORKER_LOCK, die_with_parent, end_leftovers, locked
+from app.settings import Settings
+from app.steps import FINISHED, REFUSED, StepRequest
+from app.tables import Job
+from dataset_rules.errors import UserError
+from dataset_rules.manifest import is_artifact
+
+log = logging.getLogger(__name__)
+
+
+MOST_RECOVERIES = 1000  # of one job; kills are survived, an endless loop of crashes is not
+LOOK_EVERY_S = 0.5  # for a cancel, and at least this far apart lie two stored progress events
+PATIENCE_S = 10.0  # between asking a step to end and killing it
+TRACEBACK_BYTES = 8_000
+UNPROMPTED = {"step", "progress"}  # frequent events, of which some are enough
+
+
+class JobFailedError(Exception):
+    """Ends the workflow of a failed job; what a person reads is in the job's row."""
+
+
+class Executor:
+    """Runs jobs on one home: what the workflows share."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.engine: Engine = open_engine(settings)
+        self.client: DBOSClient = jobs.open_client(self.engine)
+        self.stopping = threading.Event()
+        self.children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def run(self, job_id: str) -> None:
+        """Run the job's step to its end and store what it made.
+
+        Raises:
+            JobFailedError: if the step refuses or crashes.
+        """
+        with transaction(self.engine) as session:
+            job = jobs.find_job(session, job_id)
+            if job.result is not None:
+                return
+        end_leftovers(job_id)
+        if store.moved_folder(self.settings, job_id) is None:
+            self._run_step(job)
+        self._keep(job)
+
+    def _run_step(self, job: Job) -> None:
+        self._tell(job.id, "started", {"kind": job.kind})
+        child = self._start(job)
+        last = self._follow(job, child)
+        code = child.wait()
+        self.children.pop(job.id, None)
+        if self.stopping.is_set():
+            threading.Event().wait()  # the process ends now; the job stays ours and goes on later
+        end_leftovers(job.id)
+        if self._is_cancelled(job.id):
+            self._clear(job.id)
+            raise JobFailedError("cancelled")
+        if code != 0 or last.get("event") != FINISHED:
+            self._fail(job, _why(last, code, self._log_of(job.id)))
+
+    def _start(self, job: Job) -> subprocess.Popen[bytes]:
+        self._log_of(job.id).parent.mkdir(exist_ok=True)
+        with self._log_of(job.id).open("ab") as errors:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "app.steps"],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+                env={**os.environ, JOB: job.id, PARENT: str(os.getpid())},
+                start_new_session=True,
+            )  # fmt: skip
+        self.children[job.id] = child
+        assert child.stdin is not None
+        with suppress(BrokenPipeError), child.stdin as pipe:  # then its exit code tells more
+            pipe.write(self._request(job).line() + b"\n")
+        return child
+
+    def _request(self, job: Job) -> StepRequest:
+        with transaction(self.engine) as session:
+            inputs = {
+                role: str(store.place(self.settings, store.find(session, name)))
+                for role, name in job.inputs.items()
+            }
+        work = store.work_folder(self.settings, job.id)
+        return StepRequest(job.kind, str(work), inputs, job.parameters)
+
+    def _follow(self, job: Job, child: subprocess.Popen[bytes]) -> dict[str, Any]:
+        """Store what the child tells until it ends; its last event. Ends it when it is to stop."""
+        assert child.stdout is not None
+        last: dict[str, Any] = {}
+        stored_at = asked_at = 0.0
+        for line in _lines(child, child.stdout):
+            now = time.monotonic()
+            if line is not None:
+                last = json.loads(line)
+                if last["event"] not in UNPROMPTED or now - stored_at > LOOK_EVERY_S:
+                    self._store_event(job.id, last)
+                    stored_at = now
+            if now - asked_at > LOOK_EVERY_S:
+                asked_at = now
+                if self.stopping.is_set() or self._is_cancelled(job.id):
+                    _end(child)
+        return last
+
+    def _is_cancelled(self, job_id: str) -> bool:
+        return jobs.state_of(self.client, job_id) is jobs.State.CANCELLED
+
+    def _store_event(self, job_id: str, event: dict[str, Any]) -> None:
+        data = {name: value for name, value in event.items() if name != "event"}
+        with transaction(self.engine) as session:
+            if event["event"] in UNPROMPTED:
+                jobs.find_job(session, job_id).progress = _progress(data)
+            if event["event"] not in {FINISHED, REFUSED}:
+                jobs.tell(session, job_id, event["event"], data)
+
+    def _keep(self, job: Job) -> None:
+        work = store.work_folder(self.settings, job.id)
+        moved = store.moved_folder(self.settings, job.id)
+        if moved is None and is_artifact(work):
+            store.note_move(self.settings, job.id, store.artifact_id(work))
+        with transaction(self.engine) as session:
+            row = session.merge(job)
+            row.finished_at = tables.now()
+            if job.kind == "doctor":
+                row.result = {"id": job.id, "kind": "doctor"}
+            else:
+                made = store.keep_folder(
+                    self.settings, session, moved or work, job_id=job.id,
+                    label=self._label(job),
+                )  # fmt: skip
+                row.result = {"id": made.id, "kind": made.kind}
+            jobs.tell(session, job.id, "succeeded", row.result)
+        store.forget_move(self.settings, job.id)
+
+    def _label(self, job: Job) -> str:
+        with transaction(self.engine) as session:
+            role = "source" if "source" in job.inputs else "dataset"
+            return store.find(session, job.inputs[role]).label
+
+    def _fail(self, job: Job, error: dict[str, Any]) -> None:
+        trace = error.pop("traceback", None)
+        if trace is None:  # a refusal; of a crash the work may be wanted
+            self._clear(job.id)
+        with transaction(self.engine) as session:
+            row = session.merge(job)
+            row.error, row.finished_at = error, tables.now()
+            if trace:
+                jobs.tell(session, job.id, "traceback", {"text": trace})
+            jobs.tell(session, job.id, "failed", error)
+        raise JobFailedError(error["text"])
+
+    def _tell(self, job_id: str, event: str, data: dict[str, Any]) -> None:
+        with transaction(self.engine) as session:
+            jobs.tell(session, job_id, event, data)
+
+    def _clear(self, job_id: str) -> None:
+        shutil.rmtree(store.work_folder(self.settings, job_id), ignore_errors=True)
+
+    def _log_of(self, job_id: str) -> Path:
+        return self.settings.home / "logs" / f"{job_id}.log"
+
+    def stop(self) -> None:
+        """End all steps; their jobs stay and go on with the next worker."""
+        self.stopping.set()
+        for child in list(self.children.values()):
+            _end(child)
+
+
+def _lines(child: subprocess.Popen[bytes], pipe: IO[bytes]) -> Iterator[bytes | None]:
+    """What the child writes, line by line, and None while there is nothing for a moment.
+
+    Ends with the child, also where a process that it left behind still holds the pipe.
+    """
+    lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in pipe:
+            lines.put(line)
+        lines.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        try:
+            line = lines.get(timeout=LOOK_EVERY_S / 2)
+        except queue.Empty:
+            if child.poll() is not None:
+                return
+            yield None
+            continue
+        if line is None:
+            return
+        yield line
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Ask the child and all that it started to end, then kill."""
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        if child.poll() is not None:
+            return
+        os.killpg(child.pid, how)
+        try:
+            child.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            log.warning("step %s did not end by %s", child.pid, how.name)
+
+
+def _progress(data: dict[str, Any]) -> dict[str, Any]:
+    """What a job shows of how far it is: a share of 1 and the numbers that it told last."""
+    done, total = data.get("done", data.get("step")), data.get("total", data.get("steps"))
+    share = min(1.0, done / total) if done is not None and total else None
+    return {"share": share, **data}
+
+
+def _why(last: dict[str, Any], code: int, log_file: Path) -> dict[str, Any]:
+    """The error of a job whose step refused (its own words) or crashed (the end of its log)."""
+    if last.get("event") == REFUSED:
+        return {name: value for name, value in last.items() if name != "event" and value}
+    tail = log_file.read_bytes()[-TRACEBACK_BYTES:].decode(errors="replace").strip()
+    if code < 0:
+        name = signal.Signals(-code).name
+        error = UserError(
+            "the step was killed", found=name,
+            remedy="often too little memory: free some, or ask for less, and submit it again",
+        )  # fmt: skip
+    else:
+        error = UserError(
+            "the step crashed", found=tail.splitlines()[-1][:300] if tail else f"exit code {code}",
+            remedy="the traceback is in the job's events; this is our mistake, please report it",
+        )  # fmt: skip
+    parts = {"what": error.what, "found": error.found, "remedy": error.remedy}
+    return {**parts, "text": str(error), "traceback": tail}
+
+
+def launch(settings: Settings) -> Executor:
+    """Start taking jobs from the queues in the background."""
+    executor = Executor(settings)
+    config: DBOSConfig = {
+        "name": jobs.APPLICATION,
+        "system_database_url": database_url(settings),
+        "application_version": jobs.APPLICATION_VERSION,
+        "executor_id": jobs.EXECUTOR,
+        "log_level": "WARNING",
+        "run_migrations": False,
+        "notification_listener_polling_interval_sec": 5.0,
+    }
+    DBOS(config=config)
+
+    @DBOS.step(name="run_step")
+    def run_step(job_id: str) -> None:
+        executor.run(job_id)
+
+    @DBOS.workflow(name=jobs.WORKFLOW, max_recovery_attempts=MOST_RECOVERIES)
+    def run_job(job_id: str) -> None:
+        run_step(job_id)
+
+    DBOS.launch()
+    for name in {jobs.SHORT_QUEUE, *jobs.QUEUES.values()}:
+        DBOS.register_queue(name, worker_concurrency=1, polling_interval_sec=0.5)
+    return executor
+
+
+def main() -> None:
+    """Run until SIGTERM or SIGINT; jobs that are running then stay and go on later."""
+    die_with_parent()
+    logs.configure("worker")
+    settings = Settings.from_environment()
+    migrate(settings)
+    end = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: end.set())
+    busy = "another worker runs on this home"
+    with locked(settings.home / WORKER_LOCK, wait_s=30, busy=busy):
+        executor = launch(settings)
+        log.info("ready")
+        end.wait()
+        executor.stop()
+        logging.shutdown()
+        os._exit(0)  # not through DBOS: the steps that we ended must not count as failed
+
+
+if __name__ == "__main__":
+    main()
