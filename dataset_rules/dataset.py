@@ -29,6 +29,7 @@ class SampleImage(Document):
 
     path: str
     source: str
+    threshold: int | None = None  # Otsu's, where the rules ask for binary images
 
 
 class SampleMask(Document):

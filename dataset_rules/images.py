@@ -31,6 +31,7 @@ class Header:
     mode: str  # Pillow's mode: 1, L, LA, P, RGB, RGBA, I;16, ...
     height_px: int
     width_px: int
+    bits: int  # of one channel
     pages: int
     pixel_size_um: float | None
 
@@ -43,6 +44,7 @@ def read_header(path: Path) -> Header:
             mode=image.mode,
             height_px=image.height,
             width_px=image.width,
+            bits=_bits(path, image),
             pages=int(getattr(image, "n_frames", 1)),
             pixel_size_um=_pixel_size_um(image),
         )
@@ -60,7 +62,7 @@ def read_image(path: Path) -> Pixels:
     _refuse_pages(path, header)
     if header.mode.startswith("I;16") or header.mode in {"I", "F"}:
         return _depth_checked(path, _decode_deep(path, header))
-    if header.format == "TIFF" or (header.format == "PNG" and _is_16_bit_png(path)):
+    if header.bits > 8:
         return _depth_checked(path, _decode_deep(path, header))
     with _opened(path) as image:
         upright = _loaded(path, image)
@@ -131,18 +133,29 @@ def _loaded(path: Path, image: Image.Image) -> Image.Image:
 def _decode_deep(path: Path, header: Header) -> Pixels:
     """Pixels that Pillow would cut to 8 bits."""
     if header.format == "TIFF":
-        try:
-            pixels = np.asarray(tifffile.imread(path))
-        except Exception as error:  # tifffile raises what its many codecs raise
-            raise RulesError(
-                "the TIFF cannot be decoded", where=str(path), found=str(error)
-            ) from error
-        if pixels.ndim == 3 and pixels.shape[0] in {3, 4} and pixels.shape[2] not in {3, 4}:
-            pixels = np.moveaxis(pixels, 0, 2)  # planar storage
-        return pixels[..., :3] if pixels.ndim == 3 and pixels.shape[2] == 4 else pixels
+        return _decode_deep_tiff(path)
     with _opened(path) as image:
         _load(path, image)  # Pillow notices damage that OpenCV passes over
-    pixels = np.asarray(cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED))
+    return _decode_by_opencv(path)
+
+
+def _decode_deep_tiff(path: Path) -> Pixels:
+    try:
+        pixels = np.asarray(tifffile.imread(path))
+    except Exception as error:  # tifffile raises what its many codecs raise
+        if "imagecodecs" in str(error):  # a compression that OpenCV's TIFF library knows
+            return _decode_by_opencv(path)
+        raise RulesError("the TIFF cannot be decoded", where=str(path), found=str(error)) from error
+    if pixels.ndim == 3 and pixels.shape[0] in {3, 4} and pixels.shape[2] not in {3, 4}:
+        pixels = np.moveaxis(pixels, 0, 2)  # planar storage
+    return pixels[..., :3] if pixels.ndim == 3 and pixels.shape[2] == 4 else pixels
+
+
+def _decode_by_opencv(path: Path) -> Pixels:
+    decoded = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if decoded is None:
+        raise RulesError("the image is damaged or cut short", where=str(path))
+    pixels = np.asarray(decoded)
     if pixels.ndim == 3:
         pixels = np.asarray(cv2.cvtColor(pixels[..., :3], cv2.COLOR_BGR2RGB))
     return pixels
@@ -169,9 +182,15 @@ def _refuse_pages(path: Path, header: Header) -> None:
         )  # fmt: skip
 
 
-def _is_16_bit_png(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(25)[24:25] == b"\x10"  # IHDR's bit depth
+def _bits(path: Path, image: Image.Image) -> int:
+    """Bits of one channel as stored: Pillow's mode hides 16-bit colour."""
+    if image.format == "TIFF":
+        bits = getattr(image, "tag_v2", {}).get(258, (1,))
+        return max(bits) if isinstance(bits, tuple) else int(bits)
+    if image.format == "PNG":
+        with path.open("rb") as file:
+            return file.read(25)[24]  # of the IHDR chunk, which always comes first
+    return 8
 
 
 def _pixel_size_um(image: Image.Image) -> float | None:

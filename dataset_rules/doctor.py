@@ -1,0 +1,254 @@
+"""Examine a source: what is there, what belongs together, what is wrong; nothing is changed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from dataset_rules.archive import opened_source
+from dataset_rules.checks import check_leftovers, check_pairs, sample_of
+from dataset_rules.discover import WHY, Entry, Kind, discover
+from dataset_rules.errors import RulesError
+from dataset_rules.findings import Finding, Question, Severity, in_order
+from dataset_rules.group import group_of, group_template, sample_names
+from dataset_rules.look import Look, Looker, compactness_of, looker
+from dataset_rules.meaning import Meaning, census_of, meaning_of
+from dataset_rules.names import Role, roles_in
+from dataset_rules.pair import MaskSource, Pairing, pair_paths
+from dataset_rules.reading import Choice, Hints, Reading, choose_reading
+from dataset_rules.rules import ClassRule, MaskTemplate, Rules, rules_document
+from dataset_rules.template import Template
+
+MAX_MASKS = 200  # mask files whose values are counted; more are sampled by the hash of their path
+MAX_SHAPES = 9  # of these, masks whose objects are measured
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an examination found; `rules` has everything filled in that the files decide."""
+
+    entries: tuple[Entry, ...]
+    pairing: Pairing
+    rules: Rules
+    questions: tuple[Question, ...]
+    findings: tuple[Finding, ...]
+
+    def document(self) -> dict[str, Any]:
+        """The JSON that `unetops doctor --json` prints; paths as they lie in the source."""
+        classes = self.rules.classes or ()
+        kind = self.rules.source.mask_kind
+        return {
+            "pairs": [
+                {"image": pair.image, "masks": list(pair.masks), "group": group}
+                for pair, (_, group) in zip(self.pairing.pairs, self.named(), strict=True)
+            ],
+            "unpaired_images": list(self.pairing.unpaired_images),
+            "unpaired_masks": list(self.pairing.unpaired_masks),
+            "ignored": [{"path": path, "why": why} for path, why in self._ignored()],
+            "mask_kind": kind.value if kind else None,
+            "classes": [rule.model_dump(mode="json") for rule in classes],
+            "questions": [question.model_dump(mode="json") for question in self.questions],
+            "findings": [finding.model_dump(mode="json") for finding in self.findings],
+            "rules": rules_document(self.rules),
+        }
+
+    def named(self) -> list[tuple[str, str]]:
+        """Name and group of each pair's sample, in the order of the pairs."""
+        template = group_template(self.rules)
+        names = sample_names([pair.image for pair in self.pairing.pairs])
+        return [(name, group_of(image, name, template)) for image, name in names.items()]
+
+    def _ignored(self) -> list[tuple[str, str]]:
+        skipped = [(e.path, WHY[e.kind]) for e in self.entries if e.kind is not Kind.IMAGE]
+        return sorted(skipped + [(path, _why_not(path)) for path in self.pairing.others])
+
+
+def examine(source: Path, rules: Rules | None = None) -> Report:
+    """What is in a folder or an archive and how it would be formatted.
+
+    Args:
+        source: a folder, .zip, .tar or .tar.gz.
+        rules: what a person decided already; the rest is inferred.
+
+    Raises:
+        RulesError: if there is no such source, no file or no image in it.
+    """
+    with opened_source(source) as folder:
+        return examine_folder(folder, rules)
+
+
+def examine_folder(folder: Path, rules: Rules | None = None) -> Report:
+    """As `examine`, of a folder."""
+    given = rules or Rules()
+    entries = discover(folder, given.source.exclude)
+    paths = [entry.path for entry in entries if entry.kind is Kind.IMAGE]
+    if not paths:
+        raise RulesError(
+            "there is no image in the folder", where=str(folder),
+            expected="PNG, JPEG, BMP or TIFF", found=f"{len(entries)} other files",
+            remedy="name the folder that holds images and masks",
+        )  # fmt: skip
+    look = looker(folder)
+    choice = _choose(paths, look, given, is_asked=rules is not None)
+    if choice.reading is None:
+        others = Pairing((), (), (), tuple(paths), ())
+        return Report(entries, others, given, choice.questions, in_order(choice.findings))
+    pairing = choice.reading.pairing
+    masks = sample_of([path for pair in pairing.pairs for path in pair.masks], MAX_MASKS)
+    meaning = _meaning(folder, pairing, look, given, masks=masks)
+    findings = (
+        *choice.findings, *pairing.findings, *meaning.findings,
+        *check_pairs(folder, pairing, look, masks), *check_leftovers(folder, pairing),
+    )  # fmt: skip
+    resolved = _resolved(given, choice, meaning)
+    return Report(
+        entries, pairing, resolved, (*choice.questions, *meaning.questions), in_order(findings)
+    )
+
+
+def _choose(paths: Sequence[str], look: Looker, rules: Rules, *, is_asked: bool) -> Choice:
+    source = rules.source
+    if source.image is not None and source.mask is not None:
+        return _stated(paths, source.image, source.mask)
+    keyword = rules.mask_keyword if is_asked else ""
+    hints = Hints(
+        keyword=keyword,
+        image=Template(source.image) if source.image is not None else None,
+        mask=Template(source.mask) if isinstance(source.mask, str) else None,
+    )
+    choice = choose_reading(paths, look, hints)
+    if choice.reading is None:
+        return Choice(None, findings=(_nothing_pairs(paths, keyword),))
+    if keyword and not choice.reading.has_keyword:
+        unused = _unused_keyword(keyword, choice.reading)
+        return Choice(choice.reading, choice.questions, (*choice.findings, unused))
+    return choice
+
+
+def _stated(paths: Sequence[str], image: str, mask: str | tuple[MaskTemplate, ...]) -> Choice:
+    """The reading that the rules state; nothing is inferred."""
+    masks = (
+        (MaskSource(Template(mask)),)
+        if isinstance(mask, str)
+        else tuple(MaskSource(Template(m.template), m.class_id) for m in mask)
+    )
+    pairing = pair_paths(paths, Template(image), masks)
+    if pairing.pairs:
+        return Choice(Reading(Template(image), masks, pairing))
+    finding = Finding(
+        code="templates_match_nothing", severity=Severity.ERROR,
+        message=f"the templates pair no image with a mask: {image} and "
+        + ", ".join(m.template.text for m in masks)
+        + f" ({len(pairing.unpaired_images)} images and {len(pairing.unpaired_masks)} masks fit)",
+        remedy="correct source.image and source.mask, or leave both null to have them inferred",
+    )  # fmt: skip
+    return Choice(None, findings=(finding,))
+
+
+def _nothing_pairs(paths: Sequence[str], keyword: str) -> Finding:
+    if not keyword:
+        return Finding(
+            code="no_masks", severity=Severity.ERROR, paths=tuple(paths),
+            message=f"no mask was found for any of {len(paths)} image files",
+            remedy="put the masks beside the images, or state source.image and source.mask",
+        )  # fmt: skip
+    count = sum(keyword.casefold() in path.casefold() for path in paths)
+    matches = f"{count} files" if count else "no file"
+    return Finding(
+        code="keyword_pairs_nothing", severity=Severity.ERROR, paths=tuple(paths),
+        message=f"the mask keyword {keyword!r} matches {matches}, and nothing else pairs the "
+        f"{len(paths)} image files with masks",
+        remedy="correct mask_keyword, add the masks, or state source.image and source.mask",
+    )  # fmt: skip
+
+
+def _unused_keyword(keyword: str, reading: Reading) -> Finding:
+    masks = ", ".join(mask.template.text for mask in reading.masks)
+    return Finding(
+        code="keyword_unused", severity=Severity.INFO,
+        message=f"the mask keyword {keyword!r} tells no masks from images here; "
+        f"{len(reading.pairing.pairs)} pairs were found by {reading.image.text} and {masks}",
+    )  # fmt: skip
+
+
+def _meaning(
+    folder: Path, pairing: Pairing, look: Looker, rules: Rules, *, masks: Sequence[str]
+) -> Meaning:
+    """What the masks mean, and on how many of them that rests."""
+    looks = {path: seen for path in masks if isinstance(seen := look(path), Look)}
+    if not looks:
+        return Meaning(rules.source.mask_kind, rules.classes)
+    several = [path for path, seen in looks.items() if seen.value_count > 2][:MAX_SHAPES]
+    shapes = [compactness_of(folder / path) for path in several]
+    census = census_of(list(looks.values()), compactness=median(shapes) if shapes else 0.0)
+    is_many = any(len(pair.masks) > 1 and None in pair.class_ids for pair in pairing.pairs)
+    meaning = meaning_of(census, rules, is_many=is_many)
+    total = sum(len(pair.masks) for pair in pairing.pairs)
+    note = Finding(
+        code="masks_looked_at", severity=Severity.INFO,
+        message=f"mask kind and classes rest on {len(looks)} of {total} mask files",
+    )  # fmt: skip
+    return replace(meaning, findings=(*meaning.findings, note))
+
+
+def _resolved(given: Rules, choice: Choice, meaning: Meaning) -> Rules:
+    """The rules with all that is beyond doubt filled in; what a person wrote stays."""
+    reading = choice.reading
+    assert reading is not None  # the caller's condition
+    is_open = bool(choice.questions)
+    source = given.source.model_copy(
+        update={
+            "image": given.source.image if is_open else reading.image.text,
+            "mask": given.source.mask if is_open else _mask_field(reading),
+            "mask_kind": given.source.mask_kind or meaning.kind,
+        }
+    )
+    classes = _named(given.classes, meaning.classes, _classes_by_file(reading))
+    ignored = given.ignore_values or (() if _has_values(given) else meaning.ignore_values)
+    return given.model_copy(update={"source": source, "classes": classes, "ignore_values": ignored})
+
+
+def _mask_field(reading: Reading) -> str | tuple[MaskTemplate, ...]:
+    if reading.masks[0].class_id is None:
+        return reading.masks[0].template.text
+    return tuple(
+        MaskTemplate(template=mask.template.text, class_id=mask.class_id)
+        for mask in reading.masks
+        if mask.class_id is not None
+    )
+
+
+def _has_values(rules: Rules) -> bool:
+    return any(rule.source_values for rule in rules.classes or ())
+
+
+def _classes_by_file(reading: Reading) -> list[int]:
+    return sorted({mask.class_id for mask in reading.masks if mask.class_id is not None})
+
+
+def _named(
+    given: tuple[ClassRule, ...] | None,
+    inferred: tuple[ClassRule, ...] | None,
+    by_file: Sequence[int],
+) -> tuple[ClassRule, ...] | None:
+    """The given classes, with the values that were inferred where none is stated."""
+    values = {rule.id: rule.source_values for rule in inferred or ()}
+    if by_file and inferred is not None:
+        object_values = next((v for number, v in values.items() if number), ())
+        values = {0: values.get(0, ()), **dict.fromkeys(by_file, object_values)}
+        inferred = (
+            ClassRule(id=0, name="background", source_values=values[0]),
+            *(ClassRule(id=i, name=f"class_{i}", source_values=values[i]) for i in by_file),
+        )
+    if given is None or any(rule.source_values for rule in given):
+        return given or inferred
+    return tuple(
+        rule.model_copy(update={"source_values": values.get(rule.id, ())}) for rule in given
+    )
+
+
+def _why_not(path: str) -> str:
+    if Role.DERIVED in roles_in(path.rpartition("/")[2]):
+        return "its name says prediction, overlay or preview, not truth"
+    return "its name fits neither the images nor the masks"

@@ -1,0 +1,55 @@
+"""What an examination says of a source: findings, and questions that only a person can answer."""
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Any
+
+from dataset_rules.rules import Document
+
+MAX_NAMED = 20  # paths that a message spells out; the finding itself carries all of them
+
+
+class Severity(StrEnum):
+    """How much a finding matters: an error stops `format`, a warning does not."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+
+
+class Finding(Document):
+    """One thing that a person should know; paths are relative to the source, as they lie."""
+
+    code: str
+    severity: Severity
+    paths: tuple[str, ...] = ()
+    message: str
+    remedy: str = ""
+
+    def line(self) -> str:
+        """The finding as one sentence with its first paths."""
+        named = ", ".join(self.paths[:MAX_NAMED])
+        more = len(self.paths) - MAX_NAMED
+        places = f" ({named}{f' and {more} more' if more > 0 else ''})" if named else ""
+        return f"{self.message}{places}" + (f"; {self.remedy}" if self.remedy else "")
+
+
+class Question(Document):
+    """A field of the rules that the files do not decide."""
+
+    field: str
+    why: str
+    options: tuple[Any, ...] = ()
+
+
+_ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
+
+
+def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Findings, the worst first, independent of the order in which they were made."""
+    return tuple(sorted(findings, key=lambda f: (_ORDER[f.severity], f.code, f.paths, f.message)))
+
+
+def errors_in(findings: Iterable[Finding]) -> list[Finding]:
+    """The findings that stop `format`."""
+    return [finding for finding in findings if finding.severity is Severity.ERROR]

@@ -1,0 +1,167 @@
+"""Bring an image and its masks to the size that the rules ask for; masks are never blended."""
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from dataset_rules.dataset import IGNORE
+from dataset_rules.errors import RulesError
+from dataset_rules.images import Pixels
+from dataset_rules.rules import Fit, Rules
+
+SAME_SCALE = 0.01  # relative difference of the two sides' scales that does not count
+
+
+@dataclass(frozen=True)
+class Part:
+    """An image with its masks, all of one size; `suffix` tells the tiles of an image apart."""
+
+    image: Pixels
+    label: Pixels
+    instances: Pixels | None
+    suffix: str = ""
+    scale: float | None = 1.0  # source pixels that one pixel spans; None where sides differ
+
+
+def fitted(part: Part, rules: Rules) -> list[Part]:
+    """The part at the size of the rules; several with `tile`.
+
+    Raises:
+        RulesError: with `crop`, if the image is smaller than the size asked for.
+    """
+    if rules.fit is Fit.KEEP:
+        return [part]
+    size = _size_of(rules)
+    match rules.fit:
+        case Fit.STRETCH:
+            return [_stretched(part, size)]
+        case Fit.PAD:
+            return [_padded(_shrunk(part, size), size)]
+        case Fit.CROP:
+            return [_cropped(part, size)]
+        case _:
+            return _tiles(_padded(part, size), size)
+
+
+def _size_of(rules: Rules) -> tuple[int, int]:
+    if rules.height is None or rules.width is None:
+        raise ValueError(f"fit '{rules.fit}' without height and width")  # refused by the rules
+    return rules.height, rules.width
+
+
+def _stretched(part: Part, size: tuple[int, int]) -> Part:
+    height, width = part.image.shape[:2]
+    if (height, width) == size:
+        return part
+    label = resize_label(part.label, size)
+    down, right = height / size[0], width / size[1]
+    return replace(
+        part,
+        image=resize_image(part.image, size),
+        label=label,
+        instances=_resized_instances(part.instances, label),
+        scale=(down * right) ** 0.5 if abs(down / right - 1) < SAME_SCALE else None,
+    )
+
+
+def resize_image(image: Pixels, size: tuple[int, int]) -> Pixels:
+    """The image at (height, width): area mean where it shrinks, cubic where it grows."""
+    shrinks = size[0] <= image.shape[0] and size[1] <= image.shape[1]
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=how))
+
+
+def resize_label(label: Pixels, size: tuple[int, int]) -> Pixels:
+    """The label mask at (height, width): each pixel takes the class with the largest area in it."""
+    ids = np.unique(label)
+    if len(ids) == 1:
+        return np.full(size, ids[0], label.dtype)
+    best = np.full(size, -1.0, np.float32)
+    resized = np.zeros(size, label.dtype)
+    for class_id in ids[::-1]:  # at equal shares the lower id, which is painted last, wins
+        share = _area_share(label == class_id, size)
+        wins = share >= best
+        best[wins], resized[wins] = share[wins], class_id
+    return resized
+
+
+def _area_share(area: Pixels, size: tuple[int, int]) -> Pixels:
+    share = area.astype(np.float32)
+    shrinks = size[0] <= area.shape[0] and size[1] <= area.shape[1]
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(share, (size[1], size[0]), interpolation=how))
+
+
+def _resized_instances(instances: Pixels | None, label: Pixels) -> Pixels | None:
+    """Numbers by nearest pixel, none where the label mask has no object."""
+    if instances is None:
+        return None
+    height, width = label.shape
+    near = np.asarray(cv2.resize(instances, (width, height), interpolation=cv2.INTER_NEAREST_EXACT))
+    return np.where((label != 0) & (label != IGNORE), near, np.uint16(0))
+
+
+def _shrunk(part: Part, size: tuple[int, int]) -> Part:
+    """Small enough to fit, with its sides in proportion; never enlarged."""
+    height, width = part.image.shape[:2]
+    factor = min(size[0] / height, size[1] / width)
+    if factor >= 1:
+        return part
+    return _stretched(part, (max(1, int(height * factor)), max(1, int(width * factor))))
+
+
+def _padded(part: Part, size: tuple[int, int]) -> Part:
+    """In the upper left corner of a canvas of at least `size`; what is added is ignored."""
+    bottom = max(0, size[0] - part.image.shape[0])
+    right = max(0, size[1] - part.image.shape[1])
+    instances = part.instances
+    return replace(
+        part,
+        image=_framed(part.image, bottom, right, value=0),
+        label=_framed(part.label, bottom, right, value=IGNORE),
+        instances=None if instances is None else _framed(instances, bottom, right, value=0),
+    )
+
+
+def _framed(pixels: Pixels, bottom: int, right: int, *, value: int) -> Pixels:
+    width = [(0, bottom), (0, right), (0, 0)][: pixels.ndim]
+    return np.pad(pixels, width, constant_values=value)
+
+
+def _cropped(part: Part, size: tuple[int, int]) -> Part:
+    """The middle of the image."""
+    top, left = (part.image.shape[axis] - size[axis] for axis in (0, 1))
+    if top < 0 or left < 0:
+        raise RulesError(
+            "the image is too small to be cropped",
+            expected=f"at least {size[0]} x {size[1]}",
+            found=f"{part.image.shape[0]} x {part.image.shape[1]}",
+            remedy="choose fit 'pad' or 'stretch', or a smaller size",
+        )  # fmt: skip
+    return _window(part, (top // 2, left // 2), size)
+
+
+def _tiles(part: Part, size: tuple[int, int]) -> list[Part]:
+    """Windows that cover the image; the last of a row or column ends at the border."""
+    rows, columns = (_origins(part.image.shape[axis], size[axis]) for axis in (0, 1))
+    return [
+        _window(part, (top, left), size, suffix=f"_r{i}c{j}")
+        for i, top in enumerate(rows)
+        for j, left in enumerate(columns)
+    ]
+
+
+def _origins(length_px: int, tile_px: int) -> list[int]:
+    last = length_px - tile_px
+    return [*range(0, last, tile_px), last]
+
+
+def _window(
+    part: Part, origin: tuple[int, int], size: tuple[int, int], *, suffix: str = ""
+) -> Part:
+    area = tuple(slice(start, start + side) for start, side in zip(origin, size, strict=True))
+    instances = None if part.instances is None else part.instances[area]
+    return replace(
+        part, image=part.image[area], label=part.label[area], instances=instances, suffix=suffix
+    )

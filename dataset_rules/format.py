@@ -1,0 +1,255 @@
+"""Write the formatted dataset: in parallel, one file at a time, safe to stop and to resume.
+
+Each finished pair leaves a note in `.progress/` that says what was written; a run that is taken
+up again skips the pairs that have one. Notes end in `.part`, so that no seal covers them.
+"""
+
+import json
+import os
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from dataset_rules.archive import opened_source
+from dataset_rules.checks import told
+from dataset_rules.dataset import DATASET, Dataset, DatasetClass, Split, split_of
+from dataset_rules.doctor import Report, examine_folder
+from dataset_rules.errors import RulesError
+from dataset_rules.findings import Finding, Question, Severity, errors_in, in_order
+from dataset_rules.manifest import (
+    Step,
+    begin,
+    file_hash,
+    finish,
+    make_source,
+    write_file,
+    write_json,
+)
+from dataset_rules.rules import Rules, canonical_json, rules_document
+from dataset_rules.sample import Outcome, Task, make_sample, place_of
+
+VERSION = 1  # raised by hand when the same source and rules give other pixels
+PROGRESS = ".progress"
+PROBLEMS = "problems.json"
+RULES = "rules.json"
+MIN_PARALLEL = 8  # pairs below which starting processes takes longer than the work
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A pair that cannot be formatted, and why."""
+
+    paths: tuple[str, ...]
+    message: str
+
+
+def format_dataset(
+    source: Path,
+    out: Path,
+    rules: Rules,
+    *,
+    jobs: int | None = None,
+    on_progress: Progress | None = None,
+) -> Path:
+    """Re-form a source into a dataset, which is `out`.
+
+    Args:
+        source: a folder or an archive with images and masks.
+        out: a new folder, or one in which this very step was begun or finished.
+        rules: what is null in them is inferred where the files leave no doubt.
+        jobs: processes; as many as there are processors if None. The result is the same.
+        on_progress: called with the number of finished pairs and of all pairs.
+
+    Raises:
+        RulesError: if a question is open or a file is damaged; all problems are named at once.
+        ArtifactError: if `out` holds anything else.
+    """
+    started = datetime.now(UTC)
+    with opened_source(source) as folder:
+        report = examine_folder(folder, rules)
+        _refuse(report, source)
+        step = _step(folder, source, report, started)
+        if begin(out, step):
+            return out
+        try:
+            outcomes = _run(folder, out, report, jobs or _processors(), on_progress)
+        except RulesError:
+            shutil.rmtree(out)  # only what this step wrote: another begin would refuse it
+            raise
+    _finish(out, step, report, outcomes, started)
+    return out
+
+
+def _step(folder: Path, source: Path, report: Report, started: datetime) -> Step:
+    used = {path for pair in report.pairing.pairs for path in (pair.image, *pair.masks)}
+    files = {path: file_hash(folder / path) for path in sorted(used)}
+    origin = make_source(files, location=str(source), started=started)
+    return Step("dataset", VERSION, (origin,), {"rules": rules_document(report.rules)})
+
+
+def _refuse(report: Report, source: Path) -> None:
+    """One error with every question and every problem of the source."""
+    lines = [_line_to_write(question) for question in report.questions]
+    lines += [finding.line() for finding in errors_in(report.findings)]
+    if not lines and report.rules.classes is None:
+        lines.append('the classes are not known; write "classes" into the rules')
+    if lines:
+        raise RulesError("the source cannot be formatted: " + "; ".join(lines), where=str(source))
+
+
+def _line_to_write(question: Question) -> str:
+    *parents, leaf = question.field.split(".")
+    lines = []
+    for option in question.options:
+        value: Any = option if isinstance(option, dict) else {leaf: option}
+        for parent in reversed(parents):
+            value = {parent: value}
+        lines.append(json.dumps(value)[1:-1])
+    return f"{question.why}; write into the rules " + " or ".join(lines)
+
+
+def _run(
+    folder: Path, out: Path, report: Report, jobs: int, on_progress: Progress | None
+) -> list[Outcome]:
+    """Make all samples; the pairs that cannot be made are named together at the end."""
+    tasks = _tasks(report)
+    worker = _Worker(folder, out, report.rules)
+    outcomes: list[Outcome] = []
+    failures: list[Failure] = []
+    for done, made in enumerate(_results(worker, tasks, jobs), start=1):
+        if isinstance(made, Failure):
+            failures.append(made)
+        else:
+            outcomes.append(made)
+        if on_progress is not None:
+            on_progress(done, len(tasks))
+    if failures:
+        _refuse_failures(folder, failures)
+    return outcomes
+
+
+def _tasks(report: Report) -> list[Task]:
+    rules = report.rules
+    tasks = [
+        Task(name, split_of(group, rules.split), group, pair.image, pair.masks, pair.class_ids)
+        for pair, (name, group) in zip(report.pairing.pairs, report.named(), strict=True)
+    ]
+    places = [place_of(task.name, task.split, rules) for task in tasks]
+    counts = Counter(path.casefold() for place in places for path in (place.image, place.mask))
+    clashing = sorted(path for path, count in counts.items() if count > 1)
+    if clashing:
+        raise RulesError(
+            "two files of the dataset would have one name", found=", ".join(clashing[:10]),
+            remedy="choose another mask_keyword or layout 'separate'",
+        )  # fmt: skip
+    return sorted(tasks, key=lambda task: task.name)
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """Makes samples in whatever process it is sent to."""
+
+    folder: Path
+    out: Path
+    rules: Rules
+
+    def __call__(self, task: Task) -> Outcome | Failure:
+        note = self.out / PROGRESS / f"{sha256(task.name.encode()).hexdigest()}.part"
+        if note.exists():
+            return Outcome.model_validate_json(note.read_bytes())
+        try:
+            outcome = make_sample(self.folder, self.out, task, self.rules)
+        except RulesError as error:
+            return Failure((task.image, *task.masks), _without_folder(error, self.folder))
+        write_file(note, canonical_json(outcome.model_dump(mode="json")))
+        return outcome
+
+
+def _without_folder(error: RulesError, folder: Path) -> str:
+    place = (error.where or "").removeprefix(f"{folder}{os.sep}")
+    return f"{place}: {told(error)}" + (f", expected {error.expected}" if error.expected else "")
+
+
+def _results(worker: _Worker, tasks: Sequence[Task], jobs: int) -> Iterator[Outcome | Failure]:
+    """Results in the order of the tasks."""
+    (worker.out / PROGRESS).mkdir(exist_ok=True)
+    if jobs == 1 or len(tasks) < MIN_PARALLEL:
+        yield from map(worker, tasks)
+        return
+    # Not forked: the caller may have threads, whose locks a forked child would inherit held.
+    with ProcessPoolExecutor(
+        min(jobs, len(tasks)), mp_context=get_context("spawn"), initializer=_start_process
+    ) as pool:
+        try:
+            yield from pool.map(worker, tasks, chunksize=4)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _start_process() -> None:
+    """One thread a process; and none outlives the process that gave it work."""
+    cv2.setNumThreads(1)
+    parent = parent_process()
+    assert parent is not None  # only a child runs this
+
+    def follow() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _refuse_failures(folder: Path, failures: Sequence[Failure]) -> None:
+    raise RulesError(
+        f"{len(failures)} pairs cannot be formatted, nothing was written: "
+        + "; ".join(failure.message for failure in failures),
+        remedy="correct these files or list them in source.exclude",
+    )
+
+
+def _finish(
+    out: Path, step: Step, report: Report, outcomes: Sequence[Outcome], started: datetime
+) -> None:
+    samples = sorted((s for o in outcomes for s in o.samples), key=lambda sample: sample.name)
+    classes = tuple(DatasetClass(id=c.id, name=c.name) for c in report.rules.classes or ())
+    dataset = Dataset(samples=tuple(samples), classes=classes)
+    found = [finding for outcome in outcomes for finding in outcome.findings]
+    findings = in_order([*report.findings, *found, *_empty_splits(dataset)])
+    write_json(out / DATASET, dataset.model_dump(mode="json"))
+    write_json(out / RULES, rules_document(report.rules))
+    write_json(out / PROBLEMS, [finding.model_dump(mode="json") for finding in findings])
+    content: dict[str, str | None] = {DATASET: None, RULES: None, PROBLEMS: None}
+    for outcome in outcomes:
+        content.update(outcome.content)
+    finish(out, step, content=content, started=started)
+    shutil.rmtree(out / PROGRESS, ignore_errors=True)
+
+
+def _empty_splits(dataset: Dataset) -> list[Finding]:
+    return [
+        Finding(
+            code="empty_split", severity=Severity.WARNING,
+            message=f"no sample fell into {split.value}",
+            remedy="choose other shares or another split.seed",
+        )
+        for split in Split
+        if not dataset.of(split)
+    ]  # fmt: skip

@@ -1,0 +1,179 @@
+"""Source masks -> label mask (class per pixel) and instance map (object number per pixel)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dataset_rules.dataset import IGNORE
+from dataset_rules.errors import RulesError
+from dataset_rules.images import Pixels, read_mask
+from dataset_rules.look import gray_if_equal
+from dataset_rules.rules import ClassRule, MaskKind, Rules, SourceValue
+
+MAX_OBJECTS = 65_535  # in one image: instance maps are uint16
+UNKNOWN = 256  # in a table of values: no class has this one
+_BLOCK = 1 << 20  # pixels whose distances to all colours are held at once
+
+
+@dataclass(frozen=True)
+class DecodedMask:
+    """What the mask files of one image say."""
+
+    label: Pixels  # HW, uint8: class ids, 255 ignore
+    instances: Pixels | None = None  # HW, uint16: object numbers, 0 none
+    overlap_px: int = 0  # pixels that more than one object claims
+    empty_files: int = 0  # mask files without an object
+
+
+def decode_masks(
+    paths: Sequence[Path], class_ids: Sequence[int | None], rules: Rules
+) -> DecodedMask:
+    """The label mask of an image, and its instance map where the source has objects.
+
+    Of overlapping objects the one whose file comes later in `paths` wins.
+
+    Args:
+        paths: the mask files, in order.
+        class_ids: the class of each file where classes lie in files of their own, else None.
+        rules: with mask kind and classes filled in.
+
+    Raises:
+        RulesError: if a file is damaged, its size differs or it holds values of no class.
+    """
+    kind = rules.source.mask_kind
+    if kind is MaskKind.INSTANCES:
+        return _numbered_objects(paths[0])
+    if kind is MaskKind.INSTANCE_FILES:
+        return _object_files(paths, class_ids, rules)
+    return DecodedMask(_merged(paths, class_ids, rules))
+
+
+def decode_label(path: Path, rules: Rules) -> Pixels:
+    """Class ids (HW, uint8) of one mask file."""
+    values = gray_if_equal(read_mask(path))
+    table = _table_of(rules)
+    if rules.source.mask_kind is MaskKind.COLORS:
+        return _nearest_color(_as_color(values), table)
+    if values.ndim == 3:
+        raise RulesError(
+            "the mask is coloured", where=str(path), expected="one value a pixel",
+            remedy='write "mask_kind": "colors" into source',
+        )  # fmt: skip
+    if rules.source.mask_kind is MaskKind.LABEL:
+        return _exact(values, table, path)
+    return _nearest_value(values, table)
+
+
+def _table_of(rules: Rules) -> list[tuple[SourceValue, int]]:
+    """Every source value with the class id that it becomes."""
+    classes: tuple[ClassRule, ...] = rules.classes or ()
+    known = [(value, rule.id) for rule in classes for value in rule.source_values]
+    return known + [(value, IGNORE) for value in rules.ignore_values]
+
+
+def _exact(values: Pixels, table: Sequence[tuple[SourceValue, int]], path: Path) -> Pixels:
+    lookup = np.full(np.iinfo(values.dtype).max + 1, UNKNOWN, np.uint16)
+    for value, class_id in table:
+        if isinstance(value, int) and value < len(lookup):
+            lookup[value] = class_id
+    label = lookup[values]
+    if (label == UNKNOWN).any():
+        strangers = np.unique(values[label == UNKNOWN])
+        raise RulesError(
+            "the mask holds values of no class", where=str(path),
+            expected=", ".join(str(value) for value, _ in table),
+            found=", ".join(map(str, strangers[:10].tolist())),
+            remedy="give them a class in the rules or list them in ignore_values",
+        )  # fmt: skip
+    return label.astype(np.uint8)
+
+
+def _nearest_value(values: Pixels, table: Sequence[tuple[SourceValue, int]]) -> Pixels:
+    """Each grey value goes to the nearest one of the table, the higher one at equal distance."""
+    known = sorted((value, class_id) for value, class_id in table if isinstance(value, int))
+    points = np.array([value for value, _ in known], np.int64)
+    ids = np.array([class_id for _, class_id in known], np.uint8)
+    edges = (points[1:] + points[:-1] + 1) // 2
+    lookup = ids[np.searchsorted(edges, np.arange(np.iinfo(values.dtype).max + 1), side="right")]
+    label: Pixels = lookup[values]
+    return label
+
+
+def _nearest_color(pixels: Pixels, table: Sequence[tuple[SourceValue, int]]) -> Pixels:
+    points = np.array([_as_triple(value) for value, _ in table], np.float32)
+    ids = np.array([class_id for _, class_id in table], np.uint8)
+    flat = pixels.reshape(-1, 3)
+    label = np.empty(len(flat), np.uint8)
+    for start in range(0, len(flat), _BLOCK):
+        block = flat[start : start + _BLOCK].astype(np.float32)
+        distances = np.stack([((block - point) ** 2).sum(1) for point in points])
+        label[start : start + _BLOCK] = ids[distances.argmin(0)]
+    return label.reshape(pixels.shape[:2])
+
+
+def _as_color(values: Pixels) -> Pixels:
+    return values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
+
+
+def _as_triple(value: SourceValue) -> tuple[int, int, int]:
+    return (value, value, value) if isinstance(value, int) else value
+
+
+def _numbered_objects(path: Path) -> DecodedMask:
+    values = gray_if_equal(read_mask(path))
+    if values.ndim == 3:
+        raise RulesError(
+            "an instance map has one number a pixel", where=str(path), found="a coloured image"
+        )
+    return DecodedMask((values > 0).astype(np.uint8), values.astype(np.uint16))
+
+
+def _object_files(
+    paths: Sequence[Path], class_ids: Sequence[int | None], rules: Rules
+) -> DecodedMask:
+    if len(paths) > MAX_OBJECTS:
+        raise RulesError(
+            "too many objects in one image", where=str(paths[0].parent),
+            expected=f"at most {MAX_OBJECTS}", found=str(len(paths)),
+        )  # fmt: skip
+    label = instances = None
+    overlap_px = empty_files = 0
+    for number, (path, class_id) in enumerate(zip(paths, class_ids, strict=True), start=1):
+        own = decode_label(path, rules)
+        if label is None or instances is None:
+            label, instances = np.zeros_like(own), np.zeros(own.shape, np.uint16)
+        _refuse_other_size(path, own, label)
+        area = own != 0
+        overlap_px += int(np.count_nonzero(instances[area]))
+        empty_files += not area.any()
+        label[area] = own[area] if class_id is None else class_id
+        instances[area] = number
+    assert label is not None  # every pair has a mask file
+    return DecodedMask(label, instances, overlap_px, empty_files)
+
+
+def _merged(paths: Sequence[Path], class_ids: Sequence[int | None], rules: Rules) -> Pixels:
+    """One label mask of the files of several classes, the later over the earlier."""
+    merged: Pixels | None = None
+    for path, class_id in zip(paths, class_ids, strict=True):
+        own = decode_label(path, rules)
+        if class_id is not None:
+            own = np.where((own != 0) & (own != IGNORE), np.uint8(class_id), own)
+        if merged is None:
+            merged = own
+            continue
+        _refuse_other_size(path, own, merged)
+        merged = np.where(own != 0, own, merged)
+    assert merged is not None  # every pair has a mask file
+    return merged
+
+
+def _refuse_other_size(path: Path, mask: Pixels, other: Pixels) -> None:
+    if mask.shape != other.shape:
+        raise RulesError(
+            "the masks of one image differ in size", where=str(path),
+            expected=f"{other.shape[0]} x {other.shape[1]}",
+            found=f"{mask.shape[0]} x {mask.shape[1]}",
+        )  # fmt: skip

@@ -1,0 +1,201 @@
+"""Choose how a source is to be read: which templates pair its images with its masks.
+
+Every candidate is joined over all files and weighed by what speaks for it: the words in which
+image and mask differ, a look at some of the files, their sizes. Two candidates that give the
+same file different partners and weigh about the same are a question, never a choice.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from dataset_rules.findings import Finding, Question, Severity
+from dataset_rules.look import Look, Looker
+from dataset_rules.names import Role, roles_in
+from dataset_rules.pair import MaskSource, Pairing, pair_paths
+from dataset_rules.relation import Candidate, candidates_among
+from dataset_rules.template import Template
+
+MAX_TRIED = 40  # candidates, the best supported first, that are joined over all files
+MAX_LOOKED = 5  # pairs of a candidate whose pixels are looked at
+CLOSE = 0.7  # a rival of this share of the best weight is as good a reading
+CLEAR = 0.15  # likeness to a mask by which one side must exceed the other to count
+
+# Weights of evidence, multiplied by the number of pairs: a word for the mask alone outweighs any
+# finding in the pixels, since predictions look like masks, too.
+KEYWORD, TRUTH_WORD, IMAGE_WORD, LOOKS = 8, 4, 1, 2
+OTHER_SIZES = 0.5  # factor where no mask is as large as its image
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A way to read the source, with the weight of what speaks for it."""
+
+    image: Template
+    masks: tuple[MaskSource, ...]
+    pairing: Pairing
+    weight: float = 0.0
+    has_keyword: bool = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The best reading, or none, and what a person should know about it."""
+
+    reading: Reading | None
+    questions: tuple[Question, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What a person said of the names: a keyword of masks, one of the two templates."""
+
+    keyword: str = ""
+    image: Template | None = None
+    mask: Template | None = None
+
+    def allows(self, pairing: Pairing) -> bool:
+        """True if all images and masks fit the templates that were given."""
+        images = [pair.image for pair in pairing.pairs]
+        masks = [path for pair in pairing.pairs for path in pair.masks]
+        return _all_fit(images, self.image) and _all_fit(masks, self.mask)
+
+
+def choose_reading(paths: Sequence[str], look: Looker, hints: Hints) -> Choice:
+    """The reading of image files that is beyond doubt; a question where two are close."""
+    for padded in (False, True):
+        readings = _readings(candidates_among(paths, padded=padded), paths, look, hints)
+        if readings:
+            return _choice(readings)
+    return Choice(None)
+
+
+def _all_fit(paths: Iterable[str], template: Template | None) -> bool:
+    return template is None or all(template.match(path) is not None for path in paths)
+
+
+def _readings(
+    candidates: Sequence[Candidate], paths: Sequence[str], look: Looker, hints: Hints
+) -> list[Reading]:
+    weighed = [_weighed(c, paths, look, hints) for c in candidates[:MAX_TRIED]]
+    found = [reading for reading in weighed if reading is not None]
+    return sorted(found, key=lambda r: (-r.weight, r.image.text, r.masks[0].template.text))
+
+
+def _weighed(
+    candidate: Candidate, paths: Sequence[str], look: Looker, hints: Hints
+) -> Reading | None:
+    """The reading of a candidate; None where something speaks against it or nothing for it."""
+    image, mask = Template(candidate.image), MaskSource(Template(candidate.mask))
+    has_keyword = _has_keyword(candidate, hints.keyword)
+    words = _weight_of_words(candidate, has_keyword=has_keyword)
+    if words is None:
+        return None
+    pairing = pair_paths(paths, image, (mask,))
+    if not pairing.pairs or not hints.allows(pairing):
+        return None
+    looks = _weight_of_looks(pairing, look)
+    if looks is None or words + looks == 0:
+        return None
+    evidence = (1 + words + looks) * _factor_of_sizes(pairing, look)
+    return Reading(image, (mask,), pairing, len(pairing.pairs) * evidence, has_keyword)
+
+
+def _has_keyword(candidate: Candidate, keyword: str) -> bool:
+    wanted = keyword.casefold()
+    return bool(wanted) and (
+        wanted in candidate.mask_words.casefold() and wanted not in candidate.image_words.casefold()
+    )
+
+
+def _weight_of_words(candidate: Candidate, *, has_keyword: bool) -> int | None:
+    """Evidence in the exchanged words; None where they say the opposite."""
+    image, mask = roles_in(candidate.image_words), roles_in(candidate.mask_words)
+    if has_keyword:
+        return KEYWORD + TRUTH_WORD
+    is_derived = Role.DERIVED in image | mask
+    is_reversed = Role.TRUTH in image - mask or Role.IMAGE in mask - image - {Role.TRUTH}
+    if is_derived or (is_reversed and Role.TRUTH not in mask - image):
+        return None
+    is_truth, is_image = Role.TRUTH in mask - image, Role.IMAGE in image - mask
+    return TRUTH_WORD * is_truth + IMAGE_WORD * is_image
+
+
+def _weight_of_looks(pairing: Pairing, look: Looker) -> int | None:
+    """Evidence in the pixels; None where the images look more like masks than the masks."""
+    gaps = []
+    for image, mask in _some_pairs(pairing):
+        one, other = look(image), look(mask)
+        if isinstance(one, Look) and isinstance(other, Look):
+            gaps.append(other.likeness - one.likeness)
+    if not gaps:
+        return 0
+    gap = sum(gaps) / len(gaps)
+    return None if gap < -CLEAR else LOOKS if gap > CLEAR else 0
+
+
+def _factor_of_sizes(pairing: Pairing, look: Looker) -> float:
+    """Below 1 where some pair was seen and no mask is as large as its image."""
+    seen = [(look(image), look(mask)) for image, mask in _some_pairs(pairing)]
+    sizes = [
+        (one.size_px, other.size_px)
+        for one, other in seen
+        if isinstance(one, Look) and isinstance(other, Look)
+    ]
+    return OTHER_SIZES if sizes and all(one != other for one, other in sizes) else 1.0
+
+
+def _some_pairs(pairing: Pairing) -> list[tuple[str, str]]:
+    """Some pairs, spread over all."""
+    step = max(1, len(pairing.pairs) // MAX_LOOKED)
+    return [(pair.image, pair.masks[0]) for pair in pairing.pairs[::step][:MAX_LOOKED]]
+
+
+def _choice(readings: Sequence[Reading]) -> Choice:
+    best = readings[0]
+    rivals = [r for r in readings[1:] if r.weight >= CLOSE * best.weight and _conflict(best, r)]
+    if not rivals:
+        return Choice(best, findings=tuple(_other_layouts(best, readings[1:])))
+    return Choice(best, questions=(_which_mask([best, *rivals]),))
+
+
+def _conflict(one: Reading, other: Reading) -> bool:
+    """True if some file has another partner in the other reading."""
+    partners = {path: pair for pair in one.pairing.pairs for path in (pair.image, *pair.masks)}
+    return any(
+        partners.get(path, pair) != pair
+        for pair in other.pairing.pairs
+        for path in (pair.image, *pair.masks)
+    )
+
+
+def _which_mask(readings: Sequence[Reading]) -> Question:
+    options = tuple(
+        {"image": r.image.text, "mask": r.masks[0].template.text} for r in readings
+    )  # fmt: skip
+    return Question(
+        field="source.mask",
+        why=f"{len(readings)} readings fit the files about equally: which files are the masks?",
+        options=options,
+    )
+
+
+def _other_layouts(best: Reading, others: Iterable[Reading]) -> list[Finding]:
+    """Files that a second layout would pair, which the chosen templates leave out."""
+    taken = {path for pair in best.pairing.pairs for path in (pair.image, *pair.masks)}
+    findings = []
+    for other in others:
+        pairs = [p for p in other.pairing.pairs if taken.isdisjoint((p.image, *p.masks))]
+        if len(pairs) == len(other.pairing.pairs) and len(pairs) > 1:
+            taken |= {path for pair in pairs for path in (pair.image, *pair.masks)}
+            findings.append(_other_layout(other, tuple(pair.image for pair in pairs)))
+    return findings
+
+
+def _other_layout(other: Reading, images: tuple[str, ...]) -> Finding:
+    return Finding(
+        code="other_layout", severity=Severity.WARNING, paths=images,
+        message=f"{len(images)} images pair with masks by other templates and are left out: "
+        f"{other.image.text} with {other.masks[0].template.text}",
+        remedy="format them as a dataset of their own with these templates in source",
+    )  # fmt: skip

@@ -1,0 +1,143 @@
+"""One pair of the source -> its files in the dataset."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dataset_rules.dataset import Sample, SampleImage, SampleMask, Split
+from dataset_rules.errors import RulesError
+from dataset_rules.findings import Finding, Severity
+from dataset_rules.fit import Part, fitted
+from dataset_rules.images import Pixels, encode, pixel_hash, read_header, read_image
+from dataset_rules.manifest import write_file
+from dataset_rules.masks import DecodedMask, decode_masks
+from dataset_rules.rules import Document, Rules
+
+SHALLOW = {"jpg", "bmp"}  # formats that hold 8 bits
+
+
+@dataclass(frozen=True)
+class Task:
+    """A pair, and where in the dataset it goes."""
+
+    name: str
+    split: Split
+    group: str
+    image: str
+    masks: tuple[str, ...]
+    class_ids: tuple[int | None, ...]
+
+
+class Outcome(Document):
+    """What a task made: samples (several with tiles), the hash of each file, findings."""
+
+    samples: tuple[Sample, ...]
+    content: dict[str, str]
+    findings: tuple[Finding, ...] = ()
+
+
+def make_sample(source: Path, out: Path, task: Task, rules: Rules) -> Outcome:
+    """Read a pair, bring it into the form of the rules and write its files.
+
+    Raises:
+        RulesError: if a file is damaged, sizes differ or a mask holds values of no class.
+    """
+    image = read_image(source / task.image)
+    masks = [source / path for path in task.masks]
+    decoded = decode_masks(masks, task.class_ids, rules)
+    if image.shape[:2] != decoded.label.shape:
+        raise RulesError(
+            "image and mask differ in size", where=str(source / task.image),
+            expected="{} x {}".format(*image.shape[:2]),
+            found="{} x {} in {}".format(*decoded.label.shape, task.masks[0]),
+            remedy="list the pair in source.exclude or correct it",
+        )  # fmt: skip
+    toned, threshold = apply_color_model(image, rules)
+    parts = fitted(Part(toned, decoded.label, decoded.instances), rules)
+    size_um = read_header(source / task.image).pixel_size_um
+    made = [_write(out, part, task, rules, threshold, size_um) for part in parts]
+    return Outcome(
+        samples=tuple(sample for sample, _ in made),
+        content={path: digest for _, files in made for path, digest in files.items()},
+        findings=tuple(_findings(task, decoded, image, rules)),
+    )
+
+
+def apply_color_model(image: Pixels, rules: Rules) -> tuple[Pixels, int | None]:
+    """The image as RGB (HW3), grey (HW) or black and white (HW, 0 and 255) with its threshold."""
+    if image.dtype == np.uint16 and (
+        rules.image_format in SHALLOW or rules.color_model == "binary"
+    ):
+        image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if rules.color_model == "rgb":
+        return (image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)), None
+    gray = image if image.ndim == 2 else np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
+    if rules.color_model == "grayscale":
+        return gray, None
+    threshold, binary = cv2.threshold(gray, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    return np.asarray(binary), int(threshold)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the files of a sample lie in the dataset."""
+
+    image: str
+    mask: str
+    instances: str
+
+
+def place_of(name: str, split: Split, rules: Rules) -> Place:
+    """Paths of a sample's files by the layout of the rules."""
+    image, mask = f"{name}.{rules.image_format}", f"{name}{rules.mask_keyword}.png"
+    instances = f"instances/{name}.png"
+    if rules.layout == "together":
+        return Place(f"{split}/{image}", f"{split}/{mask}", instances)
+    return Place(f"{split}/images/{image}", f"{split}/masks/{mask}", instances)
+
+
+def _write(
+    out: Path, part: Part, task: Task, rules: Rules, threshold: int | None, size_um: float | None
+) -> tuple[Sample, dict[str, str]]:
+    name = task.name + part.suffix
+    place = place_of(name, task.split, rules)
+    files = {place.image: part.image, place.mask: part.label}
+    if part.instances is not None:
+        files[place.instances] = part.instances
+    sample = Sample(
+        name=name,
+        split=task.split,
+        group=task.group,
+        image=SampleImage(path=place.image, source=task.image, threshold=threshold),
+        mask=SampleMask(path=place.mask, sources=task.masks),
+        instances=place.instances if part.instances is not None else None,
+        pixel_size_um=size_um * part.scale if size_um and part.scale else None,
+    )
+    return sample, {path: _write_pixels(out / path, pixels) for path, pixels in files.items()}
+
+
+def _write_pixels(path: Path, pixels: Pixels) -> str:
+    """Write, read again and return the hash of what a reader will see."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, encode(pixels, path.suffix))
+    return pixel_hash(read_image(path))
+
+
+def _findings(task: Task, decoded: DecodedMask, image: Pixels, rules: Rules) -> list[Finding]:
+    paths = (task.image,)
+    found = []
+    if decoded.overlap_px:
+        found.append(
+            _note("overlaps", paths, f"objects overlap in {decoded.overlap_px} px: the later wins")
+        )
+    if decoded.empty_files:
+        found.append(_note("empty_objects", paths, f"{decoded.empty_files} object files are empty"))
+    if image.dtype == np.uint16 and rules.image_format in SHALLOW:
+        found.append(_note("depth_reduced", paths, "16 bits were divided by 257 to fit 8"))
+    return found
+
+
+def _note(code: str, paths: tuple[str, ...], message: str) -> Finding:
+    return Finding(code=code, severity=Severity.INFO, paths=paths, message=message)
