@@ -111,7 +111,7 @@ def _file_link(file: Path, folder: Path) -> Link:
         problems.append(f"{inside} does not hold what the manifest says: it was altered")
     elif inside not in files and digest not in files.values():
         sealed = inside is not None and (folder / SEAL).is_file()
-        if not sealed or inside not in (folder / SEAL).read_text("utf-8", "replace"):
+        if not sealed or str(inside) not in (folder / SEAL).read_text("utf-8", "replace"):
             problems.append(f"{file.name} is not among the files of {folder.name}")
     if inside is not None and not problems:
         problems += [found for found in altered_files(folder) if found.startswith(f"{inside} ")]
@@ -156,10 +156,17 @@ def _inputs(held: _Held, seen: set[str]) -> Iterator[_Held]:
         if item["id"] in seen:
             continue
         entry = records.get(item["id"], {})
-        way = entry.get("folder")
-        place = (held.folder / way) if held.folder is not None and way else None
-        here = place if place is not None and (place / MANIFEST).is_file() else None
+        here = _place_of(held.folder, entry.get("folder"), item["id"])
         yield _carried(held.carrier, item, entry.get("record"), here)
+
+
+def _place_of(child: Path | None, way: str | None, artifact_id: str) -> Path | None:
+    """Where an input lies: where its child found it, or beside the child under its id."""
+    if child is None:
+        return None
+    places = [child / way] if way else []
+    places += [child.parent / artifact_id, child.parent.parent / artifact_id]
+    return next((place for place in places if (place / MANIFEST).is_file()), None)
 
 
 def _carried(carrier: Path, item: dict[str, str], record: str | None, here: Path | None) -> _Held:
@@ -229,7 +236,7 @@ def _commit_links(top: Ancestor) -> Iterator[Link]:
         yield Link("commit", commit, LinkState.OK, f"unetops {provenance['unetops']}, {libraries}")
     else:
         yield Link("commit", "", LinkState.ABSENT,
-                   f"made by an installed unetops {provenance.get('unetops')}, {libraries}")  # fmt: skip
+                   f"made by unetops {provenance.get('unetops')}, {libraries}")  # fmt: skip
 
 
 def _name_inside(file: Path, folder: Path) -> str | None:

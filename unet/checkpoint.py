@@ -60,13 +60,25 @@ def restore_training(
     """Put a saved state back."""
     net.load_state_dict(_under("net.", tensors))
     averaged.load_state_dict(_under("averaged.", tensors))
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _under("optimizer.", tensors).items():
         index, _, field = name.partition(".")
-        state.setdefault(int(index), {})[field] = tensor
+        state.setdefault(int(index), {})[field] = _laid_out_as(parameters[int(index)], tensor)
     optimizer.load_state_dict(
         {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
     )
+
+
+def _laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
+    """The value in the parameter's memory layout.
+
+    The fused optimizer walks parameter and moments in memory order: moments that a file gave
+    back row by row would be mixed up with parameters that lie channels last.
+    """
+    if value.shape != parameter.shape:
+        return value
+    return torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """Fingerprint + budget -> plan: arithmetic only, a reason for each number."""
 
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, Self
 
@@ -15,7 +16,33 @@ WIDTHS = (16, 32, 64, 128, 256)
 PATCH_PX = 256
 BATCH = 8
 THICKNESS_PX = 32.0  # an object this thick is seen whole by the third stage
-DEFAULT_STEPS = 1000
+DEFAULT_PATCHES = 8000  # about ten minutes on two cores
+ENOUGH_STEPS = 300  # below it smaller batches learn more than larger ones
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The part of a plan that follows from the number of steps alone."""
+
+    steps: int
+    decay_from: int
+    decay_steps: int
+    warmup_steps: int
+    ema_decay: float
+    validate_at: tuple[int, ...]
+
+
+def make_schedule(steps: int) -> Schedule:
+    """Warm-up, hold and decay for a number of steps."""
+    decay_steps = max(1, round(0.4 * steps))
+    return Schedule(
+        steps=steps,
+        decay_from=steps - decay_steps,
+        decay_steps=decay_steps,
+        warmup_steps=min(50, max(1, steps // 10)),
+        ema_decay=max(0.5, min(0.99, 1 - 8 / steps)),
+        validate_at=tuple(sorted({max(1, steps * i // 6) for i in range(2, 7)})),
+    )
 
 
 class Plan(Document):
@@ -39,7 +66,7 @@ class Plan(Document):
     zoom_min: float = Field(gt=0)
     zoom_max: float = Field(gt=0)
     colour_jitter: float = Field(ge=0)
-    validate_every: int = Field(ge=1, description="steps")
+    validate_at: tuple[int, ...] = Field(description="steps after which the best is looked for")
     precision: Literal["float32", "bfloat16"] = "float32"
     tile_px: int = Field(ge=32, description="side of a prediction tile, at the plan's scale")
     overlap_px: int = Field(ge=0)
@@ -79,15 +106,13 @@ class Plan(Document):
         return self.learning_rate * warm * max(0.0, left)
 
 
-def make_plan(facts: Fingerprint, *, steps: int = DEFAULT_STEPS, seed: int = 0) -> Plan:
-    """The plan for a dataset and a number of steps."""
+def make_plan(facts: Fingerprint, *, patches: int = DEFAULT_PATCHES, seed: int = 0) -> Plan:
+    """The plan for a dataset and the number of patches that the time allows to learn from."""
     scale, scale_reason = _scale(facts)
     largest = max(facts.height_px[2], facts.width_px[2]) * scale
     patch = min(PATCH_PX, max(32, -(-int(largest) // 32) * 32))
     widths = WIDTHS if patch >= 64 else WIDTHS[:3]
-    batch = BATCH * (PATCH_PX // patch) if patch >= 64 else 64
-    batch = min(batch, 64, max(2, 4 * facts.train))
-    decay_steps = max(1, round(0.4 * steps))
+    batch = _batch(patch, patches)
     weights, weights_reason = _class_weights(facts)
     return Plan(
         channels=3 if facts.channels == 3 else 1,
@@ -96,36 +121,33 @@ def make_plan(facts: Fingerprint, *, steps: int = DEFAULT_STEPS, seed: int = 0) 
         patch_px=patch,
         widths=widths,
         batch=batch,
-        steps=steps,
-        decay_from=steps - decay_steps,
-        decay_steps=decay_steps,
-        warmup_steps=min(50, max(1, steps // 10)),
         learning_rate=2e-3,
         weight_decay=1e-2,
-        ema_decay=0.99,
         class_weights=weights,
         distance_weight=1.0,
         zoom_min=0.6,
         zoom_max=1.6,
         colour_jitter=1.0,
-        validate_every=max(1, steps // 6),
         tile_px=512,
         overlap_px=64,
         seed=seed,
+        **asdict(make_schedule(max(1, patches // batch))),
         reasons={
             "scale": scale_reason,
             "patch_px": f"{PATCH_PX} px hold enough surroundings; the largest image is "
             f"{largest:.0f} px at this scale",
             "widths": "2.0 million parameters learn within minutes on two cores; a wider network "
             "sees too few patches in that time",
-            "batch": f"{batch} patches of {patch} px keep two cores busy",
+            "batch": f"{batch} patches of {patch} px keep two cores busy and leave "
+            f"{patches // batch} steps",
             "learning_rate": "highest rate at which AdamW with batch norm stayed stable",
             "class_weights": weights_reason,
             "distance_weight": "the object head must split touching objects "
             f"({100 * facts.touching_share:.0f} % of the objects touch another)",
             "zoom": "objects differ in thickness from "
             f"{facts.thickness_px[0]:g} to {facts.thickness_px[2]:g} px",
-            "steps": "what the time limit holds at the measured speed, or what was asked for",
+            "steps": f"{patches} patches in batches of {batch}",
+            "ema_decay": "the average spans an eighth of the steps, at most a hundred",
         },
     )
 
@@ -154,6 +176,14 @@ def _scale(facts: Fingerprint) -> tuple[float, str]:
         f"objects are {thickness:g} px thick: brought to {THICKNESS_PX:g} px, so that the network "
         "sees them whole and steps cost less"
     )
+
+
+def _batch(patch: int, patches: int) -> int:
+    """Patches a step: as many pixels as eight of 256 px, fewer where steps would be few."""
+    batch = BATCH * (PATCH_PX // patch)
+    while batch > 2 and patches // batch < ENOUGH_STEPS:
+        batch //= 2
+    return batch
 
 
 def _class_weights(facts: Fingerprint) -> tuple[tuple[float, ...], str]:

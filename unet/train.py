@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -37,11 +37,13 @@ from unet.errors import UnetError
 from unet.fingerprint import Fingerprint, common_classes, fingerprint
 from unet.losses import distance_loss, segmentation_loss
 from unet.model import UNet
-from unet.plan import Plan, make_plan
+from unet.plan import Plan, make_plan, make_schedule
 from unet.predict import MODEL, WEIGHTS, ModelCard, make_net
 from unet.validate import Validation, validate
 
 Event = Callable[[dict[str, Any]], None]
+Precision = Literal["bfloat16", "float32"]
+PRECISIONS: tuple[Precision, Precision] = ("bfloat16", "float32")
 
 PLAN = "plan.json"
 FINGERPRINT = "fingerprint.json"
@@ -50,6 +52,7 @@ EVENTS = "events.jsonl"
 LAST = "last.safetensors"
 BEST = "best.safetensors"
 SAVE_EVERY_S = 20.0  # work that a kill can cost; saving takes a fifth of a second
+VALIDATIONS = 8  # in a time limit; one costs about a hundredth of it
 HOLD_SHARE = 0.6  # of the time, before the learning rate falls
 MEASURE_STEPS = 3  # timed steps a precision, after one that warms up
 
@@ -66,6 +69,7 @@ class Training:
     seconds: float = 0.0  # spent on it, over all processes
     best_dice: float = -1.0
     best_step: int = 0
+    validated_s: float = 0.0  # `seconds` at the last validation
     curve: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -134,6 +138,7 @@ class Session:
         self.facts = _facts(out, datasets)
         common_classes(datasets, [read_dataset(folder) for folder in datasets])
         training, held_out = split_samples(datasets)
+        self.is_own_plan = plan is None
         self.state = self._begin_or_resume(plan, seed)
         self.patches = Patches(training, self.state.plan)
         self.validation = Validation(held_out, self.state.plan)
@@ -146,13 +151,15 @@ class Session:
         """Train to the end and leave the run's files in its folder."""
         state = self.state
         if state.step == 0 and self.limit_s is not None:
-            state.plan = self._fitted(state.plan)
-        self._emit({"event": "plan", "steps": state.plan.steps, "step": state.step,
-                    "precision": state.plan.precision, "patches": len(self.patches.samples)})  # fmt: skip
+            state.plan = self.patches.plan = self._fitted(state.plan)
+        self._emit(
+            {"event": "plan", "steps": state.plan.steps, "step": state.step,
+             "precision": state.plan.precision, "patches": len(self.patches.samples)}
+        )  # fmt: skip
         while state.step < state.plan.steps and not self._time_is_up():
             self._one_step()
             self._fit_schedule()
-            if state.step % state.plan.validate_every == 0 and not self._validation_is_due_last():
+            if self._validation_is_due():
                 self._validate()
             if time.monotonic() - self.saved_at > SAVE_EVERY_S:
                 self._save()
@@ -177,30 +184,13 @@ class Session:
         return state
 
     def _fitted(self, plan: Plan) -> Plan:
-        """The plan with the precision and the steps that this machine and the limit allow."""
-        speeds = {precision: self._speed(plan, precision) for precision in ("bfloat16", "float32")}
-        precision = max(speeds, key=lambda name: speeds[name])
-        left = max(1.0, self._limit() - self.elapsed())
-        steps = max(4, int(left * 0.93 * speeds[precision]))
-        fitted = make_plan(self.facts, steps=steps, seed=plan.seed)
-        return plan.model_copy(
-            update={
-                "precision": precision,
-                **{name: getattr(fitted, name) for name in
-                   ("steps", "decay_from", "decay_steps", "warmup_steps", "validate_every")},
-            }
-        )  # fmt: skip
-
-    def _speed(self, plan: Plan, precision: Literal["bfloat16", "float32"]) -> float:
-        """Steps a second of the planned network, on copies that are thrown away."""
-        plan = plan.model_copy(update={"precision": precision})
-        net = make_net(plan)
-        optimizer = _optimizer(net, plan)
-        for index in range(1 + MEASURE_STEPS):
-            if index == 1:
-                begun = time.monotonic()
-            train_step(net, optimizer, self.patches.batch(index), plan)
-        return MEASURE_STEPS / (time.monotonic() - begun)
+        """The plan with the precision, batch and steps that this machine and the limit allow."""
+        precision, speed = fastest(plan, self.patches)
+        patches = max(8, int(0.93 * max(1.0, self._limit() - self.elapsed()) * speed))
+        if self.is_own_plan:
+            plan = make_plan(self.facts, patches=patches, seed=plan.seed)
+        update = {"precision": precision, **asdict(make_schedule(max(4, patches // plan.batch)))}
+        return plan.model_copy(update=update)
 
     def _limit(self) -> float:
         return float("inf") if self.limit_s is None else self.limit_s
@@ -245,13 +235,20 @@ class Session:
     def _time_is_up(self) -> bool:
         return self.state.step > 0 and self.elapsed() > self._limit() - self._reserve_s()
 
-    def _validation_is_due_last(self) -> bool:
-        return self.state.step >= self.state.plan.steps
+    def _validation_is_due(self) -> bool:
+        """By the plan's steps, or by the clock within a time limit; the last comes later."""
+        state = self.state
+        if state.step >= state.plan.steps:
+            return False
+        if self.limit_s is None:
+            return state.step in state.plan.validate_at
+        return self.elapsed() - state.validated_s > self.limit_s / VALIDATIONS
 
     def _validate(self) -> None:
         state, begun = self.state, time.monotonic()
         dice = validate(state.averaged, self.validation, state.plan)
         self.validation_s = time.monotonic() - begun
+        state.validated_s = self.elapsed()
         state.curve.append({"step": state.step, "dice": dice})
         self._emit({"event": "validation", "step": state.step, "dice": dice})
         if (dice or 0.0) >= state.best_dice:
@@ -264,7 +261,8 @@ class Session:
         facts = {
             "plan": state.plan.model_dump(mode="json"), "step": state.step,
             "seconds": self.elapsed(), "best_dice": state.best_dice,
-            "best_step": state.best_step, "curve": state.curve,
+            "best_step": state.best_step, "validated_s": state.validated_s,
+            "curve": state.curve,
         }  # fmt: skip
         tensors = training_state(state.net, state.averaged, state.optimizer)
         save_tensors(self.out / LAST, tensors, facts)
@@ -272,9 +270,11 @@ class Session:
 
     def _close(self) -> None:
         state = self.state
-        state.plan = state.plan.model_copy(update={"steps": state.step})
         if not state.curve or state.curve[-1]["step"] != state.step:
             self._validate()
+        # What was done, so that the plan replays this very run.
+        done = {"steps": state.step, "validate_at": tuple(item["step"] for item in state.curve)}
+        state.plan = state.plan.model_copy(update=done)
         weights, _ = load_tensors(self.out / BEST)
         state.averaged.load_state_dict(weights)
         split, scores = self.validation.choose_split(state.averaged, state.plan, self.facts)
@@ -304,6 +304,28 @@ class Session:
             file.write(json.dumps(event) + "\n")
         if self.on_event:
             self.on_event(event)
+
+
+def fastest(plan: Plan, patches: Patches) -> tuple[Precision, float]:
+    """The precision in which this machine trains the plan's network fastest; patches a second.
+
+    bfloat16 is slower than float32 on some processors that have it, so both are measured, on
+    networks that are thrown away.
+    """
+    speeds = {name: _speed(plan, name, patches) for name in PRECISIONS}
+    precision = max(PRECISIONS, key=lambda name: speeds[name])
+    return precision, speeds[precision]
+
+
+def _speed(plan: Plan, precision: Precision, patches: Patches) -> float:
+    plan = plan.model_copy(update={"precision": precision})
+    net = make_net(plan)
+    optimizer = _optimizer(net, plan)
+    for index in range(1 + MEASURE_STEPS):
+        if index == 1:
+            begun = time.monotonic()
+        train_step(net, optimizer, patches.batch(index), plan)
+    return MEASURE_STEPS * plan.batch / (time.monotonic() - begun)
 
 
 def train_step(net: UNet, optimizer: torch.optim.Optimizer, batch: Batch, plan: Plan) -> float:

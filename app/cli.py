@@ -1,0 +1,40 @@
+"""The command line `unetops`: which command is which function."""
+
+import sys
+
+import typer
+
+from app.commands import data, network, service
+from app.commands.console import run
+
+app = typer.Typer(
+    name="unetops",
+    help="Messy image folders in; a U-Net that configures itself, masks, measurements and their "
+    "lineage out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command()(service.demo)
+app.command()(data.doctor)
+app.command("format")(data.format_)
+app.command()(data.verify)
+app.add_typer(data.rules_app, name="rules")
+app.command()(network.plan)
+app.command()(network.train)
+app.command()(network.evaluate)
+app.command()(network.predict)
+app.command()(network.measure)
+app.command()(data.lineage)
+app.command()(service.serve)
+app.add_typer(service.token_app, name="token")
+
+
+def main() -> None:
+    """Entry point: exit 0 ok, 1 findings of severity warning or worse, 2 bad input."""
+    sys.exit(run(app))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Commands of `unetops`, one file per part of the work."""

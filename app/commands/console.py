@@ -1,0 +1,101 @@
+"""What all commands share: the edge where errors, durations and results become text."""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from dataset_rules.errors import UserError
+
+OK, FINDINGS, BAD_INPUT = 0, 1, 2
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")]
+DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
+EXTRAS = {"torch": "unet", "scipy": "unet", "skimage": "unet", "safetensors": "unet"}
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def note(text: str) -> None:
+    """A line for the person; on standard error, so that output stays clean for pipes."""
+    err.print(escape(text))
+
+
+def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """A table on standard output."""
+    view = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    for name in columns:
+        view.add_column(name, overflow="fold")
+    for row in rows:
+        view.add_row(*(escape(cell) for cell in row))
+    out.print(view)
+
+
+@contextmanager
+def progress(label: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar with count and remaining time on standard error; nothing where it is no terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+               TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=err, disable=quiet or not err.is_terminal) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def seconds(text: str | None) -> float | None:
+    """Seconds of a duration such as 90, 90s, 10m or 1h30m.
+
+    Raises:
+        UserError: if the text is no duration.
+    """
+    if text is None:
+        return None
+    match = DURATION.fullmatch(text.strip())
+    parts = [float(part or 0) for part in match.groups()] if match else [0.0]
+    total = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
+    if total <= 0:
+        raise UserError("this is no duration", expected="90s, 10m or 1h30m", found=repr(text))
+    return total
+
+
+def new_folder(path: Path) -> Path:
+    """The path, refused where a file is in the way."""
+    if path.exists() and not path.is_dir():
+        raise UserError("a file is in the way", where=str(path), expected="a folder's name")
+    return path
+
+
+def run(app: Callable[[], Any]) -> int:
+    """Run a command line and translate what can go wrong into one line and an exit status."""
+    try:
+        app()
+    except UserError as error:
+        err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        return BAD_INPUT
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0], "app")
+        err.print(
+            f"[bold red]error:[/] this command needs {error.name}; "
+            f"install it with: pip install 'unetops\\[{extra}]'", soft_wrap=True,
+        )  # fmt: skip
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        err.print("stopped; the same command goes on where it was")
+        return 130
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return OK

@@ -1,0 +1,193 @@
+"""Commands on sources, rules, datasets and artifacts."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.commands.console import (
+    FINDINGS,
+    AsJson,
+    new_folder,
+    note,
+    out,
+    print_json,
+    progress,
+    table,
+)
+from dataset_rules.dataset import Split, read_dataset
+from dataset_rules.lineage import LinkState, is_whole, trace
+from dataset_rules.manifest import altered_files, contradictions, read_artifact, write_json
+from dataset_rules.rules import Rules, read_rules, rules_document, rules_id, to_paper
+
+SHOWN = 12  # findings and paths that a terminal shows; --json has all
+
+rules_app = typer.Typer(no_args_is_help=True, help="Check, show or convert a rules document.")
+
+
+def doctor(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder, .zip or .tar")],
+    rules: Annotated[
+        Path | None, typer.Option(metavar="OUT.json", help="Write the proposed rules here.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a source holds: pairs, classes, sizes, problems; propose rules. Changes nothing."""
+    from dataset_rules.doctor import examine  # opens no pixel library for --help
+
+    document = examine(source).document()
+    if rules is not None:
+        write_json(rules, document["rules"])
+    if as_json:
+        print_json(document)
+    else:
+        _show_report(document)
+        if rules is not None:
+            note(f"proposed rules: {rules}")
+    if any(finding["severity"] != "info" for finding in document["findings"]):
+        raise typer.Exit(FINDINGS)
+
+
+def format_(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder, .zip or .tar")],
+    to: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the dataset")],
+    rules: Annotated[Path, typer.Option(help="Rules document, either form")],
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; default: all cores")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the formatted dataset. Stop it at any moment; the same command goes on."""
+    from dataset_rules.format import format_dataset  # opens no pixel library for --help
+
+    with progress("formatting", quiet=as_json) as show:
+        folder = format_dataset(
+            source, new_folder(to), read_rules(rules), jobs=jobs, on_progress=show
+        )
+    _show_dataset(folder, as_json=as_json)
+
+
+def verify(
+    artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT")], as_json: AsJson = False
+) -> None:
+    """Hash an artifact again and name what differs."""
+    artifact_id = read_artifact(artifact).id
+    problems = altered_files(artifact) or contradictions(artifact)
+    if as_json:
+        print_json({"id": artifact_id, "intact": not problems, "problems": problems})
+    else:
+        for problem in problems:
+            out.print(problem, markup=False)
+        out.print(f"{'altered' if problems else 'intact'}: {artifact_id}", markup=False)
+    if problems:
+        raise typer.Exit(FINDINGS)
+
+
+def lineage(
+    target: Annotated[Path, typer.Argument(metavar="FILE", help="A mask, a file or a folder")],
+    artifact: Annotated[
+        Path | None, typer.Option(help="The folder that a copied file came from")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the chain from a file to source and commit; name the link that is broken."""
+    links = trace(target, artifact=artifact)
+    if as_json:
+        print_json({"intact": is_whole(links), "links": [link.document() for link in links]})
+    else:
+        colours = {LinkState.OK: "green", LinkState.BROKEN: "bold red", LinkState.ABSENT: "yellow"}
+        for link in links:
+            out.print(f"[{colours[link.state]}]{link.state:<7}[/]", end="")
+            out.print(f"{link.kind:<13}{link.id[:16]:<18}{link.detail}", markup=False,
+                      soft_wrap=True)  # fmt: skip
+        broken = [link.kind for link in links if link.state is LinkState.BROKEN]
+        out.print(f"broken: {', '.join(broken)}" if broken else "the chain is whole")
+    if not is_whole(links):
+        raise typer.Exit(FINDINGS)
+
+
+@rules_app.command()
+def check(file: Path, as_json: AsJson = False) -> None:
+    """Validate a rules document in either form."""
+    rules = read_rules(file)
+    if as_json:
+        print_json({"valid": True, "id": rules_id(rules)})
+    else:
+        out.print(f"valid: {rules_id(rules)}", markup=False)
+
+
+@rules_app.command()
+def show(file: Path, as_json: AsJson = False) -> None:
+    """Print a rules document in both forms."""
+    rules = read_rules(file)
+    both = {"rules": rules_document(rules), "paper": _paper_or_reason(rules)}
+    print_json(both)
+
+
+@rules_app.command()
+def convert(
+    file: Path,
+    to: Annotated[str, typer.Option("--to", help="'paper' or '2'")] = "2",
+    as_json: AsJson = False,
+) -> None:
+    """Print a rules document in the other form."""
+    rules = read_rules(file)
+    if to not in {"paper", "2"}:
+        raise typer.BadParameter("expected 'paper' or '2'", param_hint="--to")
+    print_json(to_paper(rules) if to == "paper" else rules_document(rules))
+
+
+def _paper_or_reason(rules: Rules) -> Any:
+    from dataset_rules.errors import RulesError
+
+    try:
+        return to_paper(rules)
+    except RulesError as error:
+        return {"cannot_say": str(error)}
+
+
+def _show_report(document: dict[str, Any]) -> None:
+    pairs = document["pairs"]
+    counts = [
+        ["pairs", str(len(pairs))],
+        ["masks are", str(document["mask_kind"] or "an open question")],
+        ["classes", ", ".join(f"{c['id']} {c['name']}" for c in document["classes"]) or "none"],
+        ["images without mask", str(len(document["unpaired_images"]))],
+        ["masks without image", str(len(document["unpaired_masks"]))],
+        ["ignored files", str(len(document["ignored"]))],
+    ]
+    table("What is here", ["", ""], counts)
+    if pairs:
+        first = pairs[0]
+        out.print(f"first pair: {first['image']}  +  {_few(first['masks'], 2)}", markup=False,
+                  soft_wrap=True)  # fmt: skip
+    order = {"error": 0, "warning": 1, "info": 2}
+    findings = sorted(document["findings"], key=lambda f: order[f["severity"]])
+    rows = [
+        [f["severity"], f["message"], f["remedy"] or "", _few(f["paths"], 3)]
+        for f in findings[:SHOWN]
+    ]
+    if rows:
+        table("Findings", ["", "what", "what to do", "where"], rows)
+    if len(findings) > SHOWN:
+        out.print(f"and {len(findings) - SHOWN} more: --json shows all")
+    for question in document["questions"]:
+        options = " or ".join(str(option) for option in question["options"])
+        out.print(f"open question: {question['field']}: {question['why']} ({options})",
+                  markup=False, soft_wrap=True)  # fmt: skip
+
+
+def _few(paths: list[str], most: int) -> str:
+    more = f" and {len(paths) - most} more" if len(paths) > most else ""
+    return ", ".join(paths[:most]) + more
+
+
+def _show_dataset(folder: Path, *, as_json: bool) -> None:
+    artifact, dataset = read_artifact(folder, "dataset"), read_dataset(folder)
+    splits = {str(split): len(dataset.of(split)) for split in Split}
+    if as_json:
+        print_json({"id": artifact.id, "path": str(folder), "samples": splits,
+                    "classes": [c.model_dump() for c in dataset.classes]})  # fmt: skip
+        return
+    rows = [["samples", ", ".join(f"{n} {split}" for split, n in splits.items())],
+            ["classes", ", ".join(f"{c.id} {c.name}" for c in dataset.classes)],
+            ["id", artifact.id], ["folder", str(folder)]]  # fmt: skip
+    table("Dataset", ["", ""], rows)

@@ -1,0 +1,110 @@
+"""Commands of the service: demo, serve and access tokens."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.commands.console import AsJson, new_folder, out, print_json, seconds, table
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+token_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke access tokens.")
+
+Host = Annotated[str, typer.Option(help="Address to listen on")]
+Port = Annotated[int, typer.Option(min=0, max=65_535, help="0 takes any free port")]
+Data = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Data folder; default UNETOPS_HOME or ~/.unetops")
+]
+
+
+def demo(
+    to: Annotated[Path, typer.Option("--out", metavar="DIR")] = Path("demo"),
+    time_limit: Annotated[str, typer.Option(metavar="150s", help="Of the training")] = "150s",
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    no_serve: Annotated[bool, typer.Option("--no-serve", help="End after the report")] = False,
+) -> None:
+    """The whole life cycle on a synthetic IHC set: draw, doctor, format, train, measure, serve."""
+    from app.demo import run_demo
+
+    result = run_demo(new_folder(to), train_time_limit_s=seconds(time_limit) or 150.0)
+    if no_serve:
+        return
+    from app.intake import adopt
+
+    home = to / "service"
+    adopt(home, [result.dataset, result.run, result.prediction, result.measurements])
+    _serve(host, port, home)
+
+
+def serve(host: Host = "127.0.0.1", port: Port = 8000, data: Data = None) -> None:
+    """Run web, worker and predictor on this machine; Ctrl-C ends them all."""
+    _serve(host, port, data)
+
+
+@token_app.command()
+def create(
+    role: Annotated[str, typer.Option(help="viewer, annotator or admin")] = "viewer",
+    label: Annotated[str, typer.Option(help="Whose it is, for the list")] = "",
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a token and print it, once; only its hash is stored."""
+    from app.tokens import Role, create_token
+
+    if role not in list(Role):
+        raise typer.BadParameter("expected viewer, annotator or admin", param_hint="--role")
+    made = create_token(_engine(data), Role(role), label)
+    if as_json:
+        print_json({"id": made.id, "role": str(made.role), "token": made.secret})
+    else:
+        out.print(made.secret, markup=False, soft_wrap=True)
+
+
+@token_app.command("list")
+def list_(data: Data = None, as_json: AsJson = False) -> None:
+    """List tokens by id; their secrets are not known to anyone."""
+    from app.tokens import list_tokens
+
+    rows = list_tokens(_engine(data))
+    states = ["revoked" if row.revoked_at else "valid" for row in rows]
+    if as_json:
+        print_json([{"id": row.id, "role": row.role, "label": row.label, "state": state}
+                    for row, state in zip(rows, states, strict=True)])  # fmt: skip
+    else:
+        table("Tokens", ["id", "role", "label", "state"],
+              [[row.id, row.role, row.label, state]
+               for row, state in zip(rows, states, strict=True)])  # fmt: skip
+
+
+@token_app.command()
+def revoke(token_id: str, data: Data = None) -> None:
+    """End a token and the sessions that were opened with it."""
+    from app.tokens import revoke_token
+
+    revoke_token(_engine(data), token_id)
+    out.print(f"revoked: {token_id}", markup=False)
+
+
+def _serve(host: str, port: int, data: Path | None) -> None:
+    from app.serve import serve as run_service
+
+    run_service(
+        host, port, data,
+        on_ready=lambda address: out.print(f"ready on {address} (Ctrl-C ends it)", soft_wrap=True),
+    )  # fmt: skip
+
+
+def _engine(data: Path | None) -> "Engine":
+    from dataclasses import replace
+
+    from app.db import migrate, open_engine
+    from app.settings import Settings
+
+    settings = Settings.from_environment()
+    if data is not None:
+        settings = replace(settings, home=data.expanduser().resolve())
+    migrate(settings)
+    return open_engine(settings)
