@@ -62,14 +62,16 @@ def is_archive(path: Path) -> bool:
 
 
 def unpack(archive: Path, target: Path, limits: Limits = LIMITS) -> Path:
-    """Unpack an archive into the new folder `target`, which is returned.
+    """Unpack an archive into `target`, a new or empty folder, which is returned.
 
     Raises:
         RulesError: if the archive is damaged or encrypted, or holds links, devices, paths that
             leave the folder, equal names or more than the limits; then nothing is left behind.
     """
     unpacker = _unpack_zip if archive.name.lower().endswith(".zip") else _unpack_tar
-    target.mkdir(parents=True)
+    target.mkdir(parents=True, exist_ok=True)
+    if any(target.iterdir()):
+        raise ValueError(f"{target} is not empty")
     try:
         unpacker(archive, target, limits)
     except RulesError:

@@ -9,6 +9,8 @@ from dataset_rules.errors import RulesError
 from dataset_rules.findings import Finding, Severity
 from dataset_rules.images import Header, read_header, read_image
 from dataset_rules.look import Damage, Look, Looker
+from dataset_rules.manifest import file_hash
+from dataset_rules.names import Role, roles_in
 from dataset_rules.pair import Pairing
 
 MAX_HEADERS = 20_000  # files whose headers are read
@@ -35,7 +37,10 @@ def check_pairs(
         if path not in damage:
             damage.update(_decode_damage(folder, path))
     damage.update((path, seen.what) for path in masks if isinstance(seen := look(path), Damage))
-    return [*_damaged(damage), *_other_sizes(pairing, headers), *_empty(pairing, look, masks)]
+    return [
+        *_damaged(damage), *_other_sizes(pairing, headers), *_empty(pairing, look, masks),
+        *_equal_images(folder, images),
+    ]  # fmt: skip
 
 
 def check_leftovers(folder: Path, pairing: Pairing) -> list[Finding]:
@@ -49,7 +54,18 @@ def check_leftovers(folder: Path, pairing: Pairing) -> list[Finding]:
     )  # fmt: skip
     images = _orphans("unpaired_images", "images have no mask", pairing.unpaired_images)
     masks = _orphans("unpaired_masks", "masks have no image", pairing.unpaired_masks)
-    return [finding for finding in (images, masks, broken) if finding.paths]
+    return [f for f in (images, masks, broken, _left_out(pairing)) if f.paths]
+
+
+def _left_out(pairing: Pairing) -> Finding:
+    """Images that no template fits, but for those that are named as results of others."""
+    paths = () if not pairing.pairs else pairing.others
+    paths = tuple(p for p in paths if Role.DERIVED not in roles_in(p.rpartition("/")[2]))
+    return Finding(
+        code="left_out", severity=Severity.WARNING, paths=paths,
+        message=f"{len(paths)} images fit neither template and are left out",
+        remedy="widen source.image and source.mask, or list them in source.exclude",
+    )  # fmt: skip
 
 
 def _orphans(code: str, what: str, paths: tuple[str, ...]) -> Finding:
@@ -111,6 +127,25 @@ def _other_sizes(pairing: Pairing, headers: Mapping[str, Header]) -> list[Findin
                 )
             )  # fmt: skip
     return findings
+
+
+def _equal_images(folder: Path, images: Sequence[str]) -> list[Finding]:
+    """Images that are equal byte for byte: counted twice, or a leak between splits."""
+    sizes: dict[int, list[str]] = defaultdict(list)
+    for path in images:
+        sizes[(folder / path).stat().st_size].append(path)
+    alike: dict[str, list[str]] = defaultdict(list)
+    for path in (path for paths in sizes.values() if len(paths) > 1 for path in paths):
+        alike[file_hash(folder / path)].append(path)
+    return [
+        Finding(
+            code="equal_images", severity=Severity.WARNING, paths=tuple(sorted(paths)),
+            message=f"{len(paths)} images are equal byte for byte",
+            remedy="exclude all but one, or give them one group",
+        )
+        for paths in alike.values()
+        if len(paths) > 1
+    ]  # fmt: skip
 
 
 def _size(header: Header) -> str:

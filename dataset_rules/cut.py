@@ -97,8 +97,9 @@ def _sampled(nodes: list[Node]) -> list[Node]:
 
 
 def _identity(node: Node) -> str:
-    place = node.name if node.shape is Shape.FILE else "/".join((*node.folders, node.name))
-    return "".join(re.findall("[0-9]+", place)) or place.lower()
+    """The numbers in a path without leading zeros, else the first word of the name."""
+    numbers = re.findall("0*([0-9]+)", "/".join((*node.folders, node.name)))
+    return " ".join(numbers) or "".join(_WORD.findall(node.name)[:1]).lower()
 
 
 def cuts_of(node: Node) -> Iterator[Cut]:

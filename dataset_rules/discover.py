@@ -43,7 +43,7 @@ def discover(source: Path, exclude: tuple[str, ...] = ()) -> tuple[Entry, ...]:
 
     Args:
         source: a folder.
-        exclude: shell patterns on the relative path; `*` also crosses folders.
+        exclude: relative paths as they are, or shell patterns in which `*` also crosses folders.
 
     Raises:
         RulesError: if there is no such folder, or no file in it.
@@ -97,7 +97,7 @@ def _kind_of(path: str, exclude: tuple[str, ...]) -> Kind:
     segments = path.lower().split("/")
     if any(segment in JUNK_NAMES or segment.startswith(".") for segment in segments):
         return Kind.JUNK
-    if any(fnmatchcase(path, pattern) for pattern in exclude):
+    if any(path == pattern or fnmatchcase(path, pattern) for pattern in exclude):
         return Kind.EXCLUDED
     suffix = os.path.splitext(segments[-1])[1]  # noqa: PTH122  a string here, not a path
     return Kind.IMAGE if suffix in IMAGE_SUFFIXES else Kind.OTHER

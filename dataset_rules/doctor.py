@@ -17,7 +17,7 @@ from dataset_rules.meaning import Meaning, census_of, meaning_of
 from dataset_rules.names import Role, roles_in
 from dataset_rules.pair import MaskSource, Pairing, pair_paths
 from dataset_rules.reading import Choice, Hints, Reading, choose_reading
-from dataset_rules.rules import ClassRule, MaskTemplate, Rules, rules_document
+from dataset_rules.rules import ClassRule, MaskKind, MaskTemplate, Rules, rules_document
 from dataset_rules.template import Template
 
 MAX_MASKS = 200  # mask files whose values are counted; more are sampled by the hash of their path
@@ -89,11 +89,12 @@ def examine_folder(folder: Path, rules: Rules | None = None) -> Report:
             expected="PNG, JPEG, BMP or TIFF", found=f"{len(entries)} other files",
             remedy="name the folder that holds images and masks",
         )  # fmt: skip
-    look = looker(folder)
+    look = looker(folder, as_colors=given.source.mask_kind is MaskKind.COLORS)
     choice = _choose(paths, look, given, is_asked=rules is not None)
     if choice.reading is None:
-        others = Pairing((), (), (), tuple(paths), ())
-        return Report(entries, others, given, choice.questions, in_order(choice.findings))
+        others = choice.rest or Pairing((), (), (), tuple(paths), ())
+        findings = (*choice.findings, *check_leftovers(folder, others))
+        return Report(entries, others, given, choice.questions, in_order(findings))
     pairing = choice.reading.pairing
     masks = sample_of([path for pair in pairing.pairs for path in pair.masks], MAX_MASKS)
     meaning = _meaning(folder, pairing, look, given, masks=masks)
@@ -143,7 +144,7 @@ def _stated(paths: Sequence[str], image: str, mask: str | tuple[MaskTemplate, ..
         + f" ({len(pairing.unpaired_images)} images and {len(pairing.unpaired_masks)} masks fit)",
         remedy="correct source.image and source.mask, or leave both null to have them inferred",
     )  # fmt: skip
-    return Choice(None, findings=(finding,))
+    return Choice(None, findings=(finding,), rest=pairing)
 
 
 def _nothing_pairs(paths: Sequence[str], keyword: str) -> Finding:

@@ -1,5 +1,6 @@
 """What an examination says of a source: findings, and questions that only a person can answer."""
 
+from collections import defaultdict
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any
@@ -48,6 +49,17 @@ _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
 def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Findings, the worst first, independent of the order in which they were made."""
     return tuple(sorted(findings, key=lambda f: (_ORDER[f.severity], f.code, f.paths, f.message)))
+
+
+def merged(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """One finding, with the paths of all, where findings say the same."""
+    alike: dict[Finding, list[str]] = defaultdict(list)
+    for finding in findings:
+        alike[finding.model_copy(update={"paths": ()})] += finding.paths
+    return tuple(
+        finding.model_copy(update={"paths": tuple(sorted(paths))})
+        for finding, paths in alike.items()
+    )
 
 
 def errors_in(findings: Iterable[Finding]) -> list[Finding]:

@@ -26,7 +26,7 @@ from dataset_rules.checks import told
 from dataset_rules.dataset import DATASET, Dataset, DatasetClass, Split, split_of
 from dataset_rules.doctor import Report, examine_folder
 from dataset_rules.errors import RulesError
-from dataset_rules.findings import Finding, Question, Severity, errors_in, in_order
+from dataset_rules.findings import Finding, Question, Severity, errors_in, in_order, merged
 from dataset_rules.manifest import (
     Step,
     begin,
@@ -231,7 +231,7 @@ def _finish(
     samples = sorted((s for o in outcomes for s in o.samples), key=lambda sample: sample.name)
     classes = tuple(DatasetClass(id=c.id, name=c.name) for c in report.rules.classes or ())
     dataset = Dataset(samples=tuple(samples), classes=classes)
-    found = [finding for outcome in outcomes for finding in outcome.findings]
+    found = merged(finding for outcome in outcomes for finding in outcome.findings)
     findings = in_order([*report.findings, *found, *_empty_splits(dataset)])
     write_json(out / DATASET, dataset.model_dump(mode="json"))
     write_json(out / RULES, rules_document(report.rules))
@@ -248,7 +248,7 @@ def _empty_splits(dataset: Dataset) -> list[Finding]:
         Finding(
             code="empty_split", severity=Severity.WARNING,
             message=f"no sample fell into {split.value}",
-            remedy="choose other shares or another split.seed",
+            remedy="choose other shares, another split.seed, or list groups in split.groups",
         )
         for split in Split
         if not dataset.of(split)

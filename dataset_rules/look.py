@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dataset_rules.errors import RulesError
-from dataset_rules.images import Header, Pixels, read_header, read_mask
+from dataset_rules.images import Header, Pixels, read_header, read_image, read_mask
 
 MAX_VALUES = 4_096  # the rarest beyond it are counted in `pixels` only
 
@@ -46,23 +46,28 @@ class Damage:
 Looker = Callable[[str], Look | Damage]
 
 
-def looker(source: Path) -> Looker:
-    """A function from relative path to what is seen there; each file is decoded once."""
+def looker(source: Path, *, as_colors: bool = False) -> Looker:
+    """A function from relative path to what is seen there; each file is decoded once.
+
+    Args:
+        source: folder of the source.
+        as_colors: see the colours of a palette, not its indices.
+    """
 
     @cache
     def look(path: str) -> Look | Damage:
         try:
-            return look_at(source / path)
+            return look_at(source / path, as_colors=as_colors)
         except RulesError as error:
             return Damage(f"{error.what}" + (f": {error.found}" if error.found else ""))
 
     return look
 
 
-def look_at(path: Path) -> Look:
+def look_at(path: Path, *, as_colors: bool = False) -> Look:
     """Decode one file; raises `RulesError` where it is damaged."""
     header = read_header(path)
-    values = gray_if_equal(read_mask(path))
+    values = gray_if_equal(read_image(path) if as_colors else read_mask(path))
     packed = pack(values)
     found, counts = _counted(packed)
     keep = np.argsort(-counts, kind="stable")[:MAX_VALUES]

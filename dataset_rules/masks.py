@@ -8,7 +8,7 @@ import numpy as np
 
 from dataset_rules.dataset import IGNORE
 from dataset_rules.errors import RulesError
-from dataset_rules.images import Pixels, read_mask
+from dataset_rules.images import Pixels, read_image, read_mask
 from dataset_rules.look import gray_if_equal
 from dataset_rules.rules import ClassRule, MaskKind, Rules, SourceValue
 
@@ -52,10 +52,10 @@ def decode_masks(
 
 def decode_label(path: Path, rules: Rules) -> Pixels:
     """Class ids (HW, uint8) of one mask file."""
-    values = gray_if_equal(read_mask(path))
     table = _table_of(rules)
     if rules.source.mask_kind is MaskKind.COLORS:
-        return _nearest_color(_as_color(values), table)
+        return _nearest_color(_as_color(read_image(path)), table)
+    values = gray_if_equal(read_mask(path))
     if values.ndim == 3:
         raise RulesError(
             "the mask is coloured", where=str(path), expected="one value a pixel",

@@ -81,12 +81,20 @@ def meaning_of(census: Census, rules: Rules, *, is_many: bool) -> Meaning:
         case MaskKind.LABEL:
             return _labels(census)
         case MaskKind.TEXT:
-            return Meaning(kind, _numbered([value for value in census.values if value]))
+            return Meaning(kind, findings=(_no_text(),))
+
+
+def _no_text() -> Finding:
+    return Finding(
+        code="text_masks", severity=Severity.ERROR,
+        message="masks that are text files cannot be read: mask_kind 'text' takes no image files",
+        remedy="convert them to PNG with one value a pixel, or choose another mask_kind",
+    )  # fmt: skip
 
 
 def _kind_of(census: Census, rules: Rules, *, is_many: bool) -> MaskKind | None:
     if is_many:
-        return MaskKind.INSTANCE_FILES
+        return MaskKind.INSTANCE_FILES if _is_two_valued(census) else None
     if any(look.is_color for look in census.looks):
         return MaskKind.COLORS
     if rules.source.object_value is not None or len(census.values) <= 2:
@@ -96,6 +104,10 @@ def _kind_of(census: Census, rules: Rules, *, is_many: bool) -> MaskKind | None:
     if _is_soft(census):
         return MaskKind.BINARY
     return MaskKind.LABEL if len(census.values) <= MAX_LABELS else None
+
+
+def _is_two_valued(census: Census) -> bool:
+    return len(census.values) <= 2 or _is_soft(census)
 
 
 def _is_soft(census: Census) -> bool:
@@ -135,6 +147,8 @@ def _two_valued(census: Census, rules: Rules, kind: MaskKind) -> Meaning:
         chosen = low
     if chosen is None and rules.source.mask_kind is None and not _is_plain(census, low, high):
         return Meaning(None, questions=(_which_value(census, low, high),), findings=findings)
+    if chosen is not None and chosen not in census.values and len(census.values) > 1:
+        findings = (*findings, _absent_value(census, chosen))
     value = high if chosen is None else chosen
     rest = low if value != low else high
     if kind is not MaskKind.INSTANCE_FILES:
@@ -167,6 +181,15 @@ def _which_value(census: Census, low: int, high: int) -> Question:
         f"says which of the two is the object",
         options=(low, high),
     )
+
+
+def _absent_value(census: Census, value: int) -> Finding:
+    return Finding(
+        code="absent_object_value", severity=Severity.ERROR,
+        message=f"object_value {value} does not occur in the masks, whose values are "
+        + ", ".join(map(str, census.values[:10])),
+        remedy="correct source.object_value",
+    )  # fmt: skip
 
 
 def _soft_findings(census: Census, low: int, high: int) -> tuple[Finding, ...]:

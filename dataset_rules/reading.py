@@ -24,6 +24,8 @@ CLEAR = 0.15  # likeness to a mask by which one side must exceed the other to co
 # finding in the pixels, since predictions look like masks, too.
 KEYWORD, TRUTH_WORD, IMAGE_WORD, LOOKS = 8, 4, 1, 2
 OTHER_SIZES = 0.5  # factor where no mask is as large as its image
+MASK_AS_IMAGE = 0.5  # factor where the images look like masks themselves
+MASK_LIKE = 0.8  # likeness from which a file looks like a mask
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Choice:
     reading: Reading | None
     questions: tuple[Question, ...] = ()
     findings: tuple[Finding, ...] = ()
+    rest: Pairing | None = None  # where files fit the stated templates and none of them pair
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,15 @@ class Hints:
 
 def choose_reading(paths: Sequence[str], look: Looker, hints: Hints) -> Choice:
     """The reading of image files that is beyond doubt; a question where two are close."""
-    for padded in (False, True):
-        readings = _readings(candidates_among(paths, padded=padded), paths, look, hints)
-        if readings:
-            return _choice(readings)
-    return Choice(None)
+    readings = _readings(candidates_among(paths), paths, look, hints)
+    if not readings or readings[0].pairing.unpaired_images:
+        padded = _readings(candidates_among(paths, padded=True), paths, look, hints)
+        readings = max(readings, padded, key=_best_weight)
+    return _choice(readings) if readings else Choice(None)
+
+
+def _best_weight(readings: Sequence[Reading]) -> float:
+    return readings[0].weight if readings else 0.0
 
 
 def _all_fit(paths: Iterable[str], template: Template | None) -> bool:
@@ -94,10 +101,13 @@ def _weighed(
     pairing = pair_paths(paths, image, (mask,))
     if not pairing.pairs or not hints.allows(pairing):
         return None
+    if mask.template.has_star and _holds_derived(pairing):
+        return None
     looks = _weight_of_looks(pairing, look)
     if looks is None or words + looks == 0:
         return None
     evidence = (1 + words + looks) * _factor_of_sizes(pairing, look)
+    evidence *= _factor_of_images(pairing, look)
     return Reading(image, (mask,), pairing, len(pairing.pairs) * evidence, has_keyword)
 
 
@@ -143,6 +153,18 @@ def _factor_of_sizes(pairing: Pairing, look: Looker) -> float:
         if isinstance(one, Look) and isinstance(other, Look)
     ]
     return OTHER_SIZES if sizes and all(one != other for one, other in sizes) else 1.0
+
+
+def _factor_of_images(pairing: Pairing, look: Looker) -> float:
+    """Below 1 where what is taken for images looks like masks: labels beside predictions."""
+    looks = [seen for image, _ in _some_pairs(pairing) if isinstance(seen := look(image), Look)]
+    return MASK_AS_IMAGE if looks and min(s.likeness for s in looks) > MASK_LIKE else 1.0
+
+
+def _holds_derived(pairing: Pairing) -> bool:
+    """True if predictions or overlays lie among the files that a star takes together."""
+    masks = [path.rpartition("/")[2] for pair in pairing.pairs for path in pair.masks]
+    return any(Role.DERIVED in roles_in(name) for name in masks)
 
 
 def _some_pairs(pairing: Pairing) -> list[tuple[str, str]]:

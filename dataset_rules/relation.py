@@ -44,7 +44,7 @@ def candidates_among(paths: Iterable[str], *, padded: bool = False) -> list[Cand
         groups[_manner(left, right)].append((left, right))
     made = {_candidate(pairs, padded=padded) for pairs in groups.values()}
     usable = [c for c in made if c is not None and c.image != c.mask]
-    return sorted(usable, key=lambda c: (-c.support, c.image, c.mask))
+    return sorted(usable, key=lambda c: (-c.support, c.image, c.mask, c.mask_words))
 
 
 def _candidate(pairs: Sequence[tuple[Cut, Cut]], *, padded: bool) -> Candidate | None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -68,10 +69,21 @@ class SplitRule(Document):
     test: float = Field(default=0.15, ge=0, le=1)
     group: str | None = Field(
         default=None,
-        description="name template whose {placeholder} parts make the group, e.g. '{patient}_{n}'; "
+        description="name template whose {placeholder} parts make the group, e.g. '{patient}_*'; "
         "absent: every sample is its own group",
     )
     seed: int = Field(default=0, ge=0)
+    groups: dict[Literal["train", "val", "test"], tuple[str, ...]] = Field(
+        default_factory=dict, description="groups whose split is stated; the others go by hash"
+    )
+
+    @model_validator(mode="after")
+    def _groups_are_in_one_split(self) -> Self:
+        counts = Counter(group for groups in self.groups.values() for group in set(groups))
+        doubles = sorted(group for group, count in counts.items() if count > 1)
+        if doubles:
+            raise ValueError(f"groups stand in more than one split: {', '.join(doubles)}")
+        return self
 
     @model_validator(mode="after")
     def _shares_sum_to_one(self) -> Self:
