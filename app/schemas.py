@@ -1,7 +1,7 @@
 """Bodies of requests and answers."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -113,11 +113,20 @@ class Events(BaseModel):
     status: State
 
 
-class RunView(JobView):
-    """A run as its job, and the model that came of it."""
+class RunView(BaseModel):
+    """A run: how its job goes, and the model that came of it."""
 
+    id: str
+    kind: Literal["run"] = "run"
+    status: State
+    job: str | None = None
     run: str | None
     model: str | None
+    progress: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+    parameters: dict[str, Any] = {}
+    created_at: datetime
+    links: dict[str, str]
 
 
 class Promoted(BaseModel):

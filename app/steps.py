@@ -54,7 +54,6 @@ def doctor(request: StepRequest, tell: Tell) -> None:
 def dataset(request: StepRequest, tell: Tell) -> None:
     """Format the source by the rules."""
     from dataset_rules.format import format_dataset  # each step loads only what it needs
-
     from dataset_rules.rules import read_rules
 
     format_dataset(

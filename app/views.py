@@ -22,10 +22,10 @@ PLURALS = {
 def links_of(row: Artifact) -> dict[str, str]:
     """Where an artifact and its parts are."""
     here = f"{API}/{PLURALS[row.kind]}/{row.id}"
-    links = {"self": here}
+    links = {"self": here, "lineage": f"{API}/lineage/{row.id}"}
     if row.kind == "dataset":
         links |= {"samples": f"{here}/samples", "export": f"{here}/export"}
-    if row.kind == "prediction":
+    if "mask" in row.facts:
         links |= {name: f"{here}/{name}" for name in ("mask", "instances", "image", "overlay")}
     if row.kind == "source":
         links |= {"doctor": f"{here}/doctor"}

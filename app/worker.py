@@ -144,7 +144,7 @@ class Executor:
         if moved is None and is_artifact(work):
             store.note_move(self.settings, job.id, store.artifact_id(work))
         with transaction(self.engine) as session:
-            row = session.merge(job)
+            row = jobs.find_job(session, job.id)
             row.finished_at = tables.now()
             if job.kind == "doctor":
                 row.result = {"id": job.id, "kind": "doctor"}
@@ -167,7 +167,7 @@ class Executor:
         if trace is None:  # a refusal; of a crash the work may be wanted
             self._clear(job.id)
         with transaction(self.engine) as session:
-            row = session.merge(job)
+            row = jobs.find_job(session, job.id)
             row.error, row.finished_at = error, tables.now()
             if trace:
                 jobs.tell(session, job.id, "traceback", {"text": trace})

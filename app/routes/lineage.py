@@ -38,4 +38,4 @@ def read_lineage(here: Here, artifact_id: str) -> Chain:
 def _links(row: Artifact, place: Path) -> list[Link]:
     if row.kind in {"rules", "source"}:  # what people brought: chains end here
         return [Link(row.kind, row.id, LinkState.OK, row.label, row.record)]
-    return trace(place / row.facts["mask"] if row.kind == "prediction" else place)
+    return trace(place / row.facts["mask"] if "mask" in row.facts else place)

@@ -117,7 +117,8 @@ def predict_page(request: Request, here: Here) -> Response:
     with transaction(here.engine) as session:
         aliases = store.aliases_of(session)
         models = [artifact_view(row) for row in store.listed(session, "model")]
-        recent = [artifact_view(row) for row in store.listed(session, "prediction", limit=12)]
+        made = store.listed(session, "prediction", limit=12)
+        recent = [artifact_view(row) for row in made if "mask" in row.facts]
     return render(
         request, here.sessions, "predict.html", models=models, aliases=aliases, recent=recent
     )

@@ -8,6 +8,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 
 from app import store
 from app.db import transaction
+from app.errors import NotFound
 from app.overlay import overlay_png, shown
 from app.predictions import predict_upload
 from app.schemas import ArtifactView, Made
@@ -113,11 +114,20 @@ def _prefers_png(accept: str) -> bool:
 def _file(here: Service, prediction_id: str, part: str) -> Path:
     with transaction(here.engine) as session:
         row = store.find(session, prediction_id, kind="prediction")
-        return store.inside(store.place(here.settings, row), row.facts[part])
+        return store.inside(store.place(here.settings, row), _fact(row, part))
 
 
 def _image(here: Service, prediction_id: str) -> Path:
     with transaction(here.engine) as session:
         row = store.find(session, prediction_id, kind="prediction")
-        source = store.find(session, row.facts["source"], kind="source")
+        source = store.find(session, _fact(row, "source"), kind="source")
         return store.inside(store.place(here.settings, source), row.facts["image"])
+
+
+def _fact(row: Artifact, name: str) -> str:
+    if name not in row.facts:
+        raise NotFound(
+            "this prediction was not made here from one image", where=row.id,
+            remedy="its files lie in the folder that it was made in",
+        )  # fmt: skip
+    return str(row.facts[name])

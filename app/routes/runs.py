@@ -1,6 +1,7 @@
 """Runs: start a training, see how it goes."""
 
 from fastapi import APIRouter, Response
+from sqlalchemy.orm import Session
 
 from app import jobs, store
 from app.db import transaction
@@ -8,7 +9,7 @@ from app.errors import NotFound, Unprocessable
 from app.schemas import Made, RunRequest, RunView
 from app.service import Here, Service
 from app.tables import Artifact, Job
-from app.views import job_fields, made_job
+from app.views import job_links, links_of, made_job
 
 router = APIRouter(prefix="/runs", tags=["runs"])
 
@@ -25,11 +26,14 @@ def create_run(here: Here, request: RunRequest, response: Response) -> Made:
 
 @router.get("")
 def list_runs(here: Here) -> list[RunView]:
-    """All runs, newest first, also those that run or failed."""
+    """All runs, newest first, also those that wait, run or failed."""
     with transaction(here.engine) as session:
         rows = jobs.newest(session, kind="run", limit=500)
+        trained_elsewhere = [row for row in store.listed(session, "run") if row.job_id is None]
+        views = [_finished_view(session, row) for row in trained_elsewhere]
     states = jobs.states_of(here.client, (job.id for job in rows))
-    return [_view(here, job, states[job.id]) for job in rows]
+    views += [_view(here, job, states[job.id]) for job in rows]
+    return sorted(views, key=lambda view: view.created_at, reverse=True)
 
 
 @router.get("/{run_id}")
@@ -38,6 +42,8 @@ def read_run(here: Here, run_id: str) -> RunView:
     with transaction(here.engine) as session:
         artifact = session.get(Artifact, run_id)
         job = session.get(Job, (artifact and artifact.job_id) or run_id)
+        if artifact is not None and artifact.kind == "run" and job is None:
+            return _finished_view(session, artifact)
     if job is None:
         raise NotFound("no such run", where=run_id, remedy="GET /api/v1/runs lists them")
     if job.kind != "run":
@@ -46,9 +52,22 @@ def read_run(here: Here, run_id: str) -> RunView:
 
 
 def _view(here: Service, job: Job, state: jobs.State) -> RunView:
+    """A run as its job shows it."""
     run = model = None
     if state is jobs.State.SUCCEEDED and job.result:
         run = job.result["id"]
         with transaction(here.engine) as session:
             model = store.find_model(session, run).id
-    return RunView(**job_fields(job, state), run=run, model=model)
+    return RunView(
+        id=job.id, status=state, job=job.id, run=run, model=model, progress=job.progress,
+        error=job.error, parameters=job.parameters, created_at=job.created_at,
+        links=job_links(job),
+    )  # fmt: skip
+
+
+def _finished_view(session: Session, row: Artifact) -> RunView:
+    """A run that was trained on the command line and taken in."""
+    return RunView(
+        id=row.id, status=jobs.State.SUCCEEDED, run=row.id, created_at=row.created_at,
+        model=store.find_model(session, row.id).id, links=links_of(row),
+    )  # fmt: skip

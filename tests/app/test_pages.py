@@ -1,0 +1,43 @@
+import pytest
+
+from tests.app.conftest import PAPER, finished, post_dataset, working
+
+
+@pytest.mark.parametrize("path", ["/", "/rules", "/datasets", "/jobs", "/models", "/predict"])
+def test_pages_of_an_empty_home(http, path):
+    answer = http.get(path)
+    assert answer.status_code == 200
+    assert "<h1>" in answer.text
+    assert "//cdn" not in answer.text
+
+
+def test_form_of_the_rules_page_stores_rules(http):
+    form = {name: value for name, value in PAPER.items() if name != "_token"}
+    answer = http.post("/rules", data=form)
+    assert answer.status_code == 303
+    page = http.get(answer.headers["location"])
+    assert "&#34;width&#34;: 32" in page.text
+    assert http.post("/api/v1/rules", json=PAPER).json()["id"] in answer.headers["location"]
+
+
+def test_form_says_what_is_wrong_and_keeps_what_was_typed(http):
+    form = {name: value for name, value in PAPER.items() if name != "_token"}
+    answer = http.post("/rules", data={**form, "width": "0", "description": "_gt"})
+    assert answer.status_code == 422
+    assert "width" in answer.text
+    assert 'value="_gt"' in answer.text
+
+
+def test_pages_of_a_dataset_and_its_job(http, settings):
+    job = post_dataset(http)
+    assert job in http.get("/jobs").text
+    with working(settings.home):
+        made = finished(http, job)["result"]["id"]
+    assert "case000" in http.get(f"/datasets/{made}").text
+    assert http.get(f"/jobs/{job}").status_code == 200
+    assert "succeeded" in http.get("/").text
+
+
+def test_static_files_are_served(http):
+    assert http.get("/static/style.css").status_code == 200
+    assert http.get("/static/../main.py").status_code == 404
