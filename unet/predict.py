@@ -98,7 +98,7 @@ def probabilities_of_prepared(
 
 
 def decoded(
-    prob_CHW: NDArray[np.float32], split: SplitSettings, size: tuple[int, int]
+    prob_CHW: NDArray[np.float32], split: SplitSettings, size: tuple[int, ...]
 ) -> Prediction:
     """Mask and objects from probabilities and distance (K + 1, H, W), at `size` (height, width)."""
     if prob_CHW.shape[1:] != size:

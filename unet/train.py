@@ -230,7 +230,7 @@ class Session:
 
     def _reserve_s(self) -> float:
         """Time kept for the last validation, the choice of thresholds and writing."""
-        return min(1.5 + 2.5 * self.validation_s, 0.3 * self._limit())
+        return min(2.0 + 6.0 * self.validation_s, 0.25 * self._limit())
 
     def _time_is_up(self) -> bool:
         return self.state.step > 0 and self.elapsed() > self._limit() - self._reserve_s()

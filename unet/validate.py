@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from dataset_rules.dataset import IGNORE, Sample, read_sample
 from unet.data import Prepared, prepare
 from unet.fingerprint import Fingerprint
-from unet.instances import SplitSettings
+from unet.instances import Seeds, SplitSettings
 from unet.metrics import mean, object_counts, pixel_counts, total
 from unet.model import UNet
 from unet.plan import Plan
@@ -17,8 +17,13 @@ from unet.predict import decoded, probabilities_of_prepared
 from unet.targets import foreground_of, objects_of
 
 MAX_PIXELS = 4_000_000  # at the plan's scale: a validation must not eat the time limit
-SEEDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-FOREGROUNDS = (0.4, 0.5, 0.6)
+CHOICE_PIXELS = 2_000_000  # of the images: twelve ways to split them take some seconds
+FOREGROUNDS = (0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8)
+SEEDS = (
+    *((Seeds.CORE, level) for level in (0.4, 0.5, 0.6, 0.7)),
+    *((Seeds.PEAK, level) for level in (0.02, 0.05, 0.1, 0.2)),
+    *((Seeds.SHAPE, level) for level in (0.5, 0.75, 1.5, 3.0)),
+)
 
 
 class Validation:
@@ -44,48 +49,60 @@ class Validation:
     def choose_split(
         self, net: UNet, plan: Plan, facts: Fingerprint
     ) -> tuple[SplitSettings, dict[str, float | None]]:
-        """Thresholds with the best sum of Dice and object F1, and the scores they reach."""
-        smallest = max(4, int(0.2 * facts.thickness_px[0] ** 2))
-        settings = SplitSettings(min_area_px=smallest)
+        """The foreground level with the best Dice, then the seeds with the best object F1.
+
+        Returns:
+            the settings and the scores that they reach.
+        """
+        settings = SplitSettings(min_area_px=max(4, int(0.2 * facts.thickness_px[0] ** 2)))
         if not self.samples:
             return settings, {"val_dice": None, "val_object_f1": None}
-        truths = [_truth(folder, sample) for folder, sample in self.samples]
-        probs = [probabilities_of_prepared(net, p.image, plan) for p in self.prepared]
-        tried = [
-            settings.model_copy(update={"foreground": foreground, "seed": seed})
-            for foreground in FOREGROUNDS
-            for seed in SEEDS
-        ]
-        scored = [(scores_of(probs, truths, option), option) for option in tried]
-        best, chosen = max(scored, key=lambda item: sum(v or 0.0 for v in item[0]))
-        return chosen, {"val_dice": best[0], "val_object_f1": best[1]}
+        found = [probabilities_of_prepared(net, p.image, plan) for p in self.prepared]
+        dices = {
+            level: mean(
+                _dice(f[0] <= 1 - level, p) for f, p in zip(found, self.prepared, strict=True)
+            )
+            for level in FOREGROUNDS
+        }
+        best = max(FOREGROUNDS, key=lambda level: (dices[level] or 0.0, -abs(level - 0.5)))
+        settings = settings.model_copy(update={"foreground": best})
+        truths = self._truths()
+        options = [settings.model_copy(update={"seeds": s, "level": v}) for s, v in SEEDS]
+        scores = [_object_f1(found[: len(truths)], truths, option) or 0.0 for option in options]
+        chosen = max(range(len(options)), key=lambda i: scores[i])
+        return options[chosen], {"val_dice": dices[best], "val_object_f1": scores[chosen]}
 
-
-Truth = tuple[NDArray[np.uint8], NDArray[np.int32]]
+    def _truths(self) -> list[NDArray[np.int32]]:
+        """Instance maps of the first samples, as many as a choice can afford."""
+        truths: list[NDArray[np.int32]] = []
+        for folder, sample in self.samples:
+            _, mask, instances = read_sample(folder, sample)
+            truths.append(objects_of(mask, instances))
+            if sum(t.size for t in truths) > CHOICE_PIXELS:
+                break
+        return truths
 
 
 def validate(net: UNet, validation: Validation, plan: Plan) -> float | None:
     """Mean foreground Dice of the held-out samples at the plan's scale; None without any."""
-    scores = []
-    for sample in validation.prepared:
-        prob = probabilities_of_prepared(net, sample.image, plan)
-        found = prob[0] < 0.5
-        scores.append(pixel_counts(foreground_of(sample.mask), found, sample.mask != IGNORE).dice)
-    return mean(scores)
+    return mean(
+        _dice(probabilities_of_prepared(net, sample.image, plan)[0] < 0.5, sample)
+        for sample in validation.prepared
+    )
 
 
-def scores_of(
-    probs: Sequence[NDArray[np.float32]], truths: Sequence[Truth], settings: SplitSettings
-) -> tuple[float | None, float | None]:
-    """Mean Dice and pooled object F1 at IoU 0.5 of decoded probabilities."""
-    dices, objects = [], []
-    for prob, (mask, instances) in zip(probs, truths, strict=True):
-        found = decoded(prob, settings, mask.shape)
-        dices.append(pixel_counts(foreground_of(mask), found.mask > 0, mask != IGNORE).dice)
-        objects.append(object_counts(instances, found.instances, (0.5,))[0])
-    return mean(dices), total(objects).dice
+def _dice(found: NDArray[np.bool_], sample: Prepared) -> float | None:
+    return pixel_counts(foreground_of(sample.mask), found, sample.mask != IGNORE).dice
 
 
-def _truth(folder: Path, sample: Sample) -> Truth:
-    _, mask, instances = read_sample(folder, sample)
-    return mask, objects_of(mask, instances)
+def _object_f1(
+    found: Sequence[NDArray[np.float32]],
+    truths: Sequence[NDArray[np.int32]],
+    settings: SplitSettings,
+) -> float | None:
+    """Object F1 at IoU 0.5, pooled over the images."""
+    counts = [
+        object_counts(truth, decoded(prob, settings, truth.shape).instances, (0.5,))[0]
+        for prob, truth in zip(found, truths, strict=True)
+    ]
+    return total(counts).dice
