@@ -1,6 +1,7 @@
 """One image -> a stored prediction, through the predictor process."""
 
 import json
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from dataset_rules.errors import RulesError
 from dataset_rules.images import IMAGE_SUFFIXES, Header, read_header, read_image
 
 LONGEST_PREDICTION_S = 600.0
+START_S = 20.0  # torch is loaded in about five
 SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp", "TIFF": ".tif"}
 
 
@@ -79,17 +81,29 @@ def _checked_header(settings: Settings, upload: Upload, name: str) -> Header:
     return header
 
 
-def _ask(settings: Settings, request: dict[str, str]) -> None:
-    transport = httpx.HTTPTransport(uds=str(settings.predictor_socket))
+def predictor_answers(settings: Settings) -> bool:
+    """True if the predictor is there."""
     try:
-        with httpx.Client(
-            transport=transport, timeout=LONGEST_PREDICTION_S, trust_env=False
-        ) as client:
-            answer = client.post("http://predictor/predict", json=request)
+        with _client(settings, timeout_s=2.0) as client:
+            return client.get("/healthz").is_success
+    except httpx.TransportError:
+        return False
+
+
+def _client(settings: Settings, *, timeout_s: float) -> httpx.Client:
+    transport = httpx.HTTPTransport(uds=str(settings.predictor_socket))
+    return httpx.Client(transport=transport, base_url="http://predictor", timeout=timeout_s)
+
+
+def _ask(settings: Settings, request: dict[str, str]) -> None:
+    _wait_for_predictor(settings)
+    try:
+        with _client(settings, timeout_s=LONGEST_PREDICTION_S) as client:
+            answer = client.post("/predict", json=request)
     except httpx.TransportError as error:
         raise Unavailable(
-            "the predictor does not answer", found=str(error) or type(error).__name__,
-            remedy="`unetops serve` starts it; while it starts, try again in a moment",
+            "the predictor ended while it worked", found=str(error) or type(error).__name__,
+            remedy="it starts again by itself; a very large image may need more memory",
         ) from error  # fmt: skip
     if answer.is_success:
         return
@@ -97,6 +111,18 @@ def _ask(settings: Settings, request: dict[str, str]) -> None:
     kind = Unprocessable if answer.status_code == Unprocessable.status else Unavailable
     parts = {part: problem.get(part) for part in ("where", "expected", "found", "remedy")}
     raise kind(problem["what"], **parts)
+
+
+def _wait_for_predictor(settings: Settings) -> None:
+    """Give a predictor that is just starting a moment."""
+    until = time.monotonic() + START_S
+    while not predictor_answers(settings):
+        if time.monotonic() > until:
+            raise Unavailable(
+                "the predictor does not answer",
+                remedy="`unetops serve` starts it; its log says why it is not there",
+            )
+        time.sleep(0.3)
 
 
 def _facts(folder: Path) -> dict[str, Any]:

@@ -38,7 +38,7 @@ MOST_RECOVERIES = 1000  # of one job; kills are survived, an endless loop of cra
 LOOK_EVERY_S = 0.5  # for a cancel, and at least this far apart lie two stored progress events
 PATIENCE_S = 10.0  # between asking a step to end and killing it
 TRACEBACK_BYTES = 8_000
-UNPROMPTED = {"step", "progress"}  # frequent events, of which some are enough
+FREQUENT = {"step", "progress"}  # frequent events, of which some are enough
 
 
 class JobFailedError(Exception):
@@ -113,14 +113,19 @@ class Executor:
         """Store what the child tells until it ends; its last event. Ends it when it is to stop."""
         assert child.stdout is not None
         last: dict[str, Any] = {}
+        waiting: dict[str, Any] | None = None  # a frequent event that was passed over for now
         stored_at = asked_at = 0.0
         for line in _lines(child, child.stdout):
             now = time.monotonic()
             if line is not None:
                 last = json.loads(line)
-                if last["event"] not in UNPROMPTED or now - stored_at > LOOK_EVERY_S:
-                    self._store_event(job.id, last)
-                    stored_at = now
+                if last["event"] in FREQUENT and now - stored_at < LOOK_EVERY_S:
+                    waiting = last
+                    continue
+                if waiting and last["event"] not in FREQUENT:
+                    self._store_event(job.id, waiting)
+                self._store_event(job.id, last)
+                waiting, stored_at = None, now
             if now - asked_at > LOOK_EVERY_S:
                 asked_at = now
                 if self.stopping.is_set() or self._is_cancelled(job.id):
@@ -133,7 +138,7 @@ class Executor:
     def _store_event(self, job_id: str, event: dict[str, Any]) -> None:
         data = {name: value for name, value in event.items() if name != "event"}
         with transaction(self.engine) as session:
-            if event["event"] in UNPROMPTED:
+            if event["event"] in FREQUENT:
                 jobs.find_job(session, job_id).progress = _progress(data)
             if event["event"] not in {FINISHED, REFUSED}:
                 jobs.tell(session, job_id, event["event"], data)

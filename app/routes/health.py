@@ -6,6 +6,7 @@ from fastapi import APIRouter, Response
 from sqlalchemy import text
 
 from app.db import transaction
+from app.predictions import predictor_answers
 from app.process import WORKER_LOCK, is_locked
 from app.schemas import Ready
 from app.service import Here
@@ -27,7 +28,7 @@ def readyz(here: Here, response: Response) -> Ready:
     ready = Ready(
         database=True,
         worker=is_locked(here.settings.home / WORKER_LOCK),
-        predictor=here.settings.predictor_socket.exists(),
+        predictor=predictor_answers(here.settings),
     )
     response.status_code = 200 if ready.worker and ready.predictor else 503
     return ready
