@@ -79,7 +79,8 @@ def resize_label(label: Pixels, size: tuple[int, int]) -> Pixels:
         return np.full(size, ids[0], label.dtype)
     best = np.full(size, -1.0, np.float32)
     resized = np.zeros(size, label.dtype)
-    for class_id in ids[::-1]:  # at equal shares the lower id, which is painted last, wins
+    # At equal shares the one painted last wins: a thin object over the background.
+    for class_id in sorted(ids, key=lambda number: (number != 0, -int(number))):
         share = _area_share(label == class_id, size)
         wins = share >= best
         best[wins], resized[wins] = share[wins], class_id

@@ -19,6 +19,9 @@ Pixels = NDArray[Any]  # HW or HWC, uint8 or uint16; colours in RGB order
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 MAX_PIXELS = 1 << 30  # 32768 x 32768: larger files are refused by their header, undecoded
 
+_ORIENTATION = 0x0112  # EXIF's tag; values from 5 on lay the image on its side
+_ON_ITS_SIDE = 5
+
 # The limit is ours (MAX_PIXELS), checked on the header before any decoding.
 Image.MAX_IMAGE_PIXELS = None
 
@@ -39,21 +42,30 @@ class Header:
 def read_header(path: Path) -> Header:
     """The header of an image file; raises `RulesError` where it is none."""
     with _opened(path) as image:
-        header = Header(
-            format=str(image.format),
-            mode=image.mode,
-            height_px=image.height,
-            width_px=image.width,
-            bits=_bits(path, image),
-            pages=int(getattr(image, "n_frames", 1)),
-            pixel_size_um=_pixel_size_um(image),
-        )
+        try:
+            header = _header(path, image)
+        except Exception as error:  # tags and frames are parsed as they are asked for
+            raise _damaged(path, error) from error
     if header.height_px * header.width_px > MAX_PIXELS:
         raise RulesError(
             "the image is too large", where=str(path), expected=f"at most {MAX_PIXELS} pixels",
             found=f"{header.width_px} x {header.height_px}",
         )  # fmt: skip
     return header
+
+
+def _header(path: Path, image: Image.Image) -> Header:
+    turned = image.format == "JPEG" and image.getexif().get(_ORIENTATION, 1) >= _ON_ITS_SIDE
+    height, width = (image.width, image.height) if turned else (image.height, image.width)
+    return Header(
+        format=str(image.format),
+        mode=image.mode,
+        height_px=height,
+        width_px=width,
+        bits=_bits(path, image),
+        pages=int(getattr(image, "n_frames", 1)),
+        pixel_size_um=_pixel_size_um(image),
+    )
 
 
 def read_image(path: Path) -> Pixels:
@@ -120,14 +132,19 @@ def _load(path: Path, image: Image.Image) -> None:
     try:
         image.load()
     except Exception as error:  # Pillow's decoders raise whatever their format's parser raises
-        raise RulesError(
-            "the image is damaged or cut short", where=str(path), found=str(error)
-        ) from error
+        raise _damaged(path, error) from error
 
 
 def _loaded(path: Path, image: Image.Image) -> Image.Image:
     _load(path, image)
-    return ImageOps.exif_transpose(image)
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception as error:  # the orientation stands in metadata that may be damaged
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> RulesError:
+    return RulesError("the image is damaged or cut short", where=str(path), found=str(error))
 
 
 def _decode_deep(path: Path, header: Header) -> Pixels:
@@ -208,7 +225,8 @@ def _pixel_size_um(image: Image.Image) -> float | None:
 
 def _head_of(path: Path) -> str:
     try:
-        head = path.open("rb").read(16)
+        with path.open("rb") as file:
+            head = file.read(16)
     except OSError as error:
         return str(error.strerror)
     return f"bytes {head!r}" if head else "an empty file"

@@ -49,7 +49,7 @@ def object_files(folder: Path, count: int = 3) -> Path:
 def seen(*, is_mask: bool, size_px: tuple[int, int] = (64, 64)) -> Look:
     """What a look at a mask or at a photograph gives."""
     header = Header("PNG", "L", *size_px, bits=8, pages=1, pixel_size_um=None)
-    values = {0: 3000, 255: 1096} if is_mask else {value: 16 for value in range(256)}
+    values = {0: 3000, 255: 1096} if is_mask else dict.fromkeys(range(256), 16)
     flatness = 0.97 if is_mask else 0.05
     return Look(header, "uint8", values, len(values), is_color=False, flatness=flatness)
 
