@@ -75,8 +75,10 @@ def trace(target: Path, *, artifact: Path | None = None) -> list[Link]:
         top = read_artifact(folder)
         json.loads(top.provenance)
     except (ArtifactError, ValueError) as error:
-        return [*links, Link("artifact", "", LinkState.BROKEN, f"{folder}: {error}")]
-    return [*links, *_artifact_links(top, folder), *_commit_links(top)]
+        named = f"{_own_papers_altered(folder) or folder.name}: {error}"
+        return [*links, Link(_kind_of(folder), "", LinkState.BROKEN, named)]
+    reported = _name_inside(target, folder) if target.is_file() else None
+    return [*links, *_artifact_links(top, folder, reported), *_commit_links(top)]
 
 
 def is_whole(links: list[Link]) -> bool:
@@ -95,6 +97,14 @@ def _enclosing(target: Path) -> Path:
         found=f"a mask with record {stated}" if stated else "no record in it",
         remedy="name the artifact that it came from: unetops lineage FILE --artifact FOLDER",
     )  # fmt: skip
+
+
+def _kind_of(folder: Path) -> str:
+    """Kind of an artifact whose manifest may be damaged."""
+    try:
+        return str(json.loads((folder / MANIFEST).read_bytes())["kind"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "artifact"
 
 
 def _file_link(file: Path, folder: Path) -> Link:
@@ -123,9 +133,10 @@ def _file_link(file: Path, folder: Path) -> Link:
     return Link("file", digest, state, "; ".join(problems) or file.name, stated)
 
 
-def _artifact_links(top: Ancestor, folder: Path) -> Iterator[Link]:
+def _artifact_links(top: Ancestor, folder: Path, reported: str | None) -> Iterator[Link]:
     """Links of an artifact and of all that it was made of, each once."""
-    queue = [_Held(top, folder, None, carrier=folder)]
+    trouble = _own_papers_altered(folder)
+    queue = [_Held(top, folder, trouble, carrier=folder, reported=reported)]
     seen = set()
     while queue:
         held = queue.pop(0)
@@ -145,6 +156,13 @@ class _Held:
     trouble: str | None  # what its child's statement contradicts
     carrier: Path
     kind: str = ""
+    reported: str | None = None  # the file that has a link of its own
+
+
+def _own_papers_altered(folder: Path) -> str | None:
+    """Which of the folder's own manifest and provenance the seal no longer covers."""
+    found = [text for text in altered_files(folder) if text.startswith((MANIFEST, PROVENANCE))]
+    return "; ".join(found) or None
 
 
 def _inputs(held: _Held, seen: set[str]) -> Iterator[_Held]:
@@ -157,7 +175,8 @@ def _inputs(held: _Held, seen: set[str]) -> Iterator[_Held]:
             continue
         entry = records.get(item["id"], {})
         here = _place_of(held.folder, entry.get("folder"), item["id"])
-        yield _carried(held.carrier, item, entry.get("record"), here)
+        record = entry.get("record") if held.trouble is None else None
+        yield _carried(held.carrier, item, record, here)
 
 
 def _place_of(child: Path | None, way: str | None, artifact_id: str) -> Path | None:
@@ -170,6 +189,7 @@ def _place_of(child: Path | None, way: str | None, artifact_id: str) -> Path | N
 
 
 def _carried(carrier: Path, item: dict[str, str], record: str | None, here: Path | None) -> _Held:
+    """An ancestor that the carrier holds; `record` is None where its child is not to be trusted."""
     place = carrier / LINEAGE / item["id"]
     try:
         artifact = Ancestor((place / MANIFEST).read_bytes(), (place / PROVENANCE).read_bytes())
@@ -181,7 +201,7 @@ def _carried(carrier: Path, item: dict[str, str], record: str | None, here: Path
     if artifact.id != item["id"]:
         trouble = f"its carried {MANIFEST} was altered: it makes id {artifact.id[:12]}, " \
                   f"stated is {item['id'][:12]}"  # fmt: skip
-    elif record != artifact.record:
+    elif record is not None and record != artifact.record:
         trouble = f"its carried {PROVENANCE} was altered: it makes record " \
                   f"{artifact.record[:12]}, stated is {str(record)[:12]}"  # fmt: skip
     return _Held(artifact, here, trouble, carrier, item["kind"])
@@ -192,7 +212,11 @@ def _links_of(held: _Held) -> Iterator[Link]:
     kind = held.kind or str(manifest.get("kind", "artifact"))
     problems = [held.trouble] if held.trouble else []
     if held.folder is not None:
-        problems += _folder_problems(held, is_top=held.folder == held.carrier)
+        found = _folder_problems(held, is_top=held.folder == held.carrier)
+        problems += [
+            text for text in found
+            if text not in (held.trouble or "") and not text.startswith(f"{held.reported} ")
+        ]  # fmt: skip
     about_rules = [text for text in problems if text.startswith(f"{RULES} ")]
     problems = [text for text in problems if text not in about_rules]
     provenance = _json_or_empty(held.artifact.provenance)

@@ -152,6 +152,7 @@ class Session:
         state = self.state
         if state.step == 0 and self.limit_s is not None:
             state.plan = self.patches.plan = self._fitted(state.plan)
+            state.validated_s = self.elapsed()
         self._emit(
             {"event": "plan", "steps": state.plan.steps, "step": state.step,
              "precision": state.plan.precision, "patches": len(self.patches.samples)}
