@@ -23,10 +23,10 @@ def shown(image: Pixels) -> Pixels:
 
 
 def overlay_png(image: Pixels, mask: Pixels, instances: Pixels) -> bytes:
-    """PNG of the image with each object outlined and lightly filled in its class's colour."""
+    """PNG of the image, each object and class outlined and lightly filled in its colour."""
     picture = shown(image).copy()
     mask = _shrunk(mask, cv2.INTER_NEAREST)
-    outlines = _outlines(_shrunk(instances, cv2.INTER_NEAREST))
+    outlines = _outlines(_shrunk(instances, cv2.INTER_NEAREST)) | _outlines(mask)
     for class_id in np.unique(mask[mask > 0]):
         colour = np.array(COLOURS[(int(class_id) - 1) % len(COLOURS)], np.float32)
         inside = mask == class_id
@@ -35,9 +35,9 @@ def overlay_png(image: Pixels, mask: Pixels, instances: Pixels) -> bytes:
     return encode(picture, ".png")
 
 
-def _outlines(instances: Pixels) -> Pixels:
-    """True where a pixel of an object touches another object or the background."""
-    padded = np.pad(instances.astype(np.int32), 1)
+def _outlines(numbers: Pixels) -> Pixels:
+    """True where a pixel with a number touches one with another number, or none."""
+    padded = np.pad(numbers.astype(np.int32), 1)
     middle = padded[1:-1, 1:-1]
     sides = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
     differs = np.zeros(middle.shape, bool)

@@ -14,6 +14,15 @@ from app.sessions import FORM_FIELD, Sessions
 HERE = Path(__file__).parent
 STYLE = HERE / "static" / "style.css"
 
+# Nothing from elsewhere, no frame around us; 'unsafe-inline' is the login page's own style.
+PAGE_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; "
+    "style-src 'self' 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
+
 templates = Jinja2Templates(directory=HERE / "templates")
 
 
@@ -35,18 +44,20 @@ def render(
     context = {"proof": proof, "proof_field": FORM_FIELD, "caller": caller, **values}
     response = templates.TemplateResponse(request, name, context, status_code=status)
     sessions.keep_form_token(request, response, nonce)
-    response.headers["Cache-Control"] = "no-store"
+    response.headers.update(PAGE_HEADERS)
     return response
 
 
-def login_page(request: Request, sessions: Sessions, error: Unauthorized) -> Response:
+def login_page(
+    request: Request, sessions: Sessions, error: Unauthorized, *, target: str | None = None
+) -> Response:
     """The form that takes a token, as the answer to a page that needs one.
 
     It brings its own style: the style sheet, too, is not given without a token.
     """
     response = render(
         request, sessions, "login.html", status=error.status, error=error,
-        style=STYLE.read_text(), target=request.url.path,
+        style=STYLE.read_text(), target=target or request.url.path,
     )  # fmt: skip
     response.headers.update(error.headers)
     return response

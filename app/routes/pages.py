@@ -16,7 +16,7 @@ from app.routes.rules import forms_of
 from app.service import Here, Service
 from app.tokens import token_of_secret
 from app.views import artifact_view, job_view
-from dataset_rules.dataset import read_dataset
+from dataset_rules.dataset import Split, read_dataset
 from dataset_rules.errors import RulesError
 from dataset_rules.rules import MAX_SIDE_PX, PAPER_KEYS, rules_from_mapping
 
@@ -89,7 +89,7 @@ def dataset_page(request: Request, here: Here, dataset_id: str) -> Response:
     with transaction(here.engine) as session:
         row = store.find(session, dataset_id, kind="dataset")
         dataset = read_dataset(store.place(here.settings, row))
-    splits = [(split, len(dataset.of(split))) for split in ("train", "val", "test")]  # type: ignore[arg-type]
+    splits = [(split, len(dataset.of(split))) for split in Split]
     return render(
         request, here.sessions, "dataset.html", row=artifact_view(row), dataset=dataset,
         splits=splits, samples=dataset.samples[:MOST_SAMPLES],
@@ -141,7 +141,8 @@ def login(
     """Take a token and give the browser a session."""
     token = token_of_secret(here.engine, secret.strip())
     if token is None:
-        return login_page(request, here.sessions, Unauthorized("this token is not known"))
+        error = Unauthorized("this token is not known")
+        return login_page(request, here.sessions, error, target=_local(target))
     response = RedirectResponse(_local(target), status_code=http.HTTPStatus.SEE_OTHER)
     here.sessions.begin(request, response, token.id)
     return response

@@ -21,6 +21,7 @@ function draw() {
   const lines = [drawLine(losses, 'loss', top), drawLine(scores, 'dice', 1)].filter(Boolean);
   byId('curve').querySelector('svg').replaceChildren(...lines);
   byId('curve').hidden = !lines.length;
+  if (scores.length) byId('dice').textContent = Math.max(...scores.map(([, dice]) => dice)).toFixed(3);
 }
 
 function showNumbers(data) {
@@ -80,6 +81,7 @@ function showResult(job) {
 function onEnd(job) {
   byId('state').replaceChildren(stateTag(job.status));
   byId('cancel').hidden = true;
+  byId('numbers').textContent = byId('numbers').textContent.replace(/ · \d+ s left$/, '');
   byId('progress').value = job.status === 'succeeded' ? 1 : (job.progress?.share ?? 0);
   if (job.error) {
     byId('error').textContent = job.error.text;

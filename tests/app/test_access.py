@@ -175,9 +175,10 @@ def test_logout_ends_the_session(http, engine):
 
 def test_wrong_token_shows_the_form_again(http, engine):
     token = create_token(engine, Role.ADMIN)
-    answer = log_in(http, replace(token, secret="unetops_wrong"))
+    answer = log_in(http, replace(token, secret="unetops_wrong"), "/models")
     assert answer.status_code == 401
     assert "not known" in answer.text
+    assert 'name="target" value="/models"' in answer.text
 
 
 @pytest.mark.parametrize("target", ["//evil.example", "https://evil.example", "/\\evil.example"])

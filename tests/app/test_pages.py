@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from tests.app.conftest import PAPER, finished, post_dataset, working
@@ -33,7 +35,9 @@ def test_pages_of_a_dataset_and_its_job(http, settings):
     assert job in http.get("/jobs").text
     with working(settings.home):
         made = finished(http, job)["result"]["id"]
-    assert "case000" in http.get(f"/datasets/{made}").text
+    page = http.get(f"/datasets/{made}").text
+    assert "case000" in page
+    assert sum(int(n) for n in re.findall(r"<dd>(\d+)</dd>", page)) == 4
     assert http.get(f"/jobs/{job}").status_code == 200
     assert "succeeded" in http.get("/").text
 

@@ -1,0 +1,201 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.commands.console import seconds
+from dataset_rules.errors import UserError
+from tests.drawn import draw_discs
+
+
+def unetops(*words: object, home: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a person does."""
+    done = subprocess.run(
+        [sys.executable, "-m", "app.cli", *map(str, words)],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def refusal(*words: object) -> str:
+    """The one message of a refused command."""
+    done = unetops(*words)
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    message = done.stderr.strip()
+    assert message.startswith("error:"), message
+    return message
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """Two directories of images and masks."""
+    rng = np.random.default_rng(0)
+    for index in range(12):
+        image, instances = draw_discs(rng)
+        for folder, pixels in (
+            ("images", image),
+            ("masks", (instances > 0).astype(np.uint8) * 255),
+        ):
+            path = tmp_path / "source" / folder / f"{index:02}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    return tmp_path / "source"
+
+
+@pytest.fixture
+def rules(pairs: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "rules.json"
+    assert unetops("doctor", pairs, "--rules", path).returncode in {0, 1}
+    return path
+
+
+def test_doctor_proposes_rules_by_which_format_works(
+    pairs: Path, rules: Path, tmp_path: Path
+) -> None:
+    done = unetops("format", pairs, tmp_path / "set", "--rules", rules, "--json")
+    assert done.returncode == 0, done.stderr
+    assert sum(json.loads(done.stdout)["samples"].values()) == 12
+    assert unetops("verify", tmp_path / "set").returncode == 0
+    assert unetops("lineage", tmp_path / "set").returncode == 0
+
+
+def test_doctor_json_has_the_promised_keys(pairs: Path) -> None:
+    document = json.loads(unetops("doctor", pairs, "--json").stdout)
+    assert {"pairs", "unpaired_images", "unpaired_masks", "ignored", "mask_kind", "classes",
+            "questions", "findings", "rules"} <= document.keys()  # fmt: skip
+    assert document["pairs"][0] == {
+        "image": "images/00.png", "masks": ["masks/00.png"], "group": "00",
+    }  # fmt: skip
+    for finding in document["findings"]:
+        assert {"code", "severity", "paths", "message", "remedy"} <= finding.keys()
+
+
+@pytest.mark.parametrize("command", ["doctor", "format"])
+def test_an_empty_folder_is_said_to_be_empty(tmp_path: Path, command: str, rules: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    words = [command, empty] if command == "doctor" else [command, empty, tmp_path / "o", "--rules",
+                                                          rules]  # fmt: skip
+    assert "empty" in refusal(*words)
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_folder_without_masks_is_named(tmp_path: Path, pairs: Path, rules: Path) -> None:
+    bare = tmp_path / "bare"
+    (pairs / "images").rename(bare)
+    assert unetops("doctor", bare).returncode in {1, 2}
+    assert "mask" in refusal("format", bare, tmp_path / "o", "--rules", rules)
+
+
+def test_a_truncated_png_is_named(pairs: Path, rules: Path, tmp_path: Path) -> None:
+    path = pairs / "images" / "03.png"
+    path.write_bytes(path.read_bytes()[:-300])
+    assert "03.png" in refusal("format", pairs, tmp_path / "o", "--rules", rules)
+    done = unetops("doctor", pairs, "--json")
+    assert done.returncode == 1
+    assert any("images/03.png" in f["paths"] for f in json.loads(done.stdout)["findings"])
+
+
+def test_a_text_file_called_png_is_named(pairs: Path, rules: Path, tmp_path: Path) -> None:
+    (pairs / "masks" / "05.png").write_text("not a picture")
+    assert "05.png" in refusal("format", pairs, tmp_path / "o", "--rules", rules)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"colour": "rgb"}, "colour"),
+        ({"width": 0, "height": 0, "fit": "stretch"}, "width"),
+        ({"layout": "both"}, "layout"),
+        ({"version": 3}, "version"),
+    ],
+)
+def test_wrong_rules_name_the_key(rules: Path, change: dict, named: str) -> None:
+    rules.write_text(json.dumps({**json.loads(rules.read_text()), **change}))
+    assert named in refusal("rules", "check", rules)
+
+
+def test_wrong_rules_in_the_papers_form_name_every_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "paper.json"
+    path.write_text('{"height": "0x10", "width": "512", "image_type": "7", "color_model": "1", '
+                    '"description": "_mask", "keyword": "x"}')  # fmt: skip
+    message = refusal("rules", "check", path)
+    assert all(key in message for key in ("height", "image_type", "keyword"))
+
+
+def test_a_keyword_that_matches_nothing_is_an_error_where_nothing_pairs(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("tree.png", "house.png", "river.png"):
+        Image.fromarray(draw_discs(np.random.default_rng(len(name)))[0]).save(source / name)
+    path = tmp_path / "paper.json"
+    path.write_text('{"height": "64", "width": "64", "image_type": "2", "color_model": "1", '
+                    '"separate_file_format": "on", "description": "_maske"}')  # fmt: skip
+    assert "_maske" in refusal("format", source, tmp_path / "o", "--rules", path)
+
+
+def test_the_forms_of_the_rules_convert_into_each_other(tmp_path: Path) -> None:
+    paper = {"height": "128", "width": "96", "image_type": "3", "color_model": "2",
+             "separate_file_format": "on", "description": "_seg"}  # fmt: skip
+    path = tmp_path / "paper.json"
+    path.write_text(json.dumps({"_token": "x", **paper}))
+    full = json.loads(unetops("rules", "convert", path, "--to", "2").stdout)
+    assert (full["height"], full["width"], full["image_format"]) == (128, 96, "bmp")
+    path.write_text(json.dumps(full))
+    assert json.loads(unetops("rules", "convert", path, "--to", "paper").stdout) == paper
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("doctor", "nowhere"),
+        ("verify", "."),
+        ("evaluate", "nowhere", "nowhere"),
+        ("train", "nowhere", "--out", "run"),
+        ("train", "nowhere", "--out", "run", "--time-limit", "soon"),
+        ("predict", "nowhere", "nothing.png", "--out", "p"),
+        ("predict", "nowhere", "--out", "p"),
+        ("lineage", "nowhere"),
+        ("rules", "check", "nowhere.json"),
+        ("token", "create", "--role", "king"),
+        ("measure", "one.png", "--out", "m"),
+    ],
+)
+def test_what_is_not_there_is_refused_in_one_line(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = unetops(*words)
+    assert done.returncode == 2
+    assert done.stderr.strip()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_token_is_shown_once_and_only_its_hash_is_kept(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    secret = unetops("token", "create", "--role", "admin", "--data", home).stdout.strip()
+    assert len(secret) > 30
+    listed = json.loads(unetops("token", "list", "--data", home, "--json").stdout)
+    assert [(row["role"], row["state"]) for row in listed] == [("admin", "valid")]
+    stored = b"".join(path.read_bytes() for path in home.rglob("*") if path.is_file())
+    assert secret.encode() not in stored
+    assert unetops("token", "revoke", listed[0]["id"], "--data", home).returncode == 0
+    assert "revoked" in unetops("token", "list", "--data", home).stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("90", 90), ("90s", 90), ("10m", 600), ("1h30m", 5400), (None, None)]
+)
+def test_durations(text: str | None, expected: float | None) -> None:
+    assert seconds(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "soon", "0", "-3m", "3 minutes"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="no duration"):
+        seconds(text)
