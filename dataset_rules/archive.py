@@ -53,7 +53,19 @@ def opened_source(path: Path, limits: Limits = LIMITS) -> Iterator[Path]:
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="unetops-source-") as place:
-        yield unpack(path, Path(place) / "source", limits)
+        folder = unpack(path, Path(place) / "source", limits)
+        try:
+            yield folder
+        except RulesError as error:
+            raise _told_of(error, path, folder) from error
+
+
+def _told_of(error: RulesError, archive: Path, folder: Path) -> RulesError:
+    """The error with the archive's name instead of the temporary folder's."""
+    place = (error.where or "").replace(str(folder), str(archive)) or None
+    return RulesError(
+        error.what, where=place, expected=error.expected, found=error.found, remedy=error.remedy
+    )
 
 
 def is_archive(path: Path) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from dataset_rules.errors import RulesError
-from dataset_rules.findings import Finding, Severity
+from dataset_rules.findings import Finding, Severity, counted
 from dataset_rules.images import Header, read_header, read_image
 from dataset_rules.look import Damage, Look, Looker
 from dataset_rules.manifest import file_hash
@@ -50,10 +50,11 @@ def check_leftovers(folder: Path, pairing: Pairing) -> list[Finding]:
     )
     broken = Finding(
         code="unreadable", severity=Severity.WARNING, paths=tuple(sorted(damage)),
-        message=f"{len(damage)} files without partner cannot be read as images", remedy=_EXCLUDE,
+        message=f"{counted(len(damage), 'file')} without partner cannot be read as images",
+        remedy=_EXCLUDE,
     )  # fmt: skip
-    images = _orphans("unpaired_images", "images have no mask", pairing.unpaired_images)
-    masks = _orphans("unpaired_masks", "masks have no image", pairing.unpaired_masks)
+    images = _orphans("unpaired_images", "image", "mask", pairing.unpaired_images)
+    masks = _orphans("unpaired_masks", "mask", "image", pairing.unpaired_masks)
     return [f for f in (images, masks, broken, _left_out(pairing)) if f.paths]
 
 
@@ -63,14 +64,15 @@ def _left_out(pairing: Pairing) -> Finding:
     paths = tuple(p for p in paths if Role.DERIVED not in roles_in(p.rpartition("/")[2]))
     return Finding(
         code="left_out", severity=Severity.WARNING, paths=paths,
-        message=f"{len(paths)} images fit neither template and are left out",
+        message=f"{counted(len(paths), 'image')} left out: neither template fits",
         remedy="widen source.image and source.mask, or list them in source.exclude",
     )  # fmt: skip
 
 
-def _orphans(code: str, what: str, paths: tuple[str, ...]) -> Finding:
+def _orphans(code: str, noun: str, partner: str, paths: tuple[str, ...]) -> Finding:
     return Finding(
-        code=code, severity=Severity.WARNING, paths=paths, message=f"{len(paths)} {what}",
+        code=code, severity=Severity.WARNING, paths=paths,
+        message=f"{counted(len(paths), noun)} without {partner}",
         remedy="add the partners, or list the files in source.exclude",
     )  # fmt: skip
 
@@ -162,6 +164,6 @@ def _empty(pairing: Pairing, look: Looker, masks: Sequence[str]) -> list[Finding
     return [
         Finding(
             code="uniform_masks", severity=Severity.INFO, paths=tuple(sorted(flat)),
-            message=f"{len(flat)} masks hold one value only: empty or full",
+            message=f"{counted(len(flat), 'mask')} with one value only: empty or full",
         )
     ]  # fmt: skip

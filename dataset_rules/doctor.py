@@ -10,7 +10,7 @@ from dataset_rules.archive import opened_source
 from dataset_rules.checks import check_leftovers, check_pairs, sample_of
 from dataset_rules.discover import WHY, Entry, Kind, discover
 from dataset_rules.errors import RulesError
-from dataset_rules.findings import Finding, Question, Severity, in_order
+from dataset_rules.findings import Finding, Question, Severity, counted, in_order
 from dataset_rules.group import group_of, group_template, sample_names
 from dataset_rules.look import Look, Looker, compactness_of, looker
 from dataset_rules.meaning import Meaning, census_of, meaning_of
@@ -86,7 +86,7 @@ def examine_folder(folder: Path, rules: Rules | None = None) -> Report:
     if not paths:
         raise RulesError(
             "there is no image in the folder", where=str(folder),
-            expected="PNG, JPEG, BMP or TIFF", found=f"{len(entries)} other files",
+            expected="PNG, JPEG, BMP or TIFF", found=counted(len(entries), "other file"),
             remedy="name the folder that holds images and masks",
         )  # fmt: skip
     look = looker(folder, as_colors=given.source.mask_kind is MaskKind.COLORS)
@@ -151,15 +151,15 @@ def _nothing_pairs(paths: Sequence[str], keyword: str) -> Finding:
     if not keyword:
         return Finding(
             code="no_masks", severity=Severity.ERROR, paths=tuple(paths),
-            message=f"no mask was found for any of {len(paths)} image files",
+            message=f"no mask was found for {counted(len(paths), 'image file')}",
             remedy="put the masks beside the images, or state source.image and source.mask",
         )  # fmt: skip
     count = sum(keyword.casefold() in path.casefold() for path in paths)
-    matches = f"{count} files" if count else "no file"
+    matches = counted(count, "file") if count else "no file"
     return Finding(
         code="keyword_pairs_nothing", severity=Severity.ERROR, paths=tuple(paths),
         message=f"the mask keyword {keyword!r} matches {matches}, and nothing else pairs the "
-        f"{len(paths)} image files with masks",
+        f"{counted(len(paths), 'image file')} with masks",
         remedy="correct mask_keyword, add the masks, or state source.image and source.mask",
     )  # fmt: skip
 
@@ -169,7 +169,7 @@ def _unused_keyword(keyword: str, reading: Reading) -> Finding:
     return Finding(
         code="keyword_unused", severity=Severity.INFO,
         message=f"the mask keyword {keyword!r} tells no masks from images here; "
-        f"{len(reading.pairing.pairs)} pairs were found by {reading.image.text} and {masks}",
+        f"{counted(len(reading.pairing.pairs), 'pair')} found by {reading.image.text} and {masks}",
     )  # fmt: skip
 
 
@@ -188,7 +188,7 @@ def _meaning(
     total = sum(len(pair.masks) for pair in pairing.pairs)
     note = Finding(
         code="masks_looked_at", severity=Severity.INFO,
-        message=f"mask kind and classes rest on {len(looks)} of {total} mask files",
+        message=f"mask kind and classes rest on {len(looks)} of {counted(total, 'mask file')}",
     )  # fmt: skip
     return replace(meaning, findings=(*meaning.findings, note))
 

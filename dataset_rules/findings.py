@@ -1,7 +1,7 @@
 """What an examination says of a source: findings, and questions that only a person can answer."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -29,9 +29,7 @@ class Finding(Document):
 
     def line(self) -> str:
         """The finding as one sentence with its first paths."""
-        named = ", ".join(self.paths[:MAX_NAMED])
-        more = len(self.paths) - MAX_NAMED
-        places = f" ({named}{f' and {more} more' if more > 0 else ''})" if named else ""
+        places = f" ({some_of(self.paths, MAX_NAMED, ', ')})" if self.paths else ""
         return f"{self.message}{places}" + (f"; {self.remedy}" if self.remedy else "")
 
 
@@ -49,6 +47,17 @@ _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
 def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Findings, the worst first, independent of the order in which they were made."""
     return tuple(sorted(findings, key=lambda f: (_ORDER[f.severity], f.code, f.paths, f.message)))
+
+
+def some_of(texts: Sequence[str], most: int, between: str) -> str:
+    """The first texts, and how many more there are."""
+    more = len(texts) - most
+    return between.join(texts[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 image`, `2 images`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def merged(findings: Iterable[Finding]) -> tuple[Finding, ...]:

@@ -7,6 +7,7 @@ up again skips the pairs that have one. Notes end in `.part`, so that no seal co
 import json
 import os
 import shutil
+import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +27,16 @@ from dataset_rules.checks import told
 from dataset_rules.dataset import DATASET, Dataset, DatasetClass, Split, split_of
 from dataset_rules.doctor import Report, examine_folder
 from dataset_rules.errors import RulesError
-from dataset_rules.findings import Finding, Question, Severity, errors_in, in_order, merged
+from dataset_rules.findings import (
+    Finding,
+    Question,
+    Severity,
+    counted,
+    errors_in,
+    in_order,
+    merged,
+    some_of,
+)
 from dataset_rules.manifest import (
     Step,
     begin,
@@ -43,6 +53,7 @@ VERSION = 1  # raised by hand when the same source and rules give other pixels
 PROGRESS = ".progress"
 PROBLEMS = "problems.json"
 RULES = "rules.json"
+MAX_LINES = 50  # problems that an error spells out
 MIN_PARALLEL = 8  # pairs below which starting processes takes longer than the work
 
 Progress = Callable[[int, int], None]
@@ -107,7 +118,8 @@ def _refuse(report: Report, source: Path) -> None:
     if not lines and report.rules.classes is None:
         lines.append('the classes are not known; write "classes" into the rules')
     if lines:
-        raise RulesError("the source cannot be formatted: " + "; ".join(lines), where=str(source))
+        said = some_of(lines, MAX_LINES, "; ")
+        raise RulesError(f"the source cannot be formatted: {said}", where=str(source))
 
 
 def _line_to_write(question: Question) -> str:
@@ -137,7 +149,7 @@ def _run(
         if on_progress is not None:
             on_progress(done, len(tasks))
     if failures:
-        _refuse_failures(folder, failures)
+        _refuse_failures(failures)
     return outcomes
 
 
@@ -203,6 +215,7 @@ def _results(worker: _Worker, tasks: Sequence[Task], jobs: int) -> Iterator[Outc
 def _start_process() -> None:
     """One thread a process; and none outlives the process that gave it work."""
     cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     parent = parent_process()
     assert parent is not None  # only a child runs this
 
@@ -217,10 +230,10 @@ def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _refuse_failures(folder: Path, failures: Sequence[Failure]) -> None:
+def _refuse_failures(failures: Sequence[Failure]) -> None:
+    said = some_of([failure.message for failure in failures], MAX_LINES, "; ")
     raise RulesError(
-        f"{len(failures)} pairs cannot be formatted, nothing was written: "
-        + "; ".join(failure.message for failure in failures),
+        f"{counted(len(failures), 'pair')} cannot be formatted, nothing was written: {said}",
         remedy="correct these files or list them in source.exclude",
     )
 

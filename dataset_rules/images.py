@@ -22,6 +22,9 @@ MAX_PIXELS = 1 << 30  # 32768 x 32768: larger files are refused by their header,
 _ORIENTATION = 0x0112  # EXIF's tag; values from 5 on lay the image on its side
 _ON_ITS_SIDE = 5
 
+# Whatever OpenCV would print of a damaged file is in the error that we raise.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
 # The limit is ours (MAX_PIXELS), checked on the header before any decoding.
 Image.MAX_IMAGE_PIXELS = None
 
@@ -70,8 +73,10 @@ def _header(path: Path, image: Image.Image) -> Header:
 
 def read_image(path: Path) -> Pixels:
     """Pixels of an image: HW (grey) or HW3 (RGB), uint8 or uint16, upright, alpha dropped."""
-    header = read_header(path)
-    _refuse_pages(path, header)
+    return _read(path, _header_of_one_page(path))
+
+
+def _read(path: Path, header: Header) -> Pixels:
     if header.mode.startswith("I;16") or header.mode in {"I", "F"}:
         return _depth_checked(path, _decode_deep(path, header))
     if header.bits > 8:
@@ -87,10 +92,9 @@ def read_image(path: Path) -> Pixels:
 
 def read_mask(path: Path) -> Pixels:
     """Values of a mask as stored: HW (grey values or palette indices) or HW3 (RGB)."""
-    header = read_header(path)
-    _refuse_pages(path, header)
+    header = _header_of_one_page(path)
     if header.mode != "P":
-        return read_image(path)
+        return _read(path, header)
     with _opened(path) as image:
         _load(path, image)
         return np.asarray(image)  # palette indices, which only Pillow keeps
@@ -191,12 +195,14 @@ def _depth_checked(path: Path, pixels: Pixels) -> Pixels:
     return pixels
 
 
-def _refuse_pages(path: Path, header: Header) -> None:
+def _header_of_one_page(path: Path) -> Header:
+    header = read_header(path)
     if header.pages > 1:
         raise RulesError(
             "the file is a stack of pages", where=str(path), expected="one page",
             found=f"{header.pages} pages", remedy="split it into single images first",
         )  # fmt: skip
+    return header
 
 
 def _bits(path: Path, image: Image.Image) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from dataset_rules.dataset import IGNORE
@@ -97,8 +98,14 @@ def _nearest_value(values: Pixels, table: Sequence[tuple[SourceValue, int]]) -> 
     ids = np.array([class_id for _, class_id in known], np.uint8)
     edges = (points[1:] + points[:-1] + 1) // 2
     lookup = ids[np.searchsorted(edges, np.arange(np.iinfo(values.dtype).max + 1), side="right")]
-    label: Pixels = lookup[values]
-    return label
+    return _looked_up(values, lookup)
+
+
+def _looked_up(values: Pixels, lookup: Pixels) -> Pixels:
+    if values.dtype == np.uint8 and lookup.dtype == np.uint8:
+        return np.asarray(cv2.LUT(values, lookup))  # 4 times as fast as indexing
+    found: Pixels = lookup[values]
+    return found
 
 
 def _nearest_color(pixels: Pixels, table: Sequence[tuple[SourceValue, int]]) -> Pixels:

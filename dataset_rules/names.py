@@ -2,6 +2,7 @@
 
 import re
 from enum import StrEnum
+from functools import lru_cache
 
 
 def _known(words: str) -> frozenset[str]:
@@ -45,9 +46,13 @@ def roles_in(text: str) -> set[Role]:
     >>> sorted(roles_in("test_groundtruth"))
     [<Role.TRUTH: 'truth'>]
     """
+    return {role for word in words_of(text) for role in _roles_of(word)}
+
+
+@lru_cache(maxsize=4_096)
+def _roles_of(word: str) -> frozenset[Role]:
     table = ((Role.IMAGE, IMAGE), (Role.TRUTH, TRUTH), (Role.DERIVED, DERIVED))
-    words = words_of(text)
-    return {role for role, known in table if any(_is_named(word, known) for word in words)}
+    return frozenset(role for role, known in table if _is_named(word, known))
 
 
 def _is_named(word: str, known: frozenset[str]) -> bool:

@@ -307,6 +307,8 @@ def _mistakes(error: ValidationError) -> str:
     for item in error.errors(include_url=False):
         place = ".".join(str(part) for part in item["loc"]) or "the document"
         message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = "unknown key"
         found = "" if item["type"] in {"missing", "value_error"} else f", found {item['input']!r}"
         lines.append(f"{place}: {message}{found}"[:300])
     return "; ".join(lines)

@@ -121,7 +121,7 @@ def test_folder_without_masks_is_an_error_that_counts_the_images(tmp_path):
     for number in range(3):
         put(tmp_path, f"{number}.png", tissue(number)[0])
     report = examine(tmp_path)
-    assert finding(report, "no_masks").message == "no mask was found for any of 3 image files"
+    assert finding(report, "no_masks").message == "no mask was found for 3 image files"
     assert report.pairing.others == ("0.png", "1.png", "2.png")
 
 
