@@ -25,6 +25,7 @@ from dataset_rules.manifest import (
     altered_files,
     content_hash,
     contradictions,
+    file_hash,
     png_text,
     read_artifact,
 )
@@ -220,6 +221,8 @@ def _links_of(held: _Held) -> Iterator[Link]:
     about_rules = [text for text in problems if text.startswith(f"{RULES} ")]
     problems = [text for text in problems if text not in about_rules]
     provenance = _json_or_empty(held.artifact.provenance)
+    if kind == "source" and provenance.get("location"):
+        problems += _source_problems(Path(provenance["location"]), manifest.get("files", {}))
     where = provenance.get("location") or (
         "its files are intact" if held.folder is not None else "its files lie elsewhere"
     )
@@ -230,6 +233,21 @@ def _links_of(held: _Held) -> Iterator[Link]:
     rules = manifest.get("parameters", {}).get("rules")
     if kind == "dataset" and rules is not None:
         yield _rules_link(rules, manifest.get("files", {}), about_rules)
+
+
+def _source_problems(place: Path, files: dict[str, str]) -> list[str]:
+    """Files of a source folder that changed since; nothing where the folder lies elsewhere."""
+    if not place.is_dir():
+        return []
+    altered = [name for name, digest in files.items() if _differs(place / name, digest)]
+    if len(altered) == len(files):
+        return []  # another folder of the same name
+    more = f" and {len(altered) - 3} more" if len(altered) > 3 else ""
+    return [f"{', '.join(altered[:3])}{more} in {place} changed since"] if altered else []
+
+
+def _differs(path: Path, digest: str) -> bool:
+    return not path.is_file() or file_hash(path) != digest
 
 
 def _rules_link(rules: Any, files: dict[str, str], problems: list[str]) -> Link:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dataset_rules.dataset import Sample, read_sample
+from dataset_rules.dataset import Sample, Split, read_dataset, read_sample
 from dataset_rules.images import Pixels
 from unet.plan import Plan
 from unet.targets import distance_map, objects_of
@@ -176,3 +176,20 @@ def _recoloured(
         noise = rng.standard_normal(image.shape, np.float32)
         image = image + noise * np.float32(rng.uniform(0.01, 0.06))
     return np.ascontiguousarray(image, np.float32)
+
+
+def split_samples(
+    folders: Sequence[Path],
+) -> tuple[list[tuple[Path, Sample]], list[tuple[Path, Sample]]]:
+    """Samples to train on and to validate on; without 'val' one group of 'train' is held out."""
+    samples = [(folder, s) for folder in folders for s in read_dataset(folder).samples]
+    training = [item for item in samples if item[1].split is Split.TRAIN]
+    held_out = [item for item in samples if item[1].split is Split.VAL]
+    if held_out:
+        return training, held_out
+    groups = sorted({(str(folder.resolve()), s.group) for folder, s in training})
+    if len(groups) < 2:
+        return training, []
+    last = groups[-1]
+    inside = [item for item in training if (str(item[0].resolve()), item[1].group) == last]
+    return [item for item in training if item not in inside], inside

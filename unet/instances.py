@@ -9,6 +9,7 @@ from skimage.morphology import reconstruction
 from skimage.segmentation import watershed
 
 from dataset_rules.rules import Document
+from unet.targets import distance_to_border
 
 
 class Seeds(StrEnum):
@@ -64,8 +65,7 @@ def _height(
 ) -> NDArray[np.float32]:
     """The landscape whose tops are objects; smoothed by one pixel, so that noise has no top."""
     if seeds is Seeds.SHAPE:
-        padded = cv2.copyMakeBorder(foreground.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_REPLICATE)
-        distance = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
+        distance = distance_to_border(foreground)
     return np.asarray(cv2.GaussianBlur(distance, (0, 0), 1.0), np.float32)
 
 

@@ -67,7 +67,7 @@ def _shape(region: Any, pixel_size_um: float | None) -> Shape:
     """Measurements of one region of scikit-image.
 
     Source: perimeter by the Crofton formula in four directions (Legland et al. 2007, Image Anal
-        Stereol 26:83), which is within 2 % for discs where counting border pixels is not.
+        Stereol 26:83), within 4 % for discs of 10 px radius and more.
     """
     area_px, perimeter_px = int(region.area), float(region.perimeter_crofton)
     diameter_px = float(region.equivalent_diameter_area)

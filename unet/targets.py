@@ -39,12 +39,21 @@ def depths(objects: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.
     Returns:
         distance in px (HW, float32) and the inscribed radius in px, indexed by object number.
     """
-    inside = ((objects > 0) & ~touching(objects)).astype(np.uint8)
-    padded = cv2.copyMakeBorder(inside, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
-    distance = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1].astype(np.float32)
+    distance = distance_to_border((objects > 0) & ~touching(objects))
     radius = np.zeros(int(objects.max(initial=0)) + 1, np.float32)
     np.maximum.at(radius, objects.ravel(), distance.ravel())
     return distance, radius
+
+
+def distance_to_border(inside: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Distance in px of each True pixel to the nearest False one (HW, float32).
+
+    The border of the image is no border of an object: what it cuts goes on beyond it. Where
+    nothing is False, the distance is the image's longer side.
+    """
+    padded = cv2.copyMakeBorder(inside.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+    distance = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
+    return np.asarray(np.minimum(distance, max(inside.shape)), np.float32)
 
 
 def distance_map(objects: NDArray[np.int32]) -> NDArray[np.uint8]:

@@ -61,7 +61,7 @@ def train(
     to: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder of the run")],
     time_limit: TimeLimit = None,
     plan: Annotated[Path | None, typer.Option(help="A plan.json to follow")] = None,
-    seed: Seed = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Default: the plan's, else 0")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -79,7 +79,7 @@ def train(
         )  # fmt: skip
     model = read_artifact(run / "model", "model")
     if as_json:
-        print_json({"event": "model", "id": model.id, "path": str(run / "model")})
+        print_json_line({"event": "model", "id": model.id, "path": str(run / "model")})
     else:
         out.print(f"model: {run / 'model'}  {model.id}", markup=False, soft_wrap=True)
 
@@ -159,10 +159,10 @@ def measure(
 
 def _for_this_machine(datasets: list[Path], made: "Plan", *, limit_s: float) -> "Plan":
     """The plan for what this machine, measured for some seconds, trains within the limit."""
-    from unet.data import Patches
+    from unet.data import Patches, split_samples
     from unet.fingerprint import fingerprint
     from unet.plan import make_plan
-    from unet.train import fastest, split_samples
+    from unet.step import fastest
 
     precision, speed = fastest(made, Patches(split_samples(datasets)[0], made))
     note(f"this machine trains {speed:.1f} patches of {made.patch_px} px a second in {precision}")

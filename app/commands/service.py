@@ -15,7 +15,8 @@ token_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke access
 Host = Annotated[str, typer.Option(help="Address to listen on")]
 Port = Annotated[int, typer.Option(min=0, max=65_535, help="0 takes any free port")]
 Data = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Data folder; default UNETOPS_HOME or ~/.unetops")
+    Path | None,
+    typer.Option(metavar="DIR", help="Data folder; default UNETOPS_HOME or ~/.local/share/unetops"),
 ]
 
 

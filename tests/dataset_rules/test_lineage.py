@@ -13,6 +13,7 @@ from dataset_rules.manifest import (
     Step,
     altered_files,
     begin,
+    file_hash,
     finish,
     make_source,
     png_text,
@@ -142,3 +143,21 @@ def test_every_byte_of_a_small_artifact_is_watched(chain: Path) -> None:
 def test_an_added_file_is_noticed(chain: Path) -> None:
     (chain.parent / "extra.txt").write_text("x")
     assert "added" in broken(chain)["prediction"]
+
+
+def test_a_source_file_that_changed_since_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("a.png", "b.png"):
+        (source / name).write_bytes(name.encode())
+    files = {path.name: file_hash(path) for path in source.iterdir()}
+    origin = make_source(files, location=str(source), started=datetime.now(UTC))
+    dataset = tmp_path / "dataset"
+    step = Step("dataset", 1, (origin,))
+    begin(dataset, step)
+    finish(dataset, step, content={}, started=datetime.now(UTC))
+    assert is_whole(trace(dataset))
+    (source / "b.png").write_bytes(b"other")
+    assert "b.png" in broken(dataset)["source"]
+    shutil.rmtree(source)
+    assert is_whole(trace(dataset))

@@ -1,9 +1,10 @@
 import cv2
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unet.instances import SplitSettings, renumbered, split_objects
+from unet.instances import Seeds, SplitSettings, renumbered, split_objects
 from unet.metrics import object_counts
 from unet.targets import distance_map, objects_of, touching
 
@@ -65,3 +66,30 @@ def test_distance_is_highest_in_the_middle_and_low_where_objects_touch() -> None
 def test_ignored_and_background_pixels_are_no_object() -> None:
     mask = np.array([[0, 255, 1, 0, 2]], np.uint8)
     assert objects_of(mask, None).tolist() == [[0, 0, 1, 0, 2]]
+
+
+@pytest.mark.parametrize("seeds", list(Seeds))
+def test_an_image_full_of_foreground_is_one_object(seeds: Seeds) -> None:
+    full = np.ones((20, 30), bool)
+    settings = SplitSettings(seeds=seeds, level=0.5)
+    assert split_objects(full, np.ones(full.shape, np.float32), settings).tolist() == (
+        np.ones((20, 30), int).tolist()
+    )
+    assert np.isfinite(distance_map(full.astype(np.int32))).all()
+
+
+@pytest.mark.parametrize("seeds", list(Seeds))
+def test_an_image_without_foreground_has_no_object(seeds: Seeds) -> None:
+    empty = np.zeros((20, 30), bool)
+    assert not split_objects(
+        empty, np.zeros(empty.shape, np.float32), SplitSettings(seeds=seeds)
+    ).any()
+
+
+@pytest.mark.parametrize(("seeds", "level"), [("core", 0.5), ("peak", 0.1), ("shape", 0.75)])
+def test_each_kind_of_seed_splits_two_touching_discs(seeds: str, level: float) -> None:
+    objects = two_touching_discs()
+    settings = SplitSettings(seeds=Seeds(seeds), level=level)
+    distance = distance_map(objects).astype(np.float32) / 255
+    found = split_objects(objects > 0, distance, settings)
+    assert object_counts(objects, found, (0.9,))[0].dice == 1.0

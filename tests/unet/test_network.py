@@ -29,7 +29,9 @@ def test_cross_entropy_at_start_is_the_logarithm_of_the_classes() -> None:
     logits, _ = tiny()(torch.rand(2, 3, 32, 32))
     mask = torch.randint(0, 3, (2, 32, 32))
     both = segmentation_loss(logits, mask, torch.ones(3))
-    assert float((both - soft_dice_loss(logits, mask)).detach()) == pytest.approx(math.log(3), abs=1e-5)
+    assert float((both - soft_dice_loss(logits, mask)).detach()) == pytest.approx(
+        math.log(3), abs=1e-5
+    )
 
 
 def test_a_sure_and_right_prediction_costs_nothing() -> None:

@@ -42,7 +42,7 @@ def test_two_runs_of_one_plan_are_equal_to_the_bit(discs: Path, tmp_path: Path) 
     assert len(ids) == 1
 
 
-class Stop(Exception):
+class StopError(Exception):
     pass
 
 
@@ -51,7 +51,7 @@ def stop_once_saved(run: Path):
 
     def stop(event: dict) -> None:
         if event["event"] == "validation" and (run / "last.safetensors").exists():
-            raise Stop
+            raise StopError
 
     return stop
 
@@ -59,7 +59,7 @@ def stop_once_saved(run: Path):
 def test_stopped_and_resumed_equals_one_go(discs: Path, tmp_path: Path) -> None:
     plan = small_plan(discs, steps=20).model_copy(update={"validate_at": (4, 8, 12, 16, 20)})
     whole, cut = train([discs], tmp_path / "whole", plan=plan), tmp_path / "cut"
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         train([discs], cut, plan=plan, on_event=stop_once_saved(cut))
     train([discs], cut, plan=plan, resume=True)
     assert weights_of(cut) == weights_of(whole)
@@ -67,7 +67,7 @@ def test_stopped_and_resumed_equals_one_go(discs: Path, tmp_path: Path) -> None:
 
 def test_a_begun_run_is_not_taken_up_unasked(discs: Path, tmp_path: Path) -> None:
     plan, run = small_plan(discs), tmp_path / "run"
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         train([discs], run, plan=plan, on_event=stop_once_saved(run))
     with pytest.raises(UnetError, match="--resume"):
         train([discs], run, plan=plan)
@@ -124,7 +124,7 @@ def test_a_plan_for_other_classes_is_refused(discs: Path, tmp_path: Path) -> Non
 def test_a_checkpoint_cut_short_is_named(discs: Path, tmp_path: Path) -> None:
     plan, run = small_plan(discs), tmp_path / "run"
 
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         train([discs], run, plan=plan, on_event=stop_once_saved(run))
     data = (run / "last.safetensors").read_bytes()
     (run / "last.safetensors").write_bytes(data[: len(data) // 2])

@@ -1,0 +1,76 @@
+"""One step of gradient descent, the averaged weights, and how fast this machine does it.
+
+Shape suffixes: B batch, K classes, H height, W width.
+"""
+
+import time
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from unet.data import Batch, Patches
+from unet.losses import distance_loss, segmentation_loss
+from unet.model import UNet
+from unet.plan import Plan
+from unet.predict import make_net
+
+Precision = Literal["bfloat16", "float32"]
+PRECISIONS: tuple[Precision, Precision] = ("bfloat16", "float32")
+MEASURE_STEPS = 3  # timed steps a precision, after one that warms up
+
+
+def fastest(plan: Plan, patches: Patches) -> tuple[Precision, float]:
+    """The precision in which this machine trains the plan's network fastest; patches a second.
+
+    bfloat16 is slower than float32 on some processors that have it, so both are measured, on
+    networks that are thrown away.
+    """
+    speeds = {name: _speed(plan, name, patches) for name in PRECISIONS}
+    precision = max(PRECISIONS, key=lambda name: speeds[name])
+    return precision, speeds[precision]
+
+
+def _speed(plan: Plan, precision: Precision, patches: Patches) -> float:
+    plan = plan.model_copy(update={"precision": precision})
+    net = make_net(plan)
+    optimizer = make_optimizer(net, plan)
+    for index in range(1 + MEASURE_STEPS):
+        if index == 1:
+            begun = time.monotonic()
+        train_step(net, optimizer, patches.batch(index), plan)
+    return MEASURE_STEPS * plan.batch / (time.monotonic() - begun)
+
+
+def train_step(net: UNet, optimizer: torch.optim.Optimizer, batch: Batch, plan: Plan) -> float:
+    """One step of gradient descent; returns the loss."""
+    net.train()
+    weights_K = torch.tensor(plan.class_weights)
+    with torch.autocast("cpu", torch.bfloat16, enabled=plan.precision == "bfloat16"):
+        logits_BKHW, distance_B1HW = net(batch.image_BCHW)
+    loss: Tensor = segmentation_loss(logits_BKHW.float(), batch.mask_BHW, weights_K)
+    loss = loss + plan.distance_weight * distance_loss(
+        distance_B1HW.float(), batch.distance_B1HW, batch.mask_BHW
+    )
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return float(loss.detach())
+
+
+def make_optimizer(net: UNet, plan: Plan) -> torch.optim.Optimizer:
+    """AdamW in its fused form, with the plan's rate and decay."""
+    return torch.optim.AdamW(
+        net.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay, fused=True
+    )
+
+
+@torch.no_grad()
+def average(averaged: UNet, net: UNet, decay: float, step: int) -> None:
+    """Exponential moving average of weights and batch-norm statistics, shorter at the start."""
+    keep = min(decay, (1 + step) / (10 + step))
+    for mean, value in zip(averaged.state_dict().values(), net.state_dict().values(), strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(value, 1 - keep)
+        else:
+            mean.copy_(value)
