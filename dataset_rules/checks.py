@@ -39,7 +39,7 @@ def check_pairs(
     damage.update((path, seen.what) for path in masks if isinstance(seen := look(path), Damage))
     return [
         *_damaged(damage), *_other_sizes(pairing, headers), *_empty(pairing, look, masks),
-        *_equal_images(folder, images),
+        *_equal_images(folder, images), *_sizes([headers[p] for p in images if p in headers]),
     ]  # fmt: skip
 
 
@@ -147,6 +147,21 @@ def _equal_images(folder: Path, images: Sequence[str]) -> list[Finding]:
         )
         for paths in alike.values()
         if len(paths) > 1
+    ]  # fmt: skip
+
+
+def _sizes(headers: Sequence[Header]) -> list[Finding]:
+    sizes = {(header.height_px, header.width_px) for header in headers}
+    if len(sizes) < 2:
+        return []
+    return [
+        Finding(
+            code="image_sizes", severity=Severity.INFO,
+            message="the images have {} sizes, from {} x {} to {} x {} px".format(
+                len(sizes), *min(sizes), *max(sizes)
+            ),
+            remedy="give height, width and fit where a model needs one size",
+        )
     ]  # fmt: skip
 
 

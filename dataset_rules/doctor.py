@@ -61,7 +61,9 @@ class Report:
 
     def _ignored(self) -> list[tuple[str, str]]:
         skipped = [(e.path, WHY[e.kind]) for e in self.entries if e.kind is not Kind.IMAGE]
-        return sorted(skipped + [(path, _why_not(path)) for path in self.pairing.others])
+        is_open = any(question.field == "source.mask" for question in self.questions)
+        why = _waits if is_open else _why_not
+        return sorted(skipped + [(path, why(path)) for path in self.pairing.others])
 
 
 def examine(source: Path, rules: Rules | None = None) -> Report:
@@ -99,7 +101,7 @@ def examine_folder(folder: Path, rules: Rules | None = None) -> Report:
     masks = sample_of([path for pair in pairing.pairs for path in pair.masks], MAX_MASKS)
     meaning = _meaning(folder, pairing, look, given, masks=masks)
     findings = (
-        *choice.findings, *pairing.findings, *meaning.findings,
+        *choice.findings, *pairing.findings, *meaning.findings, *_check_groups(pairing, given),
         *check_pairs(folder, pairing, look, masks), *check_leftovers(folder, pairing),
     )  # fmt: skip
     resolved = _resolved(given, choice, meaning)
@@ -119,6 +121,8 @@ def _choose(paths: Sequence[str], look: Looker, rules: Rules, *, is_asked: bool)
         mask=Template(source.mask) if isinstance(source.mask, str) else None,
     )
     choice = choose_reading(paths, look, hints)
+    if choice.questions:
+        return choice
     if choice.reading is None:
         return Choice(None, findings=(_nothing_pairs(paths, keyword),))
     if keyword and not choice.reading.has_keyword:
@@ -193,15 +197,31 @@ def _meaning(
     return replace(meaning, findings=(*meaning.findings, note))
 
 
+def _check_groups(pairing: Pairing, rules: Rules) -> list[Finding]:
+    """Images that the template of groups does not fit: each of them is a group of its own."""
+    template = group_template(rules)
+    images = [pair.image for pair in pairing.pairs]
+    paths = tuple(path for path in images if template and not group_of(path, "", template))
+    if not paths:
+        return []
+    return [
+        Finding(
+            code="group_unmatched", severity=Severity.WARNING, paths=paths,
+            message=f"split.group does not fit {counted(len(paths), 'image')}, each of which "
+            "becomes a group of its own",
+            remedy="widen the template in split.group",
+        )
+    ]  # fmt: skip
+
+
 def _resolved(given: Rules, choice: Choice, meaning: Meaning) -> Rules:
     """The rules with all that is beyond doubt filled in; what a person wrote stays."""
     reading = choice.reading
     assert reading is not None  # the caller's condition
-    is_open = bool(choice.questions)
     source = given.source.model_copy(
         update={
-            "image": given.source.image if is_open else reading.image.text,
-            "mask": given.source.mask if is_open else _mask_field(reading),
+            "image": reading.image.text,
+            "mask": _mask_field(reading),
             "mask_kind": given.source.mask_kind or meaning.kind,
         }
     )
@@ -247,6 +267,10 @@ def _named(
     return tuple(
         rule.model_copy(update={"source_values": values.get(rule.id, ())}) for rule in given
     )
+
+
+def _waits(_path: str) -> str:
+    return "it waits for the answer to the question about source.mask"
 
 
 def _why_not(path: str) -> str:

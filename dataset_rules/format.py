@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -26,7 +27,7 @@ from dataset_rules.archive import opened_source
 from dataset_rules.checks import told
 from dataset_rules.dataset import DATASET, Dataset, DatasetClass, Split, split_of
 from dataset_rules.doctor import Report, examine_folder
-from dataset_rules.errors import RulesError
+from dataset_rules.errors import ArtifactError, RulesError
 from dataset_rules.findings import (
     Finding,
     Question,
@@ -207,6 +208,11 @@ def _results(worker: _Worker, tasks: Sequence[Task], jobs: int) -> Iterator[Outc
     ) as pool:
         try:
             yield from pool.map(worker, tasks, chunksize=4)
+        except BrokenProcessPool as error:
+            raise ArtifactError(
+                "a process of the formatter was killed", where=str(worker.out),
+                remedy="memory may be short: go on with fewer jobs; what is finished is kept",
+            ) from error  # fmt: skip
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

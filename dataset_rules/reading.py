@@ -41,7 +41,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Choice:
-    """The best reading, or none, and what a person should know about it."""
+    """The reading, none where nothing pairs or a question is open, and what to know about it."""
 
     reading: Reading | None
     questions: tuple[Question, ...] = ()
@@ -178,7 +178,7 @@ def _choice(readings: Sequence[Reading]) -> Choice:
     rivals = [r for r in readings[1:] if r.weight >= CLOSE * best.weight and _conflict(best, r)]
     if not rivals:
         return Choice(best, findings=tuple(_other_layouts(best, readings[1:])))
-    return Choice(best, questions=(_which_mask([best, *rivals]),))
+    return Choice(None, questions=(_which_mask([best, *rivals]),))
 
 
 def _conflict(one: Reading, other: Reading) -> bool:

@@ -201,3 +201,25 @@ def test_names_of_classes_that_a_person_gave_stay(tmp_path):
         {"id": 0, "name": "glass", "source_values": [0]},
         {"id": 1, "name": "nucleus", "source_values": [255]},
     ]
+
+
+def test_open_question_about_the_masks_takes_no_pair(tmp_path):
+    two_folders(tmp_path)
+    for number in range(1, 5):
+        mask = (tissue(number + 50)[1] > 0).astype(np.uint8) * 255
+        put(tmp_path, f"manual/{number}.png", mask)
+    document = examine(tmp_path).document()
+    assert document["pairs"] == []
+    assert document["rules"]["source"]["mask"] is None
+    (question,) = document["questions"]
+    assert question["field"] == "source.mask"
+    assert {option["mask"] for option in question["options"]} == {
+        "manual/{name}.png", "masks/{name}.png",
+    }  # fmt: skip
+    rules = rules_from_mapping({"version": 2, "source": question["options"][0]})
+    assert len(examine(tmp_path, rules).pairing.pairs) == 4
+
+
+def test_group_template_that_fits_no_image_is_a_warning(tmp_path):
+    rules = rules_from_mapping({"version": 2, "split": {"group": "{patient}-*"}})
+    assert len(finding(examine(two_folders(tmp_path), rules), "group_unmatched").paths) == 4
