@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -207,7 +208,9 @@ def _results(worker: _Worker, tasks: Sequence[Task], jobs: int) -> Iterator[Outc
         min(jobs, len(tasks)), mp_context=get_context("spawn"), initializer=_start_process
     ) as pool:
         try:
-            yield from pool.map(worker, tasks, chunksize=4)
+            with _deaf_to_interrupts():
+                results = pool.map(worker, tasks, chunksize=4)
+            yield from results
         except BrokenProcessPool as error:
             raise ArtifactError(
                 "a process of the formatter was killed", where=str(worker.out),
@@ -218,10 +221,22 @@ def _results(worker: _Worker, tasks: Sequence[Task], jobs: int) -> Iterator[Outc
             raise
 
 
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes that are started here never see Ctrl-C: it is their parent's to answer."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_process() -> None:
     """One thread a process; and none outlives the process that gave it work."""
     cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     parent = parent_process()
     assert parent is not None  # only a child runs this
 
