@@ -44,7 +44,10 @@ def doctor(
         _show_report(document)
         if rules is not None:
             note(f"proposed rules: {rules}")
-    if any(finding["severity"] != "info" for finding in document["findings"]):
+    is_clear = not document["questions"] and all(
+        finding["severity"] == "info" for finding in document["findings"]
+    )
+    if not is_clear:
         raise typer.Exit(FINDINGS)
 
 

@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# What the system tests need beside Python: a browser. Says what is missing where it cannot install.
+# What the system tests need beside Python: a browser, curl and jq. Says what is missing where it
+# cannot install.
 set -euo pipefail
-command -v chromium >/dev/null && exit 0
+missing=()
+for name in chromium curl jq; do command -v "$name" >/dev/null || missing+=("$name"); done
+[ ${#missing[@]} = 0 ] && exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    echo "chromium is missing: the browser tests will be skipped (install Debian's chromium)"
+    echo "missing: ${missing[*]}; the tests that need them will be skipped"
     exit 0
 fi
-echo "== installing chromium"
+echo "== installing ${missing[*]}"
 apt-get update -qq
-DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
