@@ -65,9 +65,7 @@ def submit(
     key = request_key(kind, inputs, parameters)
     with transaction(engine) as session:
         session.execute(text("BEGIN IMMEDIATE"))  # of two equal requests the later sees the first
-        known = session.scalars(
-            select(Job).where(Job.key == key).order_by(Job.created_at.desc()).limit(1)
-        ).first()
+        known = next(iter(_with_key(session, key)), None)
         if known and state_of(client, known.id) not in {State.FAILED, State.CANCELLED}:
             return known
         job = Job(
@@ -95,6 +93,16 @@ def request_key(kind: str, inputs: Mapping[str, str], parameters: Mapping[str, A
         "code": version("unetops"),
     }
     return hashlib.sha256(canonical_json(request)).hexdigest()
+
+
+def same_request(session: Session, job: Job) -> list[Job]:
+    """All jobs for the same request, newest first."""
+    return _with_key(session, job.key)
+
+
+def _with_key(session: Session, key: str) -> list[Job]:
+    rows = select(Job).where(Job.key == key)
+    return list(session.scalars(rows.order_by(Job.created_at.desc())))
 
 
 def find_job(session: Session, job_id: str) -> Job:

@@ -1,13 +1,17 @@
 """Bodies of requests and answers."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.jobs import State
 
 LONGEST_TRAINING_S = 14 * 24 * 3600
+
+
+# Ids and aliases; what cannot be one is refused before it is looked up.
+Id = Annotated[str, Field(max_length=64, pattern=r"^[0-9A-Za-z_-]+$")]
 
 
 class Body(BaseModel):
@@ -19,20 +23,20 @@ class Body(BaseModel):
 class DoctorRequest(Body):
     """Examine a source, by rules where they are given."""
 
-    rules: str | None = Field(default=None, description="id of stored rules")
+    rules: Id | None = Field(default=None, description="id of stored rules")
 
 
 class DatasetRequest(Body):
     """Format a source by rules."""
 
-    source: str = Field(description="id of a source")
-    rules: str = Field(description="id of stored rules")
+    source: Id = Field(description="id of a source")
+    rules: Id = Field(description="id of stored rules")
 
 
 class RunRequest(Body):
     """Train on a dataset."""
 
-    dataset: str = Field(description="id of a dataset, or of the job that makes it")
+    dataset: Id = Field(description="id of a dataset, or of the job that makes it")
     time_limit_s: float = Field(ge=1, le=LONGEST_TRAINING_S, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0, lt=2**32)
 

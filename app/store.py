@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.orm import Session
 
 from app import tables
@@ -234,10 +235,15 @@ def _row(settings: Settings, session: Session, row: Artifact, *, path: Path) -> 
     known = session.get(Artifact, row.id)
     if known is not None:
         return known
-    row.path = path.relative_to(settings.home).as_posix()
-    session.add(row)
-    session.flush()
-    return row
+    values = {
+        "id": row.id, "kind": row.kind, "path": path.relative_to(settings.home).as_posix(),
+        "record": row.record, "label": row.label, "facts": row.facts or {}, "job_id": row.job_id,
+        "created_at": tables.now(),
+    }  # fmt: skip
+    session.execute(insert(Artifact).values(values).on_conflict_do_nothing())
+    stored = session.get(Artifact, row.id)
+    assert stored is not None
+    return stored
 
 
 def _move(folder: Path, target: Path) -> None:
@@ -251,6 +257,9 @@ def _move(folder: Path, target: Path) -> None:
     try:
         folder.rename(target)
     except OSError as error:
+        if target.exists():  # another process stored the same in this very moment
+            shutil.rmtree(folder)
+            return
         raise ArtifactError(
             "the finished folder cannot be moved into the store", where=str(folder),
             found=str(error.strerror), remedy="look at the free space and rights of the volume",

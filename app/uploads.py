@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import IO, Annotated
 
 from fastapi import Depends, Request
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.errors import AppError, TooLarge, Unprocessable
@@ -86,14 +86,14 @@ async def _receive(request: Request, file_field: str, upload: Upload, *, most_by
     received = 0
     with upload.path.open("xb") as file:
         form = _Form(file_field, upload, file)
-        parser = MultipartParser(options[b"boundary"], form.callbacks())  # type: ignore[arg-type]
         try:
+            parser = MultipartParser(options[b"boundary"], form.callbacks())  # type: ignore[arg-type]
             async for chunk in request.stream():
                 received += len(chunk)
                 _bound(received, most_bytes + SLACK_BYTES)
                 parser.write(chunk)
             parser.finalize()
-        except MultipartParseError as error:
+        except FormParserError as error:
             raise AppError("the form cannot be read", found=str(error)) from error
     if not form.is_found:
         raise Unprocessable(

@@ -66,9 +66,20 @@ class Executor:
             if job.result is not None:
                 return
         end_leftovers(job_id)
+        self._take_over(job)
         if store.moved_folder(self.settings, job_id) is None:
             self._run_step(job)
         self._keep(job)
+
+    def _take_over(self, job: Job) -> None:
+        """Go on with what an earlier job for the same request had done when it crashed."""
+        work = store.work_folder(self.settings, job.id)
+        with transaction(self.engine) as session:
+            earlier = [row.id for row in jobs.same_request(session, job) if row.id != job.id]
+        left = [store.work_folder(self.settings, name) for name in earlier]
+        left = [folder for folder in left if folder.exists()]
+        if left and not work.exists():
+            left[0].rename(work)
 
     def _run_step(self, job: Job) -> None:
         self._tell(job.id, "started", {"kind": job.kind})

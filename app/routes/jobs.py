@@ -45,7 +45,8 @@ async def read_events(
     if STREAM not in accept:
         return await run_in_threadpool(_events, here, job_id, after)
     await run_in_threadpool(_view, here, job_id)  # an unknown job is a 404, not an empty stream
-    start = int(last_event_id) if last_event_id.isascii() and last_event_id.isdigit() else after
+    is_number = last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) < 19
+    start = int(last_event_id) if is_number else after
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(_stream(here, job_id, start), media_type=STREAM, headers=headers)
 

@@ -152,14 +152,19 @@ def test_stopped_worker_leaves_its_job_to_the_next_one(http, settings):
         assert finished(http, job, seconds=60)["status"] == "succeeded"
 
 
-def test_killed_step_fails_its_job(http, settings):
+def test_killed_step_fails_its_job_and_the_same_request_goes_on_from_there(http, settings):
     job = post_dataset(http, count=200)
     with working(settings.home):
         for process in wait_for(lambda: processes_of(job)):
             os.kill(process, signal.SIGKILL)
         view = finished(http, job)
-    assert view["status"] == "failed"
-    assert "SIGKILL" in view["error"]["found"]
+        assert view["status"] == "failed"
+        assert "SIGKILL" in view["error"]["found"]
+        again = post_dataset(http, count=200)
+        assert again != job
+        assert finished(http, again, seconds=60)["status"] == "succeeded"
+    left = [path.name for path in (settings.home / "work").iterdir()]
+    assert [name for name in left if "." not in name] == [], "the crashed work was taken over"
 
 
 def test_kill_between_move_and_row_loses_nothing(http, settings, engine):
