@@ -1,5 +1,6 @@
 import io
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -108,6 +109,14 @@ def test_broken_form_is_refused(http):
 
 def test_equal_files_are_one_source(http):
     assert post_source(http) == post_source(http)
+
+
+def test_equal_files_at_once_are_one_source(http, settings):
+    with ThreadPoolExecutor(6) as pool:
+        sources = set(pool.map(lambda _: post_source(http), range(6)))
+    assert len(sources) == 1
+    assert len(http.get(SOURCES).json()) == 1
+    assert list(settings.uploads.iterdir()) == []
 
 
 def test_uploads_beyond_the_bound_are_refused(tmp_path):

@@ -132,8 +132,8 @@ def make_dataset(service: Service) -> str:
     return service.finished(job)["result"]["id"]
 
 
-def begin_run(service: Service, dataset: str, seed: int = 0) -> str:
-    body = {"dataset": dataset, "time_limit_s": TIME_LIMIT_S, "seed": seed}
+def begin_run(service: Service, dataset: str, *, seed: int = 0, limit_s: int = TIME_LIMIT_S) -> str:
+    body = {"dataset": dataset, "time_limit_s": limit_s, "seed": seed}
     return service.post("/runs", json=body)["job"]
 
 
@@ -231,7 +231,8 @@ def test_promotion_moves_production(tmp_path):
     with serving(home) as service:
         dataset = make_dataset(service)
         first, second = (
-            service.finished(begin_run(service, dataset, seed))["id"] for seed in (1, 2)
+            service.finished(begin_run(service, dataset, seed=seed, limit_s=5))["id"]
+            for seed in (1, 2)
         )
         models = [service.http.get(f"/runs/{job}").json()["model"] for job in (first, second)]
         assert service.http.get("/models/production").json()["id"] == models[0]
