@@ -2,20 +2,28 @@
 
 import ctypes
 import fcntl
+import logging
 import os
+import queue
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from app.errors import Conflict
+
+log = logging.getLogger(__name__)
 
 PARENT = "UNETOPS_PARENT"  # process id that a child of ours was started by
 JOB = "UNETOPS_JOB"  # job that a step's process, and each process that it starts, works for
 WORKER_LOCK = "worker.lock"  # in the home; held by the one worker
+TICK_S = 0.25  # between two looks at a silent process
+PATIENCE_S = 10.0  # between asking a process to end and killing it
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
@@ -100,3 +108,41 @@ def end_leftovers(job_id: str) -> list[int]:
                 os.kill(int(folder.name), signal.SIGKILL)
                 ended.append(int(folder.name))
     return ended
+
+
+def lines_of(child: subprocess.Popen[bytes], pipe: IO[bytes]) -> Iterator[bytes | None]:
+    """What the child writes, line by line, and None while there is nothing for a moment.
+
+    Ends with the child, also where a process that it left behind still holds the pipe.
+    """
+    lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in pipe:
+            lines.put(line)
+        lines.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        try:
+            line = lines.get(timeout=TICK_S)
+        except queue.Empty:
+            if child.poll() is not None:
+                return
+            yield None
+            continue
+        if line is None:
+            return
+        yield line
+
+
+def end_group(child: subprocess.Popen[bytes]) -> None:
+    """Ask the child and all that it started to end, then kill."""
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        if child.poll() is not None:
+            return
+        os.killpg(child.pid, how)
+        try:
+            child.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            log.warning("step %s did not end by %s", child.pid, how.name)

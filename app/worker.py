@@ -7,24 +7,31 @@ checkpoint stands. There is one worker to a home: it holds `worker.lock`.
 import json
 import logging
 import os
-import queue
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from dbos import DBOS, DBOSClient, DBOSConfig
 from sqlalchemy import Engine
 
 from app import jobs, logs, store, tables
 from app.db import database_url, migrate, open_engine, transaction
-from app.process import JOB, PARENT, WORKER_LOCK, die_with_parent, end_leftovers, locked
+from app.process import (
+    JOB,
+    PARENT,
+    WORKER_LOCK,
+    die_with_parent,
+    end_group,
+    end_leftovers,
+    lines_of,
+    locked,
+)
 from app.settings import Settings
 from app.steps import FINISHED, REFUSED, StepRequest
 from app.tables import Job
@@ -36,7 +43,6 @@ log = logging.getLogger(__name__)
 
 MOST_RECOVERIES = 1000  # of one job; kills are survived, an endless loop of crashes is not
 LOOK_EVERY_S = 0.5  # for a cancel, and at least this far apart lie two stored progress events
-PATIENCE_S = 10.0  # between asking a step to end and killing it
 TRACEBACK_BYTES = 8_000
 FREQUENT = {"step", "progress"}  # frequent events, of which some are enough
 
@@ -126,7 +132,7 @@ class Executor:
         last: dict[str, Any] = {}
         waiting: dict[str, Any] | None = None  # a frequent event that was passed over for now
         stored_at = asked_at = 0.0
-        for line in _lines(child, child.stdout):
+        for line in lines_of(child, child.stdout):
             now = time.monotonic()
             if line is not None:
                 last = json.loads(line)
@@ -140,7 +146,7 @@ class Executor:
             if now - asked_at > LOOK_EVERY_S:
                 asked_at = now
                 if self.stopping.is_set() or self._is_cancelled(job.id):
-                    _end(child)
+                    end_group(child)
         return last
 
     def _is_cancelled(self, job_id: str) -> bool:
@@ -204,45 +210,7 @@ class Executor:
         """End all steps; their jobs stay and go on with the next worker."""
         self.stopping.set()
         for child in list(self.children.values()):
-            _end(child)
-
-
-def _lines(child: subprocess.Popen[bytes], pipe: IO[bytes]) -> Iterator[bytes | None]:
-    """What the child writes, line by line, and None while there is nothing for a moment.
-
-    Ends with the child, also where a process that it left behind still holds the pipe.
-    """
-    lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-
-    def read() -> None:
-        for line in pipe:
-            lines.put(line)
-        lines.put(None)
-
-    threading.Thread(target=read, daemon=True).start()
-    while True:
-        try:
-            line = lines.get(timeout=LOOK_EVERY_S / 2)
-        except queue.Empty:
-            if child.poll() is not None:
-                return
-            yield None
-            continue
-        if line is None:
-            return
-        yield line
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """Ask the child and all that it started to end, then kill."""
-    for how in (signal.SIGTERM, signal.SIGKILL):
-        if child.poll() is not None:
-            return
-        os.killpg(child.pid, how)
-        try:
-            child.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            log.warning("step %s did not end by %s", child.pid, how.name)
+            end_group(child)
 
 
 def _progress(data: dict[str, Any]) -> dict[str, Any]:
