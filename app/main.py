@@ -14,7 +14,18 @@ from app.access import Access, authorise
 from app.db import migrate, open_engine
 from app.pages import HERE
 from app.process import die_with_parent
-from app.routes import datasets, health, lineage, models, pages, predictions, rules, runs, sources
+from app.routes import (
+    datasets,
+    health,
+    lineage,
+    measurements,
+    models,
+    pages,
+    predictions,
+    rules,
+    runs,
+    sources,
+)
 from app.routes import jobs as job_routes
 from app.service import Service
 from app.sessions import Sessions, secret_of
@@ -22,7 +33,7 @@ from app.settings import Settings
 from app.store import clear_uploads
 
 SOCKET = "UNETOPS_SOCKET"  # number of the open socket that the supervisor hands over
-NOUNS = (rules, sources, datasets, runs, models, predictions, job_routes, lineage)
+NOUNS = (rules, sources, datasets, runs, models, predictions, measurements, job_routes, lineage)
 
 
 def create_app(settings: Settings) -> FastAPI:

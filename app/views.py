@@ -16,6 +16,7 @@ PLURALS = {
     "run": "runs",
     "model": "models",
     "prediction": "predictions",
+    "measurements": "measurements",
 }
 
 
@@ -29,6 +30,8 @@ def links_of(row: Artifact) -> dict[str, str]:
         links |= {name: f"{here}/{name}" for name in ("mask", "instances", "image", "overlay")}
     if row.kind == "source":
         links |= {"doctor": f"{here}/doctor"}
+    if row.kind == "measurements":
+        links |= {name: f"{here}/{name}" for name in ("report", "table", "document")}
     if row.job_id:
         links["job"] = f"{API}/jobs/{row.job_id}"
     return links

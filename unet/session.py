@@ -124,7 +124,7 @@ class Session:
 
     def _fitted(self, plan: Plan) -> Plan:
         """The plan with the precision, batch and steps that this machine and the limit allow."""
-        precision, speed = fastest(plan, self.patches)
+        precision, speed = fastest(plan, self.patches, within_s=0.1 * self._limit())
         patches = max(8, int(0.93 * max(1.0, self._limit() - self.elapsed()) * speed))
         if self.is_own_plan:
             plan = make_plan(self.facts, patches=patches, seed=plan.seed)

@@ -21,25 +21,30 @@ PRECISIONS: tuple[Precision, Precision] = ("bfloat16", "float32")
 MEASURE_STEPS = 3  # timed steps a precision, after one that warms up
 
 
-def fastest(plan: Plan, patches: Patches) -> tuple[Precision, float]:
+def fastest(plan: Plan, patches: Patches, *, within_s: float) -> tuple[Precision, float]:
     """The precision in which this machine trains the plan's network fastest; patches a second.
 
     bfloat16 is slower than float32 on some processors that have it, so both are measured, in
     turn, on networks that are thrown away. The best step decides between them (what else runs on
-    the machine only ever slows a step down); the median tells the speed to expect.
+    the machine only ever slows a step down); the median tells the speed to expect. After
+    `within_s` seconds no further step is begun.
     """
     plans = {name: plan.model_copy(update={"precision": name}) for name in PRECISIONS}
     nets = {name: make_net(plan) for name in PRECISIONS}
     optimizers = {name: make_optimizer(net, plan) for name, net in nets.items()}
     took: dict[Precision, list[float]] = {name: [] for name in PRECISIONS}
+    until = time.monotonic() + within_s
     for index in range(1 + MEASURE_STEPS):
+        if index and time.monotonic() > until:
+            break
         batch = patches.batch(index)
         for name in PRECISIONS:
             begun = time.monotonic()
             train_step(nets[name], optimizers[name], batch, plans[name])
             took[name].append(time.monotonic() - begun)
-    precision = min(PRECISIONS, key=lambda name: min(took[name][1:]))
-    return precision, plan.batch / statistics.median(took[precision][1:])
+    timed = {name: steps[1:] or steps for name, steps in took.items()}  # the first warms up
+    precision = min(PRECISIONS, key=lambda name: min(timed[name]))
+    return precision, plan.batch / statistics.median(timed[precision])
 
 
 def train_step(net: UNet, optimizer: torch.optim.Optimizer, batch: Batch, plan: Plan) -> float:

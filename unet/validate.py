@@ -18,7 +18,7 @@ from unet.targets import foreground_of, objects_of
 
 MAX_PIXELS = 4_000_000  # at the plan's scale: a validation must not eat the time limit
 CHOICE_PIXELS = 2_000_000  # of the images: twelve ways to split them take some seconds
-FOREGROUNDS = (0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8)
+FOREGROUNDS = (0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85)
 SEEDS = (
     *((Seeds.CORE, level) for level in (0.4, 0.5, 0.6, 0.7)),
     *((Seeds.PEAK, level) for level in (0.02, 0.05, 0.1, 0.2)),

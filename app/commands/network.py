@@ -164,10 +164,11 @@ def _for_this_machine(datasets: list[Path], made: "Plan", *, limit_s: float) -> 
     from unet.plan import make_plan
     from unet.step import fastest
 
-    precision, speed = fastest(made, Patches(split_samples(datasets)[0], made))
+    patches = Patches(split_samples(datasets)[0], made)
+    precision, speed = fastest(made, patches, within_s=0.1 * limit_s)
     note(f"this machine trains {speed:.1f} patches of {made.patch_px} px a second in {precision}")
-    patches = max(8, int(0.9 * limit_s * speed))  # the rest is for validation and writing
-    fitted = make_plan(fingerprint(datasets), patches=patches, seed=made.seed)
+    seen = max(8, int(0.9 * limit_s * speed))  # the rest is for validation and writing
+    fitted = make_plan(fingerprint(datasets), patches=seen, seed=made.seed)
     return fitted.model_copy(update={"precision": precision})
 
 

@@ -37,7 +37,7 @@ def demo(
 
     home = to / "service"
     adopt(home, [result.dataset, result.run, result.prediction, result.measurements])
-    _serve(host, port, home)
+    _serve(host, port, home, first_page="/reports")
 
 
 def serve(host: Host = "127.0.0.1", port: Port = 8000, data: Data = None) -> None:
@@ -89,12 +89,14 @@ def revoke(token_id: str, data: Data = None) -> None:
     out.print(f"revoked: {token_id}", markup=False)
 
 
-def _serve(host: str, port: int, data: Path | None) -> None:
+def _serve(host: str, port: int, data: Path | None, *, first_page: str = "") -> None:
     from app.serve import serve as run_service
 
     run_service(
         host, port, data,
-        on_ready=lambda address: out.print(f"ready on {address} (Ctrl-C ends it)", soft_wrap=True),
+        on_ready=lambda address: out.print(
+            f"ready on {address}{first_page} (Ctrl-C ends it)", soft_wrap=True
+        ),
     )  # fmt: skip
 
 

@@ -133,6 +133,14 @@ def models_page(request: Request, here: Here) -> Response:
     return render(request, here.sessions, "models.html", rows=rows, aliases=aliases)
 
 
+@router.get("/reports")
+def reports_page(request: Request, here: Here) -> Response:
+    """All measurements, each with its page."""
+    with transaction(here.engine) as session:
+        rows = [artifact_view(row) for row in store.listed(session, "measurements")]
+    return render(request, here.sessions, "reports.html", rows=rows)
+
+
 @router.post("/login")
 def login(
     request: Request, here: Here, secret: Annotated[str, Form()] = "",

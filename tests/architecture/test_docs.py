@@ -20,7 +20,7 @@ def commands() -> set[str]:
 
 def test_every_command_is_in_the_readme_or_the_docs() -> None:
     text = "\n".join(DOCS.values())
-    missing = {name for name in commands() if f"unetops {name}" not in text and f"`{name}" not in text}
+    missing = {n for n in commands() if f"unetops {n}" not in text and f"`{n}" not in text}
     assert not missing
 
 
