@@ -70,7 +70,7 @@ def trace(target: Path, *, artifact: Path | None = None) -> list[Link]:
     """
     if not target.exists():
         raise ArtifactError("no such file or folder", where=str(target))
-    folder = artifact or _enclosing(target)
+    folder = (artifact or _enclosing(target)).resolve()
     links = [_file_link(target, folder)] if target.is_file() else []
     try:
         top = read_artifact(folder)
@@ -175,18 +175,36 @@ def _inputs(held: _Held, seen: set[str]) -> Iterator[_Held]:
         if item["id"] in seen:
             continue
         entry = records.get(item["id"], {})
-        here = _place_of(held.folder, entry.get("folder"), item["id"])
+        here = _place_of(held, entry.get("folder"), item)
         record = entry.get("record") if held.trouble is None else None
         yield _carried(held.carrier, item, record, here)
 
 
-def _place_of(child: Path | None, way: str | None, artifact_id: str) -> Path | None:
-    """Where an input lies: where its child found it, or beside the child under its id."""
-    if child is None:
+def _place_of(child: _Held, way: str | None, item: dict[str, str]) -> Path | None:
+    """Where an input lies: where its child found it, or beside the child under its id.
+
+    A folder there that was altered is taken; one that holds another artifact by now is not.
+    """
+    if child.folder is None:
         return None
-    places = [child / way] if way else []
-    places += [child.parent / artifact_id, child.parent.parent / artifact_id]
-    return next((place for place in places if (place / MANIFEST).is_file()), None)
+    names = [item["id"]]
+    if item["kind"] == "model":  # it lies inside its run
+        carried = child.carrier / LINEAGE / item["id"] / MANIFEST
+        runs = _json_or_empty(carried.read_bytes() if carried.is_file() else b"").get("inputs", [])
+        names += [f"{run['id']}/model" for run in runs]
+    places = [(child.folder / way).resolve()] if way else []
+    places += [
+        up / name for up in (child.folder.parent, child.folder.parent.parent) for name in names
+    ]
+    return next((place for place in places if _may_be(place, item["id"])), None)
+
+
+def _may_be(place: Path, artifact_id: str) -> bool:
+    if not (place / MANIFEST).is_file():
+        return False
+    if hashlib.sha256((place / MANIFEST).read_bytes()).hexdigest() == artifact_id:
+        return True
+    return any(text.startswith(MANIFEST) for text in altered_files(place))
 
 
 def _carried(carrier: Path, item: dict[str, str], record: str | None, here: Path | None) -> _Held:
@@ -261,10 +279,7 @@ def _rules_link(rules: Any, files: dict[str, str], problems: list[str]) -> Link:
 
 def _folder_problems(held: _Held, *, is_top: bool) -> list[str]:
     assert held.folder is not None
-    here = hashlib.sha256((held.folder / MANIFEST).read_bytes()).hexdigest()
     problems = altered_files(held.folder)
-    if here != held.artifact.id and not any(text.startswith(MANIFEST) for text in problems):
-        return [f"{held.folder.name} holds another artifact now"]
     if is_top and not problems:
         problems = contradictions(held.folder)
     return problems

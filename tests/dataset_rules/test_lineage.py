@@ -140,6 +140,28 @@ def test_every_byte_of_a_small_artifact_is_watched(chain: Path) -> None:
     assert not altered_files(folder)
 
 
+def test_another_artifact_in_the_place_of_an_ancestor_breaks_nothing(
+    chain: Path, tmp_path: Path
+) -> None:
+    shutil.rmtree(tmp_path / "dataset")
+    write_dataset(tmp_path / "dataset", train=3, seed=7)
+    links = {link.kind: link for link in trace(chain)}
+    assert links["dataset"].state is LinkState.OK
+    assert "elsewhere" in links["dataset"].detail
+
+
+def test_an_ancestor_that_lies_beside_under_its_id_is_found(chain: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    for name in ("dataset", "run", "prediction"):
+        folder = tmp_path / name
+        shutil.copytree(folder, store / read_artifact(folder).id)
+    mask = store / read_artifact(chain.parent).id / chain.name
+    details = {link.kind: link.detail for link in trace(mask)}
+    for kind in ("model", "run", "dataset"):
+        assert details[kind] == "its files are intact"
+
+
 def test_an_added_file_is_noticed(chain: Path) -> None:
     (chain.parent / "extra.txt").write_text("x")
     assert "added" in broken(chain)["prediction"]

@@ -1,0 +1,71 @@
+"""Train on a dataset for some reference minutes with several seeds and print the test scores.
+
+    python benchmarks/quality.py DATASET --out DIR [--minutes 10] [--seeds 0 1 2]
+
+DATASET is a formatted dataset. Before each training the machine's factor is measured
+(benchmarks/reference.py), so that a training lasts as long as the machine needs for the same work
+at that time. Finished runs in DIR are taken as they are.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+SCORES = ("dice_mean", "dice_pooled", "iou_mean", "object_f1_50", "ap_50_95")
+
+
+def unetops(*words: object) -> str:
+    """Standard output of one command of the command line."""
+    command = [sys.executable, "-m", "app.cli", *map(str, words)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def factor() -> float:
+    """Wall minutes in a reference minute, now."""
+    command = [sys.executable, str(Path(__file__).with_name("reference.py")), "--json"]
+    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return float(json.loads(answer)["factor"])
+
+
+def scores_of_seed(dataset: Path, out: Path, *, minutes: float, seed: int) -> dict[str, Any]:
+    """Train one seed, unless it is trained already, and score it."""
+    run, notes = out / f"seed{seed}", out / f"seed{seed}.json"
+    if not notes.exists():
+        wall_s = 60 * minutes * (now := factor())
+        begun = time.monotonic()
+        unetops("train", dataset, "--out", run, "--time-limit", f"{wall_s:.0f}s", "--seed", seed,
+                "--resume", "--json")  # fmt: skip
+        took_s = time.monotonic() - begun
+        notes.write_text(json.dumps({"factor": now, "limit_s": wall_s, "took_s": took_s}))
+    scores = json.loads(unetops("evaluate", run, dataset, "--json"))
+    steps = json.loads((run / "run.json").read_text())["steps"]
+    return {**json.loads(notes.read_text()), "steps": steps, **scores}
+
+
+def main() -> None:
+    """Print a row for each seed and their mean."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=10.0, help="reference minutes")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    print("| seed | factor | wall s | steps |", " | ".join(SCORES), "|")
+    for seed in options.seeds:
+        row = scores_of_seed(options.dataset, options.out, minutes=options.minutes, seed=seed)
+        rows.append(row)
+        print(f"| {seed} | {row['factor']:.2f} | {row['took_s']:.0f} of {row['limit_s']:.0f} "
+              f"| {row['steps']} |", " | ".join(f"{row[s]:.4f}" for s in SCORES), "|", flush=True)  # fmt: skip
+    print("| mean | | | |", " | ".join(f"{mean(r[s] for r in rows):.4f}" for s in SCORES), "|")
+    print("images:", rows[0]["n"], " undefined:", rows[0]["undefined"])
+
+
+if __name__ == "__main__":
+    main()
