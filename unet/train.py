@@ -25,6 +25,7 @@ def train(
     plan: Plan | None = None,
     seed: int | None = None,
     resume: bool = False,
+    clock: float | None = None,
     on_event: Event | None = None,
 ) -> Path:
     """Train a network on formatted datasets; returns the run, whose `model/` is the model.
@@ -37,13 +38,14 @@ def train(
         plan: decisions; made from the fingerprint where absent.
         seed: of weights, patches and augmentation; where absent the plan's, else 0.
         resume: go on from the last checkpoint.
+        clock: `time.monotonic()` from which the limit counts; now where absent.
         on_event: gets each event as a dict: plan, step, validation, done.
 
     Raises:
         UnetError: if the datasets or the plan cannot be trained on, if another process writes
             the same run, or if `out` holds a begun run and `resume` is off.
     """
-    started, clock = datetime.now(UTC), time.monotonic()
+    started, clock = datetime.now(UTC), clock or time.monotonic()
     inputs = tuple(read_artifact(folder, "dataset") for folder in datasets)
     seed = seed if seed is not None else (plan.seed if plan else 0)
     plan = plan and plan.model_copy(update={"seed": seed})

@@ -1,5 +1,6 @@
 """Commands that plan, train, score, predict and measure."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,6 +67,7 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train within the time given; the best model is kept in RUN/model."""
+    clock = time.monotonic()  # loading torch is part of the time given
     from dataset_rules.manifest import read_artifact
     from unet.plan import read_plan
     from unet.train import train as train_run
@@ -74,7 +76,7 @@ def train(
     limit = seconds(time_limit)
     with progress("training", quiet=as_json) as show:
         run = train_run(
-            datasets, new_folder(to), time_limit_s=limit, plan=chosen, seed=seed, resume=resume,
+            datasets, new_folder(to), time_limit_s=limit, plan=chosen, seed=seed, resume=resume, clock=clock,
             on_event=lambda event: _training_event(event, show, as_json=as_json),
         )  # fmt: skip
     model = read_artifact(run / "model", "model")

@@ -5,7 +5,9 @@ import pytest
 from tests.app.conftest import PAPER, finished, post_dataset, working
 
 
-@pytest.mark.parametrize("path", ["/", "/rules", "/datasets", "/jobs", "/models", "/predict"])
+@pytest.mark.parametrize(
+    "path", ["/", "/rules", "/datasets", "/jobs", "/models", "/predict", "/reports"]
+)
 def test_pages_of_an_empty_home(http, path):
     answer = http.get(path)
     assert answer.status_code == 200
