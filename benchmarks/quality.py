@@ -61,8 +61,9 @@ def main() -> None:
     for seed in options.seeds:
         row = scores_of_seed(options.dataset, options.out, minutes=options.minutes, seed=seed)
         rows.append(row)
-        print(f"| {seed} | {row['factor']:.2f} | {row['took_s']:.0f} of {row['limit_s']:.0f} "
-              f"| {row['steps']} |", " | ".join(f"{row[s]:.4f}" for s in SCORES), "|", flush=True)  # fmt: skip
+        cells = [f"{row['factor']:.2f}", f"{row['took_s']:.0f} of {row['limit_s']:.0f}",
+                 str(row["steps"]), *(f"{row[name]:.4f}" for name in SCORES)]  # fmt: skip
+        print(f"| {seed} |", " | ".join(cells), "|", flush=True)
     print("| mean | | | |", " | ".join(f"{mean(r[s] for r in rows):.4f}" for s in SCORES), "|")
     print("images:", rows[0]["n"], " undefined:", rows[0]["undefined"])
 

@@ -76,8 +76,8 @@ def train(
     limit = seconds(time_limit)
     with progress("training", quiet=as_json) as show:
         run = train_run(
-            datasets, new_folder(to), time_limit_s=limit, plan=chosen, seed=seed, resume=resume, clock=clock,
-            on_event=lambda event: _training_event(event, show, as_json=as_json),
+            datasets, new_folder(to), time_limit_s=limit, plan=chosen, seed=seed, resume=resume,
+            clock=clock, on_event=lambda event: _training_event(event, show, as_json=as_json),
         )  # fmt: skip
     model = read_artifact(run / "model", "model")
     if as_json:
