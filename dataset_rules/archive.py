@@ -80,7 +80,8 @@ def unpack(archive: Path, target: Path, limits: Limits = LIMITS) -> Path:
         RulesError: if the archive is damaged or encrypted, or holds links, devices, paths that
             leave the folder, equal names or more than the limits; then nothing is left behind.
     """
-    unpacker = _unpack_zip if archive.name.lower().endswith(".zip") else _unpack_tar
+    is_zip = archive.name.lower().endswith(".zip") or zipfile.is_zipfile(archive)
+    unpacker = _unpack_zip if is_zip else _unpack_tar
     target.mkdir(parents=True, exist_ok=True)
     if any(target.iterdir()):
         raise ValueError(f"{target} is not empty")
@@ -92,8 +93,10 @@ def unpack(archive: Path, target: Path, limits: Limits = LIMITS) -> Path:
     except Exception as error:  # the decoders raise whatever their formats' parsers raise
         shutil.rmtree(target)
         raise RulesError(
-            "the archive is damaged", where=str(archive), found=str(error) or type(error).__name__,
-            remedy="pack it again; zip, tar, tar.gz, tar.bz2 and tar.xz are read",
+            "this is no archive, or a damaged one", where=str(archive),
+            expected="zip, tar, tar.gz, tar.bz2 or tar.xz",
+            found=(str(error) or type(error).__name__).splitlines()[0].rstrip(":"),
+            remedy="pack the folder again",
         ) from error  # fmt: skip
     return target
 

@@ -119,6 +119,11 @@ def _refuse(report: Report, source: Path) -> None:
     lines += [finding.line() for finding in errors_in(report.findings)]
     if not lines and report.rules.classes is None:
         lines.append('the classes are not known; write "classes" into the rules')
+    elif not lines and len(report.rules.classes or ()) < 2:
+        lines.append(
+            "the masks hold no class but background; look at the masks, or write the source "
+            'values of each class into "classes"'
+        )
     if lines:
         said = some_of(lines, MAX_LINES, "; ")
         raise RulesError(f"the source cannot be formatted: {said}", where=str(source))

@@ -26,6 +26,7 @@ KEYWORD, TRUTH_WORD, IMAGE_WORD, LOOKS = 8, 4, 1, 2
 OTHER_SIZES = 0.5  # factor where no mask is as large as its image
 MASK_AS_IMAGE = 0.5  # factor where the images look like masks themselves
 MASK_LIKE = 0.8  # likeness from which a file looks like a mask
+NO_PHOTOGRAPH = 0.4  # likeness that photographs stay below, those with an even background too
 
 
 @dataclass(frozen=True)
@@ -132,16 +133,21 @@ def _weight_of_words(candidate: Candidate, *, has_keyword: bool) -> int | None:
 
 
 def _weight_of_looks(pairing: Pairing, look: Looker) -> int | None:
-    """Evidence in the pixels; None where the images look more like masks than the masks."""
-    gaps = []
+    """Evidence in the pixels; None where the images look more like masks than the masks.
+
+    Of two photographs one is always flatter: that alone makes it no mask.
+    """
+    gaps, likenesses = [], []
     for image, mask in _some_pairs(pairing):
         one, other = look(image), look(mask)
         if isinstance(one, Look) and isinstance(other, Look):
             gaps.append(other.likeness - one.likeness)
+            likenesses.append(other.likeness)
     if not gaps:
         return 0
     gap = sum(gaps) / len(gaps)
-    return None if gap < -CLEAR else LOOKS if gap > CLEAR else 0
+    is_mask = gap > CLEAR and sum(likenesses) / len(likenesses) > NO_PHOTOGRAPH
+    return None if gap < -CLEAR else LOOKS * is_mask
 
 
 def _factor_of_sizes(pairing: Pairing, look: Looker) -> float:

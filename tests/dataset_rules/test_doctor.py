@@ -223,3 +223,14 @@ def test_open_question_about_the_masks_takes_no_pair(tmp_path):
 def test_group_template_that_fits_no_image_is_a_warning(tmp_path):
     rules = rules_from_mapping({"version": 2, "split": {"group": "{patient}-*"}})
     assert len(finding(examine(two_folders(tmp_path), rules), "group_unmatched").paths) == 4
+
+
+def test_two_photographs_are_no_pair_however_flat_one_is(tmp_path):
+    photograph, _ = tissue(1)
+    even = photograph.copy()
+    even[:20] = 236  # half of it is the slide's empty ground
+    put(tmp_path, "cells/a.png", photograph)
+    put(tmp_path, "cells/b.png", even)
+    document = examine(tmp_path).document()
+    assert document["pairs"] == []
+    assert [f["code"] for f in document["findings"] if f["severity"] == "error"] == ["no_masks"]

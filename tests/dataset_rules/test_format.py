@@ -188,7 +188,8 @@ def test_damage_that_the_sample_missed_is_named_at_once(tmp_path):
     source = object_files(tmp_path / "source")
     rules = rules_from_mapping({
         "version": 2, "source": {"mask_kind": "label"},
-        "classes": [{"id": 0, "name": "b", "source_values": [0]}],
+        "classes": [{"id": 0, "name": "b", "source_values": [0]},
+                    {"id": 1, "name": "o", "source_values": [7]}],
     })  # fmt: skip
     with pytest.raises(RulesError, match="3 pairs cannot be formatted") as caught:
         format_dataset(source, tmp_path / "out", rules)
@@ -294,3 +295,12 @@ def test_archive_gives_the_id_of_its_folder(source, tmp_path):
     archive = shutil.make_archive(str(tmp_path / "packed"), "zip", source)
     first = id_of(made(source, tmp_path / "a"))
     assert id_of(made(tmp_path / archive, tmp_path / "b")) == first
+
+
+def test_rules_with_no_class_but_background_are_refused(tmp_path):
+    source = two_folders(tmp_path / "source")
+    classes = [{"id": 0, "name": "background", "source_values": [0, 255]}]
+    rules = rules_from_mapping({"version": 2, "classes": classes})
+    with pytest.raises(RulesError, match="no class but background"):
+        format_dataset(source, tmp_path / "out", rules)
+    assert not (tmp_path / "out").exists()
