@@ -44,6 +44,14 @@ def fitted(part: Part, rules: Rules) -> list[Part]:
             return _tiles(_padded(part, size), size)
 
 
+def scaled_as(image: Pixels, rules: Rules) -> Pixels:
+    """The whole image at the scale at which `fitted` shows it; its own with keep, crop, tile."""
+    if rules.fit not in {Fit.STRETCH, Fit.PAD}:
+        return image
+    part, size = Part(image, np.zeros(image.shape[:2], np.uint8), None), _size_of(rules)
+    return (_stretched if rules.fit is Fit.STRETCH else _shrunk)(part, size).image
+
+
 def _size_of(rules: Rules) -> tuple[int, int]:
     if rules.height is None or rules.width is None:
         raise ValueError(f"fit '{rules.fit}' without height and width")  # refused by the rules

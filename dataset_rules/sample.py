@@ -9,7 +9,7 @@ import numpy as np
 from dataset_rules.dataset import Sample, SampleImage, SampleMask, Split
 from dataset_rules.errors import RulesError
 from dataset_rules.findings import Finding, Severity
-from dataset_rules.fit import Part, fitted
+from dataset_rules.fit import Part, fitted, scaled_as
 from dataset_rules.images import Pixels, encode, pixel_hash, read_header, read_image
 from dataset_rules.manifest import write_file
 from dataset_rules.masks import DecodedMask, decode_masks
@@ -54,7 +54,7 @@ def make_sample(source: Path, out: Path, task: Task, rules: Rules) -> Outcome:
             found="{} x {} in {}".format(*decoded.label.shape, task.masks[0]),
             remedy="list the pair in source.exclude or correct it",
         )  # fmt: skip
-    toned, threshold = apply_color_model(image, rules)
+    toned, threshold = in_color_model(image, rules)
     parts = fitted(Part(toned, decoded.label, decoded.instances), rules)
     size_um = read_header(source / task.image).pixel_size_um
     made = [_write(out, part, task, rules, threshold, size_um) for part in parts]
@@ -65,8 +65,11 @@ def make_sample(source: Path, out: Path, task: Task, rules: Rules) -> Outcome:
     )
 
 
-def apply_color_model(image: Pixels, rules: Rules) -> tuple[Pixels, int | None]:
-    """The image as RGB (HW3), grey (HW) or black and white (HW, 0 and 255) with its threshold."""
+def in_color_model(image: Pixels, rules: Rules) -> tuple[Pixels, int | None]:
+    """The image as RGB (HW3) or grey (HW), and the threshold that `binary` will cut it at.
+
+    It is cut by `binarized` once it has its size: what is resized after that is no longer binary.
+    """
     if image.dtype == np.uint16 and (
         rules.image_format in SHALLOW or rules.color_model == "binary"
     ):
@@ -76,8 +79,19 @@ def apply_color_model(image: Pixels, rules: Rules) -> tuple[Pixels, int | None]:
     gray = image if image.ndim == 2 else np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
     if rules.color_model == "grayscale":
         return gray, None
-    threshold, binary = cv2.threshold(gray, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    return np.asarray(binary), int(threshold)
+    threshold, _ = cv2.threshold(gray, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    return gray, int(threshold)
+
+
+def binarized(image: Pixels, threshold: int | None) -> Pixels:
+    """0 and 255 by the threshold (above it is 255); the image itself without one."""
+    return image if threshold is None else np.where(image > threshold, 255, 0).astype(np.uint8)
+
+
+def as_in_dataset(image: Pixels, rules: Rules) -> Pixels:
+    """A new image in the colours and at the scale of the dataset's images, the whole of it."""
+    toned, threshold = in_color_model(image, rules)
+    return binarized(scaled_as(toned, rules), threshold)
 
 
 @dataclass(frozen=True)
@@ -103,7 +117,7 @@ def _write(
 ) -> tuple[Sample, dict[str, str]]:
     name = task.name + part.suffix
     place = place_of(name, task.split, rules)
-    files = {place.image: part.image, place.mask: part.label}
+    files = {place.image: binarized(part.image, threshold), place.mask: part.label}
     if part.instances is not None:
         files[place.instances] = part.instances
     sample = Sample(

@@ -6,8 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset_rules.dataset import IGNORE, Dataset, DatasetClass, Split, read_dataset, read_sample
-from dataset_rules.rules import Document
+from dataset_rules.dataset import (
+    IGNORE,
+    Dataset,
+    DatasetClass,
+    Split,
+    dataset_rules_of,
+    read_dataset,
+    read_sample,
+)
+from dataset_rules.rules import Document, Rules
 from unet.errors import UnetError
 from unet.targets import depths, objects_of, touching
 
@@ -109,6 +117,24 @@ def common_classes(
             remedy="name the classes and their source values in the rules",
         )  # fmt: skip
     return first
+
+
+def common_rules(folders: Sequence[Path]) -> Rules:
+    """The rules of the first dataset; raises `UnetError` where another's images look otherwise."""
+    rules = [dataset_rules_of(folder) for folder in folders]
+    for folder, other in zip(folders, rules, strict=True):
+        if _look(other) != _look(rules[0]):
+            raise UnetError(
+                "the datasets differ in the form of their images", where=str(folder),
+                expected=_look(rules[0]), found=_look(other),
+                remedy="format both by rules with equal fit, size and colour model",
+            )  # fmt: skip
+    return rules[0]
+
+
+def _look(rules: Rules) -> str:
+    size = f" {rules.height} x {rules.width}" if rules.height else ""
+    return f"{rules.fit}{size}, {rules.color_model}"
 
 
 def _percentiles(values: np.ndarray) -> tuple[float, float, float]:

@@ -16,6 +16,7 @@ import tifffile
 import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
+from skimage.segmentation import watershed
 
 from dataset_rules.dataset import DatasetClass
 from dataset_rules.errors import RulesError
@@ -31,11 +32,12 @@ from dataset_rules.manifest import (
     write_file,
     write_json,
 )
-from dataset_rules.rules import Document
+from dataset_rules.rules import Document, Rules
+from dataset_rules.sample import as_in_dataset
 from unet.checkpoint import load_tensors
 from unet.data import normalized, rescaled
 from unet.errors import UnetError
-from unet.instances import SplitSettings, split_objects
+from unet.instances import SplitSettings, renumbered, split_objects
 from unet.model import UNet
 from unet.plan import Plan
 from unet.tiles import blended
@@ -52,6 +54,7 @@ class ModelCard(Document):
     """The content of `model.json`: all that prediction needs beside the weights."""
 
     plan: Plan
+    rules: Rules  # of the dataset: a new image is brought into their colours and scale first
     split: SplitSettings
     scores: dict[str, float | None]
 
@@ -101,14 +104,35 @@ def decoded(
     prob_CHW: NDArray[np.float32], split: SplitSettings, size: tuple[int, ...]
 ) -> Prediction:
     """Mask and objects from probabilities and distance (K + 1, H, W), at `size` (height, width)."""
-    if prob_CHW.shape[1:] != size:
-        prob_CHW = np.stack(
-            [cv2.resize(p, (size[1], size[0]), interpolation=cv2.INTER_LINEAR) for p in prob_CHW]
-        )
+    prob_CHW = _resized(prob_CHW, size)
     foreground = prob_CHW[0] <= 1 - split.foreground
     objects = split_objects(foreground, prob_CHW[-1], split)
     classes = prob_CHW[1:-1].argmax(0) + 1
     return Prediction(np.where(objects > 0, classes, 0).astype(np.uint8), objects)
+
+
+def _at_own_size(
+    found: Prediction, prob_CHW: NDArray[np.float32], split: SplitSettings, *, size: tuple[int, ...]
+) -> Prediction:
+    """What was found at the dataset's scale, at `size`: outlines from the probabilities.
+
+    The objects are told apart at the dataset's scale, for which the settings were chosen.
+    """
+    prob_CHW = _resized(prob_CHW, size)
+    foreground = prob_CHW[0] <= 1 - split.foreground
+    near = cv2.resize(found.instances, size[1::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    grown = watershed(-prob_CHW[-1], np.where(foreground, near, 0), mask=foreground)
+    objects = renumbered(grown.astype(np.int32))
+    classes = prob_CHW[1:-1].argmax(0) + 1
+    return Prediction(np.where(objects > 0, classes, 0).astype(np.uint8), objects)
+
+
+def _resized(prob_CHW: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.float32]:
+    if prob_CHW.shape[1:] == size:
+        return prob_CHW
+    shrinks = size[0] <= prob_CHW.shape[1] and size[1] <= prob_CHW.shape[2]
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.stack([cv2.resize(p, size[1::-1], interpolation=how) for p in prob_CHW])
 
 
 def model_folder(folder: Path) -> Path:
@@ -140,8 +164,12 @@ class Predictor:
 
     def predict(self, image: Pixels) -> Prediction:
         """Label mask and instance map of an image (HW or HW3, uint8 or uint16), at its size."""
-        prob = probabilities(self.net, image, self.card.plan)
-        return decoded(prob, self.card.split, image.shape[:2])
+        seen = as_in_dataset(image, self.card.rules)
+        prob = probabilities(self.net, seen, self.card.plan)
+        found = decoded(prob, self.card.split, seen.shape[:2])
+        if seen.shape[:2] == image.shape[:2]:
+            return found
+        return _at_own_size(found, prob, self.card.split, size=image.shape[:2])
 
 
 def read_card(folder: Path) -> ModelCard:

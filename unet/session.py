@@ -15,10 +15,11 @@ import torch
 
 from dataset_rules.dataset import read_dataset
 from dataset_rules.manifest import write_json
+from dataset_rules.rules import rules_document
 from unet.checkpoint import load_tensors, restore_training, save_tensors, training_state
 from unet.data import Patches, split_samples
 from unet.errors import UnetError
-from unet.fingerprint import Fingerprint, common_classes, fingerprint
+from unet.fingerprint import Fingerprint, common_classes, common_rules, fingerprint
 from unet.model import UNet
 from unet.plan import Plan, make_plan, make_schedule
 from unet.predict import make_net
@@ -75,6 +76,7 @@ class Session:
         torch.set_flush_denormal(True)  # else steps slow down late in training
         self.facts = _facts(out, datasets)
         common_classes(datasets, [read_dataset(folder) for folder in datasets])
+        self.rules = common_rules(datasets)
         training, held_out = split_samples(datasets)
         self.is_own_plan = plan is None
         self.state = self._begin_or_resume(plan, seed)
@@ -221,7 +223,8 @@ class Session:
         write_json(
             self.out / RUN,
             {"seed": state.plan.seed, "steps": state.step, "best_step": state.best_step,
-             "curve": state.curve, "split": split.model_dump(), "scores": scores,
+             "curve": state.curve, "rules": rules_document(self.rules),
+             "split": split.model_dump(), "scores": scores,
              "validated_on": self.validation.description},
         )  # fmt: skip
         self._emit(

@@ -99,7 +99,9 @@ def _make_model(run: Path, artifact: Ancestor, started: datetime) -> None:
         return
     facts = json.loads((run / RUN).read_bytes())
     plan = Plan.model_validate_json((run / PLAN).read_bytes())
-    card = ModelCard(plan=plan, split=facts["split"], scores=facts["scores"])
+    card = ModelCard.model_validate(
+        {"plan": plan, **{name: facts[name] for name in ("rules", "split", "scores")}}
+    )
     shutil.copyfile(run / BEST, folder / WEIGHTS)
-    write_json(folder / MODEL, card.model_dump(mode="json"))
+    write_json(folder / MODEL, card.model_dump(mode="json", by_alias=True))
     finish(folder, step, started=started, content=dict.fromkeys([WEIGHTS, MODEL]))

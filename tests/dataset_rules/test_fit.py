@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 from dataset_rules.errors import RulesError
 from dataset_rules.fit import Part, fitted, resize_label
 from dataset_rules.rules import Fit, Rules
+from dataset_rules.sample import as_in_dataset, binarized, in_color_model
+from tests.messy import tissue
 
 SIDES = st.integers(1, 40)
 
@@ -84,3 +86,16 @@ def test_tiles_cover_the_image_and_bear_their_place():
 def test_scale_is_unknown_where_the_sides_are_stretched_differently():
     assert fit(part(20, 20), Fit.STRETCH, 10, 20)[0].scale is None
     assert fit(part(20, 20), Fit.STRETCH, 10, 10)[0].scale == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("fit", ["stretch", "pad", "crop", "tile", "keep"])
+@pytest.mark.parametrize("color_model", ["rgb", "grayscale", "binary"])
+def test_an_image_of_the_dataset_stays_as_it_is_when_it_comes_back(fit, color_model):
+    size = {} if fit == "keep" else {"height": 24, "width": 32}
+    rules = Rules(fit=fit, color_model=color_model, **size)
+    image, instances = tissue(1, size=40)
+    toned, threshold = in_color_model(image, rules)
+    for part in fitted(Part(toned, (instances > 0).astype(np.uint8), None), rules):
+        kept = binarized(part.image, threshold)
+        assert np.array_equal(as_in_dataset(kept, rules), kept)
+        assert color_model != "binary" or set(np.unique(kept)) <= {0, 255}
