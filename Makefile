@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-system test-long setup dev check fix serve worker golden clean
+.PHONY: demo test test-system test-long setup dev check fix serve golden clean
 
 demo: setup ## the whole life cycle on a synthetic IHC set, then the service on port 8000
 	$(BIN)/unetops demo $(DEMO)

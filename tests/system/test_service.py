@@ -33,8 +33,9 @@ TIME_LIMIT_S = 30
 class Service:
     """A running `unetops serve` and a client of it."""
 
-    def __init__(self, process: subprocess.Popen, port: int) -> None:
+    def __init__(self, process: subprocess.Popen, port: int, home: Path) -> None:
         self.process = process
+        self.home = home
         self.http = httpx.Client(
             base_url=f"http://127.0.0.1:{port}/api/v1", timeout=120, trust_env=False
         )
@@ -65,7 +66,7 @@ def serving(home: Path):
             [sys.executable, "-m", "app.cli", "serve", "--port", str(port), "--data", str(home)],
             stdout=log, stderr=log,
         )  # fmt: skip
-    service = Service(process, port)
+    service = Service(process, port, home)
     try:
         wait_for(lambda: is_ready(port), 90)
         yield service

@@ -1,0 +1,94 @@
+"""The pages in a real Chromium, against a real service."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from dataset_rules.rules import parse_rules
+from tests.system.test_service import Service, serving
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(200)]
+
+QUIET = ["--no-sandbox", "--disable-quic", "--disable-background-networking", "--no-first-run",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory):
+    with serving(tmp_path_factory.mktemp("browser") / "home") as running:
+        yield running
+
+
+@pytest.fixture
+def page(service: Service):
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed here")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
+        page = browser.new_page(base_url=str(service.http.base_url.copy_with(path="/")))
+        problems: list[str] = []
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+        yield page
+        browser.close()
+    assert not [text for text in problems if "status of 4" not in text]  # refusals are asked for
+
+
+def shown_json(page: Page) -> dict:
+    return json.loads(page.locator("#json").inner_text())
+
+
+def test_the_form_of_the_rules_shows_both_forms_and_stores_them(
+    page: Page, service: Service, tmp_path: Path
+) -> None:
+    page.goto("/rules")
+    page.get_by_label("Width").fill("256")
+    page.get_by_label("Height").fill("128")
+    page.get_by_label("Image type").select_option("BMP")
+    page.get_by_label("Colour model").select_option("Grayscale")
+    page.get_by_label("separate directories").uncheck()
+    page.get_by_label("Mask keyword").fill("_seg")
+    expect(page.locator("#json")).to_contain_text("_seg")
+    full = shown_json(page)
+    assert (full["width"], full["height"], full["image_format"]) == (256, 128, "bmp")
+    page.get_by_role("tab", name="Short form").click()
+    assert shown_json(page) == {
+        "height": "128", "width": "256", "image_type": "3", "color_model": "2",
+        "description": "_seg",
+    }  # fmt: skip
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download").click()
+    download.value.save_as(tmp_path / "rules.json")
+    assert parse_rules((tmp_path / "rules.json").read_bytes()).mask_keyword == "_seg"
+    page.get_by_role("button", name="Save these rules").click()
+    page.wait_for_url("**/rules/*")
+    stored = page.url.rpartition("/")[2]
+    assert service.http.get(f"/rules/{stored}").json()["layout"] == "together"
+
+
+def test_a_width_of_nothing_is_said_beside_the_form(page: Page) -> None:
+    page.goto("/rules")
+    page.get_by_label("Width").fill("0")
+    page.get_by_role("button", name="Save these rules").click()
+    assert "width" in page.get_by_role("alert").inner_text()
+
+
+def test_a_token_closes_the_pages_and_opens_them_again(page: Page, service: Service) -> None:
+    home = service.home
+    words = [sys.executable, "-m", "app.cli", "token", "create", "--role", "admin", "--data", home]
+    secret = subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+    answer = page.goto("/jobs")
+    assert answer is not None
+    assert answer.status == 401
+    page.get_by_label("token").fill(secret)
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_url("**/jobs")
+    assert page.get_by_role("heading", name="Jobs").is_visible()
+    page.get_by_role("button", name="Log out").click()
+    assert page.get_by_label("token").is_visible()
