@@ -109,7 +109,7 @@ def format_dataset(
 def _step(folder: Path, source: Path, report: Report, started: datetime) -> Step:
     used = {path for pair in report.pairing.pairs for path in (pair.image, *pair.masks)}
     files = {path: file_hash(folder / path) for path in sorted(used)}
-    origin = make_source(files, location=str(source), started=started)
+    origin = make_source(files, location=str(source.resolve()), started=started)
     return Step("dataset", VERSION, (origin,), {"rules": rules_document(report.rules)})
 
 

@@ -127,7 +127,7 @@ def _file_link(file: Path, folder: Path) -> Link:
     if inside is not None and not problems:
         problems += [found for found in altered_files(folder) if found.startswith(f"{inside} ")]
     own = _record_of(folder)
-    if stated is not None and own is not None and stated != own:
+    if stated is not None and own is not None and stated != own and not _own_papers_altered(folder):
         problems.append(f"{file.name} carries record {stated[:12]}, the {PROVENANCE} beside it "
                         f"makes {own[:12]}: one of them was altered")  # fmt: skip
     state = LinkState.BROKEN if problems else LinkState.OK
@@ -234,7 +234,9 @@ def _links_of(held: _Held) -> Iterator[Link]:
         found = _folder_problems(held, is_top=held.folder == held.carrier)
         problems += [
             text for text in found
-            if text not in (held.trouble or "") and not text.startswith(f"{held.reported} ")
+            if text not in (held.trouble or "")
+            and not text.startswith(f"{held.reported} ")
+            and not _has_its_own_link(text)
         ]  # fmt: skip
     about_rules = [text for text in problems if text.startswith(f"{RULES} ")]
     problems = [text for text in problems if text not in about_rules]
@@ -266,6 +268,11 @@ def _source_problems(place: Path, files: dict[str, str]) -> list[str]:
 
 def _differs(path: Path, digest: str) -> bool:
     return not path.is_file() or file_hash(path) != digest
+
+
+def _has_its_own_link(text: str) -> bool:
+    """True for altered papers of an ancestor: the ancestor's link tells of them."""
+    return text.startswith(f"{LINEAGE}/") and text.endswith("was altered after it was sealed")
 
 
 def _rules_link(rules: Any, files: dict[str, str], problems: list[str]) -> Link:

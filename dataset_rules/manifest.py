@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -22,7 +23,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from dataset_rules.errors import ArtifactError
+from dataset_rules.errors import ArtifactError, UserError
 from dataset_rules.images import IMAGE_SUFFIXES, pixel_hash, read_image
 from dataset_rules.rules import canonical_json
 
@@ -32,6 +33,13 @@ SEAL = "files.sha256"
 LINEAGE = "lineage"
 BEGUN = ".begun.json"  # what an unfinished folder is going to be
 RECORD_KEY = "unetops:record"
+MODEL_FOLDER = "model"  # of a run: the one artifact that lies in another
+MADE_BY = {
+    "dataset": "`unetops format` makes a dataset of a folder of images and masks",
+    "model": "`unetops train` makes a model; name its run",
+    "run": "`unetops train` makes a run",
+    "prediction": "`unetops predict` makes a prediction",
+}
 LIBRARIES = ("numpy", "opencv-python-headless", "pillow", "tifffile", "torch", "scipy")
 
 
@@ -97,6 +105,7 @@ def begin(folder: Path, step: Step) -> bool:
     Raises:
         ArtifactError: if the folder holds anything else. Nothing is overwritten.
     """
+    _refuse_inside_an_artifact(folder)
     if is_artifact(folder):
         if _key_in(folder / MANIFEST) == step.key():
             return True
@@ -120,6 +129,27 @@ def begin(folder: Path, step: Step) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     write_file(begun, canonical_json({"key": step.key(), "kind": step.kind}))
     return False
+
+
+def _refuse_inside_an_artifact(folder: Path) -> None:
+    """A finished folder takes nothing new in, but a run its model."""
+    place = folder.resolve()
+    sealed = [up for up in place.parents if is_artifact(up)]
+    if sealed and not (sealed[0] == place.parent and place.name == MODEL_FOLDER):
+        raise ArtifactError(
+            "the folder would lie inside a finished result", where=str(folder),
+            found=f"{sealed[0]} is sealed", remedy="name a folder outside of it",
+        )  # fmt: skip
+
+
+@contextmanager
+def removed_on_refusal(folder: Path) -> Iterator[None]:
+    """Remove a begun folder when its step refuses the input: a corrected call finds it free."""
+    try:
+        yield
+    except UserError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def is_artifact(folder: Path) -> bool:
@@ -165,6 +195,20 @@ def finish(
     return made
 
 
+def read_intact(folder: Path, kind: str) -> Ancestor:
+    """As `read_artifact`, with every file compared with the seal: a step uses nothing altered."""
+    artifact = read_artifact(folder, kind)
+    altered = altered_files(folder)
+    if altered:
+        more = f" and {len(altered) - 3} more" if len(altered) > 3 else ""
+        raise ArtifactError(
+            f"the {kind} is not what was sealed", where=str(folder),
+            found="; ".join(altered[:3]) + more,
+            remedy="bring the files back, or make it again",
+        )  # fmt: skip
+    return artifact
+
+
 def read_artifact(folder: Path, kind: str | None = None) -> Ancestor:
     """A finished folder as an input of a further step.
 
@@ -175,7 +219,8 @@ def read_artifact(folder: Path, kind: str | None = None) -> Ancestor:
         found = "an unfinished one" if (folder / BEGUN).exists() else "a folder without manifest"
         raise ArtifactError(
             f"no finished {kind or 'artifact'} here", where=str(folder),
-            found=found if folder.is_dir() else "no such folder",
+            found=found if folder.is_dir() else "a file" if folder.exists() else "no such folder",
+            remedy=MADE_BY.get(kind or ""),
         )  # fmt: skip
     artifact = Ancestor(
         (folder / MANIFEST).read_bytes(), (folder / PROVENANCE).read_bytes(), folder
@@ -186,8 +231,9 @@ def read_artifact(folder: Path, kind: str | None = None) -> Ancestor:
         raise ArtifactError("the manifest is damaged", where=str(folder / MANIFEST)) from error
     if kind is not None and found_kind != kind:
         raise ArtifactError(
-            f"this is no {kind}", where=str(folder), expected=kind, found=found_kind
-        )
+            f"this is no {kind}", where=str(folder), expected=kind, found=found_kind,
+            remedy=MADE_BY.get(kind),
+        )  # fmt: skip
     return artifact
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset_rules.dataset import IGNORE, DatasetClass, Split, read_dataset, read_sample
+from dataset_rules.manifest import read_intact
 from unet.errors import UnetError
 from unet.metrics import AP_THRESHOLDS, Counts, mean, object_counts, pixel_counts, total
 from unet.predict import Prediction, Predictor
@@ -87,6 +88,7 @@ def evaluate(
     Raises:
         UnetError: if the split is empty or the model knows other classes.
     """
+    read_intact(dataset, "dataset")
     content = read_dataset(dataset)
     samples = content.of(split)
     if not samples:

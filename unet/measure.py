@@ -24,6 +24,8 @@ from dataset_rules.manifest import (
     is_artifact,
     make_source,
     read_artifact,
+    read_intact,
+    removed_on_refusal,
     write_file,
     write_json,
 )  # fmt: skip
@@ -89,13 +91,14 @@ def measure_files(
     if begin(out, step):
         return out
     entries = []
-    for done, pair in enumerate(pairs, start=1):
-        entries.append(_measure_pair(pair, out, pixel_size_um, limits, known or {}))
-        if on_event:
-            on_event({
-                "event": "measured", "image": pair.image.name,
-                "count": entries[-1].measurements.count, "done": done, "of": len(pairs),
-            })  # fmt: skip
+    with removed_on_refusal(out):
+        for done, pair in enumerate(pairs, start=1):
+            entries.append(_measure_pair(pair, out, pixel_size_um, limits, known or {}))
+            if on_event:
+                on_event({
+                    "event": "measured", "image": pair.image.name,
+                    "count": entries[-1].measurements.count, "done": done, "of": len(pairs),
+                })  # fmt: skip
     _write_results(out, entries, step)
     overlays = [f"{OVERLAYS}/{pair.name}.png" for pair in pairs]
     # Table, JSON and page carry the masks' record, which knows times: sealed, but not in the id.
@@ -120,7 +123,7 @@ def pair_masks(images: Sequence[Path], masks: Path | Sequence[Path]) -> tuple[Pa
 
 
 def _predicted_pairs(images: Sequence[Path], prediction: Path) -> tuple[Pair, ...]:
-    read_artifact(prediction, "prediction")
+    read_intact(prediction, "prediction")
     rows = json.loads((prediction / PREDICTIONS).read_bytes())["images"]
     known = {row["image_sha256"]: prediction / row["instances"] for row in rows}
     pairs = []

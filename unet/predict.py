@@ -22,13 +22,15 @@ from dataset_rules.dataset import DatasetClass
 from dataset_rules.errors import RulesError
 from dataset_rules.images import Pixels, encode, read_header, read_image
 from dataset_rules.manifest import (
+    MODEL_FOLDER,
     Step,
     begin,
     file_hash,
     finish,
     is_artifact,
     make_source,
-    read_artifact,
+    read_intact,
+    removed_on_refusal,
     write_file,
     write_json,
 )
@@ -137,7 +139,7 @@ def _resized(prob_CHW: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np
 
 def model_folder(folder: Path) -> Path:
     """The model in a folder: the folder itself, or the model of a run."""
-    return folder / "model" if is_artifact(folder / "model") else folder
+    return folder / MODEL_FOLDER if is_artifact(folder / MODEL_FOLDER) else folder
 
 
 class Predictor:
@@ -145,7 +147,7 @@ class Predictor:
 
     def __init__(self, folder: Path) -> None:
         self.folder = model_folder(folder)
-        self.artifact = read_artifact(self.folder, "model")
+        self.artifact = read_intact(self.folder, "model")
         self.card = read_card(self.folder)
         self.net = make_net(self.card.plan)
         weights, _ = load_tensors(self.folder / WEIGHTS)
@@ -204,19 +206,24 @@ def predict_files(
     _refuse_unreadable(images)
     hashes = {f"{name}{path.suffix}": file_hash(path) for name, path in names.items()}
     predictor = predictor or Predictor(model)
-    source = make_source(hashes, location="images given to predict", started=started)
+    folders = {path.resolve().parent for path in images}
+    location = str(folders.pop()) if len(folders) == 1 else "images given to predict"
+    source = make_source(hashes, location=location, started=started)
     step = Step("prediction", 1, (predictor.artifact, source))
     if begin(out, step):
         return out
     rows, content = [], []
-    for done, (name, path) in enumerate(names.items(), 1):
-        image = read_image(path)
-        found = predictor.predict(image)
-        mask, instances = _write(out, name, found)
-        content += [mask, instances]
-        rows.append(_row(path, found, predictor.classes, mask=mask, instances=instances))
-        if on_event:
-            on_event({"event": "prediction", "image": path.name, "done": done, "of": len(images)})
+    with removed_on_refusal(out):
+        for done, (name, path) in enumerate(names.items(), 1):
+            image = read_image(path)
+            found = predictor.predict(image)
+            mask, instances = _write(out, name, found)
+            content += [mask, instances]
+            rows.append(_row(path, found, predictor.classes, mask=mask, instances=instances))
+            if on_event:
+                on_event(
+                    {"event": "prediction", "image": path.name, "done": done, "of": len(images)}
+                )
     write_json(
         out / PREDICTIONS,
         {"model": predictor.artifact.id,

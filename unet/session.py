@@ -73,7 +73,6 @@ class Session:
         self.limit_s = limit_s
         self.clock = clock
         self.on_event = on_event
-        torch.set_flush_denormal(True)  # else steps slow down late in training
         self.facts = _facts(out, datasets)
         common_classes(datasets, [read_dataset(folder) for folder in datasets])
         self.rules = common_rules(datasets)

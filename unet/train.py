@@ -6,11 +6,23 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dataset_rules.manifest import Ancestor, Step, begin, finish, read_artifact, write_json
+import torch
+
+from dataset_rules.manifest import (
+    MODEL_FOLDER,
+    Ancestor,
+    Step,
+    begin,
+    finish,
+    read_artifact,
+    read_intact,
+    removed_on_refusal,
+    write_json,
+)
 from unet.errors import UnetError
 from unet.plan import Plan
 from unet.predict import MODEL, WEIGHTS, ModelCard
@@ -46,20 +58,24 @@ def train(
             the same run, or if `out` holds a begun run and `resume` is off.
     """
     started, clock = datetime.now(UTC), clock or time.monotonic()
-    inputs = tuple(read_artifact(folder, "dataset") for folder in datasets)
+    inputs = tuple(read_intact(folder, "dataset") for folder in datasets)
     seed = seed if seed is not None else (plan.seed if plan else 0)
     plan = plan and plan.model_copy(update={"seed": seed})
     stated = plan.model_dump(mode="json") if plan else None
     step = Step("run", 1, inputs, {"seed": seed, "plan": stated})
-    with _only_writer(out):
+    with _only_writer(out), _flushed_denormals():
         if not begin(out, step):
             _refuse_unasked_resume(out, resume)
-            session = Session(datasets, out, plan=plan, seed=seed, limit_s=time_limit_s,
-                              clock=clock, on_event=on_event)  # fmt: skip
+            is_new = not (out / LAST).exists()
+            with removed_on_refusal(out) if is_new else nullcontext():
+                session = Session(datasets, out, plan=plan, seed=seed, limit_s=time_limit_s,
+                                  clock=clock, on_event=on_event)  # fmt: skip
             session.run()
             finish(
                 out, step, started=started, content=dict.fromkeys([PLAN, FINGERPRINT, RUN, BEST])
             )
+        elif on_event:
+            on_event({"event": "finished before", "run": str(out)})
         _make_model(out, read_artifact(out, "run"), started)
     return out
 
@@ -83,6 +99,16 @@ def _only_writer(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+@contextmanager
+def _flushed_denormals() -> Iterator[None]:
+    """Numbers too small for full precision count as 0: else steps slow down late in training."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
 def _refuse_unasked_resume(out: Path, resume: bool) -> None:
     if (out / LAST).exists() and not resume:
         raise UnetError(
@@ -93,7 +119,7 @@ def _refuse_unasked_resume(out: Path, resume: bool) -> None:
 
 def _make_model(run: Path, artifact: Ancestor, started: datetime) -> None:
     """The model folder inside a finished run; made again if a kill came in between."""
-    folder = run / "model"
+    folder = run / MODEL_FOLDER
     step = Step("model", 1, (artifact,))
     if begin(folder, step):
         return

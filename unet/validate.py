@@ -84,10 +84,20 @@ class Validation:
 
 
 def validate(net: UNet, validation: Validation, plan: Plan) -> float | None:
-    """Mean foreground Dice of the held-out samples at the plan's scale; None without any."""
-    return mean(
-        _dice(probabilities_of_prepared(net, sample.image, plan)[0] < 0.5, sample)
+    """Dice of each class but background, mean over the images, then over the classes.
+
+    At the plan's scale; None without held-out samples. With two classes it is the foreground's.
+    """
+    found = [
+        probabilities_of_prepared(net, sample.image, plan)[:-1].argmax(0)
         for sample in validation.prepared
+    ]
+    return mean(
+        mean(
+            pixel_counts(s.mask == c.id, f == c.id, s.mask != IGNORE).dice
+            for s, f in zip(validation.prepared, found, strict=True)
+        )
+        for c in plan.classes[1:]
     )
 
 

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from dataset_rules.errors import UserError
 
-OK, FINDINGS, BAD_INPUT = 0, 1, 2
+OK, FINDINGS, BAD_INPUT, STOPPED = 0, 1, 2, 130
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -68,7 +68,10 @@ def seconds(text: str | None) -> float | None:
     parts = [float(part or 0) for part in match.groups()] if match else [0.0]
     total = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
     if total <= 0:
-        raise UserError("this is no duration", expected="90s, 10m or 1h30m", found=repr(text))
+        raise UserError(
+            "this is no duration", where="--time-limit",
+            expected="90s, 10m or 1h30m (a bare number is seconds)", found=repr(text),
+        )  # fmt: skip
     return total
 
 
@@ -93,9 +96,20 @@ def run(app: Callable[[], Any]) -> int:
             f"install it with: pip install 'unetops\\[{extra}]'", soft_wrap=True,
         )  # fmt: skip
         return BAD_INPUT
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        err.print(
+            f"[bold red]error:[/] {escape(place)}{escape(error.strerror or str(error))}; "
+            "look at the path, its rights and the free space", soft_wrap=True,
+        )  # fmt: skip
+        return BAD_INPUT
     except KeyboardInterrupt:
-        err.print("stopped; the same command goes on where it was")
-        return 130
+        return _stopped()
     except SystemExit as stop:
-        return int(stop.code or 0)
+        return _stopped() if stop.code == STOPPED else int(stop.code or 0)
     return OK
+
+
+def _stopped() -> int:
+    err.print("stopped; the same command goes on where it was (train: with --resume)")
+    return STOPPED

@@ -1,5 +1,6 @@
 """Commands on sources, rules, datasets and artifacts."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,6 +38,7 @@ def doctor(
 
     document = examine(source).document()
     if rules is not None:
+        _keep_old(rules, document["rules"])
         write_json(rules, document["rules"])
     if as_json:
         print_json(document)
@@ -136,6 +138,20 @@ def convert(
     if to not in {"paper", "2"}:
         raise typer.BadParameter("expected 'paper' or '2'", param_hint="--to")
     print_json(to_paper(rules) if to == "paper" else rules_document(rules))
+
+
+def _keep_old(path: Path, new: Any) -> None:
+    """Move rules that a person may have edited out of the way, never over them."""
+    if not path.is_file():
+        return
+    try:
+        is_same = json.loads(path.read_bytes()) == new
+    except ValueError:
+        is_same = False
+    if not is_same:
+        old = path.with_name(f"{path.name}.old")
+        path.replace(old)
+        note(f"the rules that were there: {old}")
 
 
 def _paper_or_reason(rules: Rules) -> Any:

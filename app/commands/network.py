@@ -25,6 +25,7 @@ Datasets = Annotated[list[Path], typer.Argument(metavar="DATASET...", help="Form
 TimeLimit = Annotated[
     str | None, typer.Option(metavar="10m", help="Wall time of the whole command")
 ]
+FEW_STEPS = 50  # below which a network has hardly begun to learn
 Seed = Annotated[int, typer.Option(min=0)]
 
 
@@ -104,7 +105,8 @@ def evaluate(
         print_json(document)
         return
     names = ("n", "undefined", "dice_mean", "dice_pooled", "iou_mean", "object_f1_50", "ap_50_95")
-    table(f"Scores on '{split}'", ["", ""], [[name, _number(document[name])] for name in names])
+    table(f"Scores on '{split}' (foreground: all classes but {scores.classes[0].name})",
+          ["score", "value"], [[name, _number(document[name])] for name in names])  # fmt: skip
     table("Classes", ["class", "Dice (mean)", "Dice (pooled)", "IoU (mean)"],
           [[c["name"], _number(c["dice"]), _number(c["dice_pooled"]), _number(c["iou"])]
            for c in document["classes"]])  # fmt: skip
@@ -200,7 +202,11 @@ def _training_event(event: dict[str, Any], show: Any, *, as_json: bool) -> None:
             show(event["step"], event["steps"])
         case "validation":
             note(f"step {event['step']}: validation Dice {_number(event['dice'])}")
+        case "finished before":
+            note("this run was finished before; another folder trains anew")
         case "done":
+            if event["step"] < FEW_STEPS:
+                note(f"only {event['step']} steps: hardly trained, give it more time")
             dice, f1 = _number(event["val_dice"]), _number(event["val_object_f1"])
             note(f"done after {event['step']} steps in {event['seconds']:.0f} s: "
                  f"Dice {dice}, object F1 {f1} on the validation split")  # fmt: skip

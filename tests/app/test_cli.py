@@ -188,6 +188,33 @@ def test_a_token_is_shown_once_and_only_its_hash_is_kept(tmp_path: Path) -> None
     assert "revoked" in unetops("token", "list", "--data", home).stdout
 
 
+def test_rules_that_a_person_edited_are_kept(pairs: Path, rules: Path) -> None:
+    edited = {**json.loads(rules.read_text()), "mask_keyword": "_mine"}
+    rules.write_text(json.dumps(edited))
+    assert unetops("doctor", pairs, "--rules", rules).returncode in {0, 1}
+    assert json.loads(rules.with_name("rules.json.old").read_text()) == edited
+
+
+@pytest.mark.parametrize("place", ["rules.json/x", "/proc/none/x"])
+def test_a_place_that_cannot_be_written_is_refused(pairs: Path, rules: Path, place: str) -> None:
+    target = rules.parent / place
+    assert str(target.parent.name) in refusal("doctor", pairs, "--rules", target)
+    refusal("format", pairs, target, "--rules", rules)
+
+
+def test_an_open_question_counts_as_a_finding(tmp_path: Path) -> None:
+    for index in range(4):
+        image, instances = draw_discs(np.random.default_rng(index))
+        mask = np.where(instances > 0, 0, 255).astype(np.uint8)  # most is white: which is meant?
+        for folder, pixels in (("image", image), ("label", mask)):
+            path = tmp_path / folder / f"{index}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    done = unetops("doctor", tmp_path, "--json")
+    assert json.loads(done.stdout)["questions"]
+    assert done.returncode == 1
+
+
 @pytest.mark.parametrize(
     ("text", "expected"), [("90", 90), ("90s", 90), ("10m", 600), ("1h30m", 5400), (None, None)]
 )

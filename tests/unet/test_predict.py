@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from dataset_rules.manifest import RECORD_KEY, altered_files, png_text, read_art
 from dataset_rules.rules import Rules
 from tests.drawn import write_dataset
 from unet.errors import UnetError
+from unet.evaluate import evaluate
 from unet.fingerprint import common_rules, fingerprint
 from unet.metrics import pixel_counts
 from unet.plan import make_plan, make_schedule
@@ -126,3 +128,36 @@ def test_what_is_no_model_is_said(dataset: Path, tmp_path: Path) -> None:
         Predictor(dataset)
     with pytest.raises(ArtifactError, match="no such folder"):
         Predictor(tmp_path / "none")
+
+
+def test_nothing_altered_is_used(dataset: Path, run: Path, tmp_path: Path) -> None:
+    copies = {name: tmp_path / name for name in ("dataset", "run")}
+    shutil.copytree(dataset, copies["dataset"])
+    shutil.copytree(run, copies["run"])
+    image = copies["dataset"] / "train/images/train0.png"
+    image.write_bytes(encode(np.zeros((64, 64, 3), np.uint8), ".png"))
+    weights = copies["run"] / "model/weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    with pytest.raises(ArtifactError, match=r"train0\.png was altered"):
+        train([copies["dataset"]], tmp_path / "new")
+    assert not (tmp_path / "new").exists() or not any((tmp_path / "new").iterdir())
+    with pytest.raises(ArtifactError, match=r"train0\.png was altered"):
+        evaluate(run, copies["dataset"])
+    with pytest.raises(ArtifactError, match=r"weights\.safetensors was altered"):
+        Predictor(copies["run"])
+
+
+def test_a_refused_prediction_leaves_its_folder_free(run: Path, tmp_path: Path) -> None:
+    cut, pixels = tmp_path / "cut.png", np.random.default_rng(0).integers(0, 255, (64, 64, 3))
+    whole = encode(pixels.astype(np.uint8), ".png")
+    cut.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(RulesError, match="damaged or cut short"):
+        predict_files(run, [cut], tmp_path / "p")
+    cut.write_bytes(whole)
+    predict_files(run, [cut], tmp_path / "p")
+
+
+def test_a_sealed_folder_takes_nothing_in(run: Path, dataset: Path) -> None:
+    image = dataset / "test/images/test0.png"
+    with pytest.raises(ArtifactError, match="inside a finished result"):
+        predict_files(run, [image], dataset / "prediction")
