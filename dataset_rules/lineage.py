@@ -46,7 +46,7 @@ class LinkState(StrEnum):
 class Link:
     """One link of a chain, from a mask towards the source."""
 
-    kind: str  # file, prediction, model, run, dataset, rules, source, commit, ...
+    kind: str  # mask or file, prediction, model, run, dataset, rules, source, commit, ...
     id: str
     state: LinkState
     detail: str
@@ -108,6 +108,10 @@ def _kind_of(folder: Path) -> str:
         return "artifact"
 
 
+def _kind_of_file(file: Path) -> str:
+    return "mask" if "mask" in file.name and file.suffix == ".png" else "file"
+
+
 def _file_link(file: Path, folder: Path) -> Link:
     problems = []
     manifest = _json_or_empty((folder / MANIFEST).read_bytes()) if folder.is_dir() else {}
@@ -116,7 +120,7 @@ def _file_link(file: Path, folder: Path) -> Link:
         digest = content_hash(file)
         stated = png_text(file.read_bytes(), RECORD_KEY) if file.suffix == ".png" else None
     except (UserError, ValueError, OSError) as error:
-        return Link("file", "", LinkState.BROKEN, f"{file.name} was altered: {error}")
+        return Link(_kind_of_file(file), "", LinkState.BROKEN, f"{file.name} was altered: {error}")
     inside = _name_inside(file, folder)
     if inside in files and files[inside] != digest:
         problems.append(f"{inside} does not hold what the manifest says: it was altered")
@@ -131,7 +135,7 @@ def _file_link(file: Path, folder: Path) -> Link:
         problems.append(f"{file.name} carries record {stated[:12]}, the {PROVENANCE} beside it "
                         f"makes {own[:12]}: one of them was altered")  # fmt: skip
     state = LinkState.BROKEN if problems else LinkState.OK
-    return Link("file", digest, state, "; ".join(problems) or file.name, stated)
+    return Link(_kind_of_file(file), digest, state, "; ".join(problems) or file.name, stated)
 
 
 def _artifact_links(top: Ancestor, folder: Path, reported: str | None) -> Iterator[Link]:

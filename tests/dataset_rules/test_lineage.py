@@ -63,7 +63,7 @@ def test_the_chain_leads_from_the_mask_to_source_and_commit(chain: Path) -> None
     links = trace(chain)
     assert is_whole(links), [link for link in links if link.state is LinkState.BROKEN]
     kinds = [link.kind for link in links]
-    assert kinds[:4] == ["file", "prediction", "model", "source"]
+    assert kinds[:4] == ["mask", "prediction", "model", "source"]
     assert set(kinds) >= {"run", "dataset", "rules", "source", "commit"}
     assert png_text(chain.read_bytes(), "unetops:record") == links[1].record
 
@@ -71,7 +71,7 @@ def test_the_chain_leads_from_the_mask_to_source_and_commit(chain: Path) -> None
 @pytest.mark.parametrize(
     ("file", "named"),
     [
-        ("prediction/a_mask.png", "file"),
+        ("prediction/a_mask.png", "mask"),
         ("prediction/manifest.json", "prediction"),
         ("prediction/provenance.json", "prediction"),
         ("run/model/weights.safetensors", "model"),
@@ -91,7 +91,7 @@ def test_one_altered_byte_names_its_link(
     flip(tmp_path / file, int(place * len((tmp_path / file).read_bytes())))
     found = broken(chain)
     assert named in found or (file == "prediction/manifest.json" and "artifact" in found), found
-    assert not set(found) - {named, "file", "artifact"}, found
+    assert not set(found) - {named, "mask", "artifact"}, found
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "provenance.json"])

@@ -204,7 +204,7 @@ def check_lineage(service: Service, home: Path, prediction: str) -> None:
     chain = service.http.get(f"/lineage/{prediction}").json()
     assert chain["whole"], chain
     kinds = [link["kind"] for link in chain["links"]]
-    order = ["file", "prediction", "model", "run", "dataset", "rules", "commit"]
+    order = ["mask", "prediction", "model", "run", "dataset", "rules", "commit"]
     assert [kind for kind in kinds if kind in order] == order
     weights = next((home / "artifacts").glob("*/model/*.safetensors"))
     kept = weights.read_bytes()
