@@ -130,7 +130,7 @@ class Executor:
         """Store what the child tells until it ends; its last event. Ends it when it is to stop."""
         assert child.stdout is not None
         last: dict[str, Any] = {}
-        waiting: dict[str, Any] | None = None  # a frequent event that was passed over for now
+        waiting: dict[str, Any] | None = None  # a frequent event, not stored yet
         stored_at = asked_at = 0.0
         for line in lines_of(child, child.stdout):
             now = time.monotonic()
