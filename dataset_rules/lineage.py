@@ -26,9 +26,9 @@ from dataset_rules.manifest import (
     content_hash,
     contradictions,
     file_hash,
-    png_text,
     read_artifact,
 )
+from dataset_rules.png import png_text
 from dataset_rules.rules import canonical_json
 
 RULES = "rules.json"

@@ -16,10 +16,10 @@ from dataset_rules.manifest import (
     file_hash,
     finish,
     make_source,
-    png_text,
     read_artifact,
     write_json,
 )
+from dataset_rules.png import png_text
 from tests.drawn import write_dataset
 
 

@@ -18,10 +18,10 @@ from dataset_rules.manifest import (
     contradictions,
     file_hash,
     finish,
-    png_text,
     read_artifact,
     write_json,
 )
+from dataset_rules.png import png_text
 from unet.ihc import Comparison, Intensity, Measurements, Thresholds, measure, pool
 from unet.measure import measure_files, pair_masks, read_instances
 from unet.stains import mix_stains
