@@ -1,0 +1,255 @@
+"""A droplet that really boots: user_data, systemd as PID 1, a network and volumes of its own.
+
+systemd-nspawn over an overlay of the golden tree; no service manager is needed on this machine.
+A guest is root on this machine's kernel: boot only user_data of this project in one.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sysconfig
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.guest import golden
+from tests.guest.shell import sh
+from tests.guest.volume import Volume
+from tests.guest.wires import PREFIX, Wires, remove
+
+ROOT = Path(__file__).resolve().parents[2]
+# An overlay needs a disk below it; the name is what a later run finds leftovers by.
+RUN = Path("/var/tmp/unetops-guests")
+ASKED_FOR_REBOOT = 133
+CLEAN = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
+
+
+class Guest:
+    """One droplet; `up` comes back while it boots, as an API does that answers `active`."""
+
+    def __init__(self, name: str, user_data: str, volumes: tuple[Volume, ...] = ()) -> None:
+        """Say what it is to boot; nothing is started yet."""
+        self.name, self.user_data = f"{name}-{uuid.uuid4().hex[:6]}", user_data
+        self.volumes = list(volumes)
+        self.folder = RUN / self.name
+        self.root = self.folder / "root"
+        self.wires: Wires | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread: threading.Thread | None = None
+        self._wanted = False
+
+    @property
+    def address(self) -> str:
+        """Where this machine reaches it."""
+        if self.wires is None:
+            raise RuntimeError(f"{self.name} has no address before up()")
+        return self.wires.address
+
+    @property
+    def running(self) -> bool:
+        """Whether the power is on."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def up(self) -> None:
+        """Make the machine and switch it on."""
+        self.wires = Wires()
+        self._lay_root()
+        self.wires.up(self.folder)
+        self.power_on()
+
+    def _lay_root(self) -> None:
+        for part in ("upper", "work", "root"):
+            (self.folder / part).mkdir(parents=True)
+        (self.folder / "owner").write_text(f"{os.getpid()} {self.wires.name if self.wires else ''}")
+        layers = f"lowerdir={golden.golden()},upperdir={self.folder}/upper"
+        layers += f",workdir={self.folder}/work"
+        sh("mount", "-t", "overlay", self.name, "-o", layers, self.root)
+        seed = self.root / "var/lib/cloud/seed/nocloud"
+        seed.mkdir(parents=True)
+        (seed / "user-data").write_text(self.user_data)
+        (seed / "meta-data").write_text(f"instance-id: {self.name}\n")
+
+    def power_on(self) -> None:
+        """Switch it on; it also comes back by itself from a reboot."""
+        self._wanted = True
+        self._thread = threading.Thread(target=self._supervise, daemon=True)
+        self._thread.start()
+
+    def _supervise(self) -> None:
+        groups = [group / f"unetops-{self.name}" for group in control_groups()]
+        for group in groups:
+            group.mkdir(exist_ok=True)
+        with (self.folder / "console.log").open("ab") as log:
+            while self._wanted:
+                self._process = subprocess.Popen(
+                    self._command(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    preexec_fn=_enter(groups),
+                    env={**os.environ, "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"},
+                )
+                if self._process.wait() != ASKED_FOR_REBOOT:
+                    break
+
+    def _command(self) -> list[str]:
+        lines = [f"L {volume.link} - - - - {volume.attach()}\n" for volume in self.volumes]
+        (self.root / "etc/tmpfiles.d/volumes.conf").write_text("".join(lines))
+        wheels = golden.wheelhouse((ROOT / "requirements.lock").read_text())
+        shown = {
+            wheels: f"{golden.HARNESS}/wheelhouse",
+            Path(sysconfig.get_path("purelib")): golden.SITE_PACKAGES,
+        }
+        return [
+            *("systemd-nspawn", "--quiet", f"--directory={self.root}", "--boot"),
+            *(f"--machine={self.name}", "--register=no", "--keep-unit", "--console=pipe"),
+            f"--network-namespace-path=/run/netns/{self.wires.name if self.wires else ''}",
+            *("--capability=CAP_NET_ADMIN", "--resolv-conf=off", "--timezone=off"),
+            "--link-journal=no",
+            *[f"--bind-ro={here}:{there}" for here, there in shown.items()],
+            *[f"--bind={volume.device}" for volume in self.volumes],
+        ]
+
+    def leader(self, wait: float = 5) -> int:
+        """The guest's PID 1 as this machine numbers it."""
+        end = time.monotonic() + wait
+        while time.monotonic() < end:
+            parent = self._process.pid if self._process else 0
+            for pid in sh("pgrep", "-P", parent, check=False).stdout.split() if parent else ():
+                if is_init(int(pid)):
+                    return int(pid)
+            time.sleep(0.05)
+        raise RuntimeError(f"{self.name} is not running; see {self.folder}/console.log")
+
+    def exec(
+        self, *command: str, check: bool = True, timeout: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in the guest as its root."""
+        enter = ("nsenter", "-t", self.leader(), "-m", "-u", "-i", "-n", "-p", "-C", "--")
+        clean = [f"{key}={value}" for key, value in CLEAN.items()]
+        return sh(*enter, "env", "-i", *clean, *command, check=check, timeout=timeout)
+
+    def plug(self, volume: Volume) -> None:
+        """Attach a volume while the guest runs; it has no udev, so its node comes from outside."""
+        self.volumes.append(volume)
+        device = volume.attach()
+        if not self.running:
+            self.power_on()
+            return
+        number = os.minor(Path(device).stat().st_rdev)
+        node = f"test -b {device} || mknod {device} b 7 {number}"
+        script = f"{node}; mkdir -p /dev/disk/by-id && ln -sfn {device} {volume.link}"
+        end = time.monotonic() + 10
+        while self.exec("sh", "-ec", script, check=False).returncode and time.monotonic() < end:
+            time.sleep(0.1)
+
+    def unplug(self, volume: Volume) -> None:
+        """Shut down and take the volume away."""
+        self.power_off()
+        self.volumes.remove(volume)
+        volume.detach()
+
+    def power_off(self, *, hard: bool = False, wait: float = 40) -> None:
+        """Shut down; `hard` pulls the plug: PID 1 and with it everything in the guest is killed."""
+        self._wanted = False
+        if self._thread is None:
+            return
+        if self._thread.is_alive():
+            with contextlib.suppress(RuntimeError, ProcessLookupError):
+                os.kill(self.leader(2), signal.SIGKILL if hard else signal.SIGRTMIN + 4)
+        self._thread.join(wait)
+        if self._thread.is_alive() and hard:
+            raise RuntimeError(f"{self.name} does not end; see {self.folder}/console.log")
+        if self._thread.is_alive():
+            self.power_off(hard=True)
+
+    def destroy(self) -> None:
+        """End it and take away all but its volumes; a second call does nothing."""
+        self.power_off(hard=True)
+        for volume in self.volumes if self.folder.exists() else ():
+            unmount(self.root)
+            volume.detach()
+        if self.wires:
+            self.wires.down()
+        wipe(self.folder)
+
+
+def _enter(groups: list[Path]) -> Callable[[], None]:
+    def enter() -> None:
+        for group in groups:
+            (group / "cgroup.procs").write_text(str(os.getpid()))
+
+    return enter
+
+
+def control_groups() -> list[Path]:
+    """The hierarchies in which a service manager keeps its units."""
+    top = Path("/sys/fs/cgroup")
+    if (top / "cgroup.controllers").exists():
+        return [top]
+    return [top / name for name in ("systemd", "unified") if (top / name).is_dir()]
+
+
+def is_init(pid: int) -> bool:
+    """Whether a process is the PID 1 of a namespace of its own."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("NSpid:"):
+                return len(line.split()) > 2 and line.split()[-1] == "1"
+    return False
+
+
+def unmount(root: Path, wait: float = 10) -> None:
+    """Unmount a guest's root once its last process has let it go."""
+    end = time.monotonic() + wait
+    while root.is_mount() and sh("umount", root, check=False).returncode:
+        if time.monotonic() > end:
+            sh("umount", "-l", root, check=False)
+        time.sleep(0.05)
+
+
+def wipe(folder: Path) -> None:
+    """Take away what is left of a guest that has ended."""
+    unmount(folder / "root")
+    for top in control_groups():
+        for path, _, _ in os.walk(top / f"unetops-{folder.name}", topdown=False):
+            with contextlib.suppress(OSError):
+                Path(path).rmdir()
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        Path(f"/run/systemd/nspawn/propagate/{folder.name}").rmdir()
+
+
+def sweep() -> list[str]:
+    """Remove the guests whose test process is gone; returns their names. Others' stay."""
+    left = []
+    for owner in sorted(RUN.glob("*/owner")):
+        pid, wires = [*owner.read_text().split(), "", ""][:2]
+        if pid and Path(f"/proc/{pid}").exists():
+            continue
+        folder = owner.parent
+        for group in control_groups():
+            for file in (group / f"unetops-{folder.name}").rglob("cgroup.procs"):
+                for process in file.read_text().split():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(int(process), signal.SIGKILL)
+        _release(folder)
+        if wires.startswith(PREFIX):
+            remove(wires)
+        wipe(folder)
+        left.append(folder.name)
+    return left
+
+
+def _release(folder: Path) -> None:
+    """Give back the loop devices of a guest's volumes that lie in its own folder."""
+    unmount(folder / "root")
+    for line in sh("losetup", "-nlO", "NAME,BACK-FILE").stdout.splitlines():
+        device, _, file = line.strip().partition(" ")
+        if file.strip().startswith(f"{folder}/"):
+            sh("losetup", "-d", device, check=False)

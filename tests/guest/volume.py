@@ -1,0 +1,45 @@
+"""Block storage of a guest: a sparse file on a loop device."""
+
+import time
+from pathlib import Path
+
+from tests.guest.shell import sh
+
+
+class Volume:
+    """What a droplet sees as /dev/disk/by-id/scsi-0DO_Volume_NAME; its file outlives the guest."""
+
+    def __init__(self, name: str, folder: Path, *, gib: int = 2) -> None:
+        """Open the volume's file in `folder`, or make an empty one of `gib` that takes no room."""
+        self.name, self.path = name, folder / f"{name}.img"
+        self.device: str | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        if not self.path.exists():
+            with self.path.open("wb") as file:
+                file.truncate(gib << 30)
+
+    @property
+    def link(self) -> str:
+        """The path that a droplet finds it by."""
+        return f"/dev/disk/by-id/scsi-0DO_Volume_{self.name}"
+
+    def attach(self) -> str:
+        """The loop device, made where there is none."""
+        if self.device is None:
+            self.device = sh("losetup", "-f", "--show", self.path).stdout.strip()
+        return self.device
+
+    def detach(self, wait: float = 20) -> None:
+        """Give the device back and wait for it: a second one on the same file loses writes."""
+        end = time.monotonic() + wait
+        while self.device and sh("losetup", "-j", self.path).stdout.strip():
+            if time.monotonic() > end:
+                raise RuntimeError(f"{self.device} ({self.path}) is still in use after {wait} s")
+            sh("losetup", "-d", self.device, check=False)
+            time.sleep(0.05)
+        self.device = None
+
+    def uuid(self) -> str:
+        """The filesystem's UUID; empty where nothing was made yet."""
+        probe = ("blkid", "-p", "-s", "UUID", "-o", "value", self.device or self.path)
+        return sh(*probe, check=False).stdout.strip()
