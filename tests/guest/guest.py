@@ -5,6 +5,7 @@ A guest is root on this machine's kernel: boot only user_data of this project in
 """
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -13,8 +14,8 @@ import sysconfig
 import threading
 import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from tests.guest import golden
 from tests.guest.shell import sh
@@ -41,6 +42,7 @@ class Guest:
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
         self._wanted = False
+        self._owner: IO[str] | None = None
 
     @property
     def address(self) -> str:
@@ -64,7 +66,9 @@ class Guest:
     def _lay_root(self) -> None:
         for part in ("upper", "work", "root"):
             (self.folder / part).mkdir(parents=True)
-        (self.folder / "owner").write_text(f"{os.getpid()} {self.wires.name if self.wires else ''}")
+        self._owner = (self.folder / "owner").open("w")
+        fcntl.flock(self._owner, fcntl.LOCK_EX)  # the kernel lets it go when this process ends
+        (self.folder / "wires").write_text(self.wires.name if self.wires else "")
         layers = f"lowerdir={golden.golden()},upperdir={self.folder}/upper"
         layers += f",workdir={self.folder}/work"
         sh("mount", "-t", "overlay", self.name, "-o", layers, self.root)
@@ -86,18 +90,18 @@ class Guest:
         with (self.folder / "console.log").open("ab") as log:
             while self._wanted:
                 self._process = subprocess.Popen(
-                    self._command(),
+                    [*_within(groups), *self._command()],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
                     start_new_session=True,
-                    preexec_fn=_enter(groups),
                     env={**os.environ, "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"},
                 )
                 if self._process.wait() != ASKED_FOR_REBOOT:
                     break
 
     def _command(self) -> list[str]:
+        self._note_volumes()
         lines = [f"L {volume.link} - - - - {volume.attach()}\n" for volume in self.volumes]
         (self.root / "etc/tmpfiles.d/volumes.conf").write_text("".join(lines))
         wheels = golden.wheelhouse((ROOT / "requirements.lock").read_text())
@@ -114,6 +118,10 @@ class Guest:
             *[f"--bind-ro={here}:{there}" for here, there in shown.items()],
             *[f"--bind={volume.device}" for volume in self.volumes],
         ]
+
+    def _note_volumes(self) -> None:
+        files = [f"{volume.attach()} {volume.path}\n" for volume in self.volumes]
+        (self.folder / "volumes").write_text("".join(files))
 
     def leader(self, wait: float = 5) -> int:
         """The guest's PID 1 as this machine numbers it."""
@@ -138,6 +146,7 @@ class Guest:
         """Attach a volume while the guest runs; it has no udev, so its node comes from outside."""
         self.volumes.append(volume)
         device = volume.attach()
+        self._note_volumes()
         if not self.running:
             self.power_on()
             return
@@ -176,15 +185,15 @@ class Guest:
             volume.detach()
         if self.wires:
             self.wires.down()
+        if self._owner:
+            self._owner.close()
         wipe(self.folder)
 
 
-def _enter(groups: list[Path]) -> Callable[[], None]:
-    def enter() -> None:
-        for group in groups:
-            (group / "cgroup.procs").write_text(str(os.getpid()))
-
-    return enter
+def _within(groups: list[Path]) -> list[str]:
+    """Words that put a command into groups of its own: two guests must not share one."""
+    enter = [f"echo $$ >{group}/cgroup.procs" for group in groups]
+    return ["sh", "-ec", "\n".join([*enter, 'exec "$@"']), "sh"]
 
 
 def control_groups() -> list[Path]:
@@ -228,28 +237,34 @@ def wipe(folder: Path) -> None:
 def sweep() -> list[str]:
     """Remove the guests whose test process is gone; returns their names. Others' stay."""
     left = []
-    for owner in sorted(RUN.glob("*/owner")):
-        pid, wires = [*owner.read_text().split(), "", ""][:2]
-        if pid and Path(f"/proc/{pid}").exists():
-            continue
-        folder = owner.parent
-        for group in control_groups():
-            for file in (group / f"unetops-{folder.name}").rglob("cgroup.procs"):
-                for process in file.read_text().split():
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(int(process), signal.SIGKILL)
-        _release(folder)
-        if wires.startswith(PREFIX):
-            remove(wires)
-        wipe(folder)
-        left.append(folder.name)
+    for file in sorted(RUN.glob("*/owner")):
+        with file.open("r+") as owner:
+            try:
+                fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                continue
+            _end(file.parent)
+            left.append(file.parent.name)
     return left
 
 
-def _release(folder: Path) -> None:
-    """Give back the loop devices of a guest's volumes that lie in its own folder."""
+def _end(folder: Path) -> None:
+    for group in control_groups():
+        for file in (group / f"unetops-{folder.name}").rglob("cgroup.procs"):
+            for process in file.read_text().split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(process), signal.SIGKILL)
     unmount(folder / "root")
-    for line in sh("losetup", "-nlO", "NAME,BACK-FILE").stdout.splitlines():
-        device, _, file = line.strip().partition(" ")
-        if file.strip().startswith(f"{folder}/"):
+    _release(folder / "volumes")
+    wires = folder / "wires"
+    if wires.is_file() and wires.read_text().startswith(PREFIX):
+        remove(wires.read_text())
+    wipe(folder)
+
+
+def _release(noted: Path) -> None:
+    """Give back the loop devices that a guest held; a device that shows another file stays."""
+    for line in noted.read_text().splitlines() if noted.is_file() else ():
+        device, _, file = line.partition(" ")
+        if device in sh("losetup", "-j", file, "-nO", "NAME").stdout.split():
             sh("losetup", "-d", device, check=False)

@@ -1,0 +1,35 @@
+"""What guests need of a machine, and what a test does where it is missing."""
+
+import os
+import platform
+import shutil
+import sys
+
+import pytest
+
+COMMANDS = (
+    *("mmdebstrap", "systemd-nspawn", "dpkg-scanpackages", "ip", "ssh", "scp", "losetup"),
+    *("mkfs.ext4", "nsenter", "pgrep"),
+)
+
+
+def missing() -> list[str]:
+    """Everything that keeps this machine from booting a guest, each as a phrase."""
+    found = []
+    if platform.system() != "Linux" or os.geteuid() != 0:
+        found.append("root on Linux")
+    found += [f"the command {name}" for name in COMMANDS if shutil.which(name) is None]
+    if sys.version_info[:2] != (3, 11):
+        found.append("Python 3.11, which Debian 12 has, so that a guest can use this environment")
+    return found
+
+
+def require() -> None:
+    """Skip, or fail where the environment says that nothing may be missing."""
+    found = missing()
+    if not found:
+        return
+    reason = f"no guest can boot here; missing: {', '.join(found)} (tests/system/install-guest.sh)"
+    if os.environ.get("UNETOPS_SYSTEM") == "all":
+        pytest.fail(f"UNETOPS_SYSTEM=all, but {reason}", pytrace=False)
+    pytest.skip(reason)
