@@ -1,0 +1,194 @@
+"""One stack and one cloud for a test: the commands that an engineer types, each its own process."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.cloud.cli import pulumi_folder
+from tests.cloud.cloud import Cloud
+from tests.cloud.command import Command
+from tests.cloud.digitalocean import DigitalOcean
+from tests.cloud.faults import CloudError
+from tests.cloud.wire import serving
+
+ROOT = Path(__file__).parents[2]
+PASSPHRASE = "a passphrase of the tests"
+TOKEN = "dop_v1_a-token-that-opens-nothing"
+CHANGES = 7  # the CLI's exit status for --expect-no-changes; all other failures are 1
+QUIET = ("config", "stack", "cancel", "about")
+NOT_COPIED = shutil.ignore_patterns("__pycache__", ".venv", "*.egg-info")
+
+
+def environment(root: Path, ports: list[int]) -> dict[str, str]:
+    """No account, no download, no update check: the engine finds all it needs on this machine."""
+    backend = root / "backend"
+    backend.mkdir(exist_ok=True)
+    folder = pulumi_folder()
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PULUMI_", "DIGITALOCEAN_"))}
+    return {
+        **kept,
+        "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
+        "UNETOPS_TEST_PYTHON": sys.executable,
+        "UNETOPS_LANGUAGE_HOST": str(Path(__file__).parent / "langhost.py"),
+        # An engine killed while it writes the file beside a checkpoint leaves that one empty, and
+        # every later command says `failed to load checkpoint: EOF`: without it nothing is torn.
+        "PULUMI_BACKEND_URL": f"{backend.as_uri()}?metadata=skip",
+        "PULUMI_HOME": str(root / "home"),
+        "PULUMI_CONFIG_PASSPHRASE": PASSPHRASE,
+        "PULUMI_DEBUG_PROVIDERS": f"digitalocean:{ports[0]},command:{ports[1]}",
+        "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+        "PULUMI_SKIP_UPDATE_CHECK": "true",
+        "DIGITALOCEAN_TOKEN": TOKEN,
+    }
+
+
+class Stack:
+    """`run` is `pulumi ...` in the project; the rest are the commands that tests need often."""
+
+    def __init__(self, *, project: Path, name: str, cloud: Cloud, env: dict[str, str]) -> None:
+        self.project, self.name, self.cloud, self.env = project, name, cloud, env
+
+    def run(self, *words: str, code: int | None = 0, text: str = "", timeout: int = 600) -> str:
+        """Run one command to its end and return what it said; another exit status fails."""
+        done = subprocess.run(
+            ["pulumi", "--non-interactive", *words],
+            cwd=self.project,
+            env=self.env,
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        said = done.stdout + ("" if "--json" in words or words[0] in QUIET else done.stderr)
+        full = f"pulumi {' '.join(words)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert code is None or done.returncode == code, full
+        return said if done.returncode == 0 else done.stdout + done.stderr
+
+    def preview(self, *words: str, code: int | None = 0) -> str:
+        return self.run("preview", "--stack", self.name, *words, code=code)
+
+    def up(self, *words: str, code: int | None = 0, timeout: int = 600) -> str:
+        plain = ("up", "--yes", "--skip-preview", "--stack", self.name)
+        return self.run(*plain, *words, code=code, timeout=timeout)
+
+    def refresh(self, *words: str, code: int | None = 0) -> str:
+        sure = () if "--preview-only" in words else ("--yes",)
+        return self.run("refresh", *sure, "--stack", self.name, *words, code=code)
+
+    def destroy(self, *words: str, code: int | None = 0) -> str:
+        plain = ("destroy", "--yes", "--skip-preview", "--stack", self.name)
+        return self.run(*plain, *words, code=code)
+
+    def config(self, key: str, value: str, *words: str) -> None:
+        """Set by argument; a secret (`--secret`) goes in by standard input."""
+        name = ("config", "set", "--stack", self.name, *words, key)
+        if "--secret" in words:
+            self.run(*name, text=value)
+        else:
+            self.run(*name, "--", value)
+
+    def outputs(self) -> dict[str, Any]:
+        words = ("stack", "output", "--json", "--show-secrets", "--stack", self.name)
+        return dict(json.loads(self.run(*words)))
+
+    def state(self) -> dict[str, Any]:
+        exported = json.loads(self.run("stack", "export", "--stack", self.name))
+        return dict(exported["deployment"])
+
+    def state_text(self) -> str:
+        """All that the backend holds, history included, as a thief would read it."""
+        files = sorted(p for p in (self.root / "backend").rglob("*") if p.is_file())
+        return "\n".join(p.read_text(errors="replace") for p in files)
+
+    @property
+    def root(self) -> Path:
+        return Path(self.env["PULUMI_HOME"]).parent
+
+    def engines(self) -> list[int]:
+        """Process ids of the `pulumi` processes of this stack only, known by their home."""
+        mine = f"PULUMI_HOME={self.env['PULUMI_HOME']}".encode()
+        found = []
+        for proc in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                named = (proc / "comm").read_text() == "pulumi\n"
+                if named and mine in (proc / "environ").read_bytes().split(b"\0"):
+                    found.append(int(proc.name))
+        return found
+
+    def kill_engine(self) -> Callable[[], None]:
+        """The action of a Fault: SIGKILL to the engine at this very call."""
+
+        def action() -> None:
+            for pid in self.engines():
+                os.kill(pid, signal.SIGKILL)
+            raise CloudError(0, "nobody is left to read this")
+
+        return action
+
+
+@contextlib.contextmanager
+def stack(
+    project: Path | None = None,
+    *,
+    name: str = "dev",
+    cloud: Cloud | None = None,
+    extra: dict[str, str] | None = None,
+) -> Iterator[Stack]:
+    """Make an empty backend, both doubles and a copy of the project; `extra` is environment.
+
+    Without `project` it is this repository's program: what git knows or would know is copied, so
+    that config is set in the copy, and `.venv` is linked.
+    """
+    cloud = cloud or Cloud()
+    root = Path(tempfile.mkdtemp(prefix="unetops-stack-"))
+    env: dict[str, str] = {}
+    folder = root / "project"
+    try:
+        _copy(project or ROOT, folder)
+        command = Command(cloud, folder=folder, environment=env)
+        with serving(DigitalOcean(cloud, env), command) as ports:
+            env.update(environment(root, ports), **(extra or {}))
+            one = Stack(project=folder, name=name, cloud=cloud, env=env)
+            one.run("stack", "init", name, "--secrets-provider", "passphrase")
+            yield one
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source == ROOT:
+        listed = subprocess.run(
+            ["git", "ls-files", "-co", "--exclude-standard", "-z"],
+            cwd=source,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.split("\0")
+        for name in filter(None, listed):
+            if (source / name).is_file():
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(source / name, target / name)
+    else:
+        shutil.copytree(source, target, ignore=NOT_COPIED)
+    (target / ".venv").symlink_to(sys.prefix)
+    _commit(target)
+
+
+def _commit(folder: Path) -> None:
+    """A release names the commit it is made of, so the copy is a repository with one."""
+    who = ["-c", "user.name=tests", "-c", "user.email=tests@example.org"]
+    for words in (["init", "-q"], ["add", "-A"], [*who, "commit", "-q", "-m", "copy"]):
+        subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True)
+        if words[0] == "init":
+            (folder / ".git/info/exclude").write_text(".venv\n")
