@@ -1,0 +1,217 @@
+"""What a droplet does at its first boot: values in, user_data out.
+
+Pure: the same values give the same text, and nothing here knows Pulumi. Nothing secret goes in:
+every process of the machine can read user_data, and it stands in clear in the stack's state.
+"""
+
+import base64
+import gzip
+import json
+from collections import Counter
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import yaml
+
+from infra import units
+from infra.caddy import caddyfile
+
+MOST_BYTES = 64 * 1024  # DigitalOcean refuses more
+LARGE_BYTES = 2000  # a file above it is compressed
+USER_ID = 612  # the files on the volume outlive the droplet, so the number must stay
+HEADER = "#cloud-config\n"
+PACKAGES = ("caddy", "git", "nftables", "python3-venv", "unattended-upgrades")
+# The top-level keys of cloud-init 22.4 that a droplet may use; its own schema lets others pass.
+KNOWN = frozenset(
+    {"apt", "bootcmd", "ca_certs", "chpasswd", "disable_root", "disk_setup", "final_message"}
+    | {"fqdn", "fs_setup", "groups", "growpart", "hostname", "locale", "manage_etc_hosts"}
+    | {"mount_default_fields", "mounts", "ntp", "package_reboot_if_required", "package_update"}
+    | {"package_upgrade", "packages", "power_state", "preserve_hostname", "resize_rootfs"}
+    | {"runcmd", "ssh", "ssh_authorized_keys", "ssh_deletekeys", "ssh_genkeytypes", "ssh_pwauth"}
+    | {"swap", "timezone", "users", "write_files"}
+)
+SECRET_MARKS = ("PRIVATE KEY-----", "dop_v1_", "UNETOPS_SECRET=", "PULUMI_ACCESS_TOKEN")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineSpec:
+    """All that decides what a droplet becomes.
+
+    Attributes:
+        hostname: its name, also that of the droplet.
+        volume_name: name of the data volume, which is found by it below /dev/disk/by-id.
+        deploy_keys: public keys that may enter as root.
+        domain: name that leads to the droplet; None serves under its address.
+        acme_directory: where certificates come from; None leaves the choice to Caddy.
+        swap_gib: size of the swap file; 0 makes none.
+        dataset_url: archive that first boot fetches to the volume, `#sha256=` may follow.
+        gpu: whether the size has an NVIDIA GPU.
+        gpu_idle_minutes: power off when no job ran for so long; None never does.
+        torch_index: package index that torch comes from besides the ordinary one.
+        source: release that first boot installs; None waits for a wheel over SSH.
+        release_id: name of that release.
+        lock: text of requirements.lock, the versions of all dependencies.
+    """
+
+    hostname: str
+    volume_name: str
+    deploy_keys: tuple[str, ...] = ()
+    domain: str | None = None
+    acme_directory: str | None = None
+    swap_gib: int = 0
+    dataset_url: str | None = None
+    gpu: bool = False
+    gpu_idle_minutes: int | None = None
+    torch_index: str | None = None
+    source: str | None = None
+    release_id: str | None = None
+    lock: str = ""
+    stack: str = "dev"
+    project: str = "unetops"
+
+    @property
+    def device(self) -> str:
+        """Path of the volume's device on the droplet."""
+        return f"/dev/disk/by-id/scsi-0DO_Volume_{self.volume_name}"
+
+
+def user_data(spec: MachineSpec) -> str:
+    """The droplet's user_data, checked.
+
+    Raises:
+        ValueError: if `check` finds a mistake in it, as a text that is too long.
+    """
+    text = HEADER + yaml.safe_dump(cloud_config(spec), sort_keys=False, width=1000)
+    mistakes = check(text)
+    if mistakes:
+        raise ValueError("user_data: " + "; ".join(mistakes))
+    return text
+
+
+def cloud_config(spec: MachineSpec) -> dict[str, Any]:
+    """The same as data, one entry per top-level key of cloud-init."""
+    return {
+        "hostname": spec.hostname,
+        "disable_root": False,
+        "ssh_pwauth": False,
+        "package_update": True,
+        "packages": list(PACKAGES),
+        # Not fs_setup, and not a file of write_files, which come later: see the script.
+        "bootcmd": [["sh", "-c", _machine("volume.sh"), "volume", spec.device]],
+        "mounts": [_mount(spec.device)],
+        "users": _users(spec.deploy_keys),
+        "write_files": [_file(path, *file) for path, file in files(spec).items()],
+        "runcmd": [[units.HOST, "boot"]],
+    }
+
+
+def files(spec: MachineSpec) -> dict[str, tuple[str, str]]:
+    """Every file that first boot writes: path -> (permissions, text)."""
+    plain = {
+        "/etc/unetops/environment": _environment(spec),
+        "/etc/unetops/machine.json": json.dumps(_machine_facts(spec), indent=1) + "\n",
+        "/etc/caddy/Caddyfile": caddyfile(spec.domain, spec.acme_directory),
+        "/etc/nftables.conf": _machine("nftables.conf"),
+        "/etc/sysctl.d/60-unetops.conf": _machine("sysctl.conf"),
+        "/etc/systemd/journald.conf.d/60-unetops.conf": _machine("journald.conf"),
+        "/etc/ssh/sshd_config.d/10-unetops.conf": _machine("sshd.conf"),
+        "/etc/apt/apt.conf.d/60-unetops": _machine("apt.conf"),
+        **{f"/etc/systemd/system/{name}": text for name, text in unit_files(spec).items()},
+    }
+    if spec.source:
+        plain["/etc/unetops/requirements.lock"] = spec.lock
+    programs = {units.HOST: _machine("unetops_host.py"), units.RUN: _machine("unetops.sh")}
+    return {
+        **{path: ("0644", text) for path, text in plain.items()},
+        **{path: ("0755", text) for path, text in programs.items()},
+    }
+
+
+def unit_files(spec: MachineSpec) -> dict[str, str]:
+    """The systemd units: name -> text."""
+    found = {
+        "unetops-web.service": units.web_unit(),
+        "unetops-worker.service": units.worker_unit(gpu=spec.gpu),
+        "unetops-recover.service": units.recover_unit(),
+    }
+    if spec.gpu_idle_minutes is not None:
+        found |= units.idle_units(spec.gpu_idle_minutes)
+    return found
+
+
+def check(text: str) -> list[str]:
+    """Mistakes in a user_data that cloud-init's own schema lets pass; empty if there are none."""
+    size = len(text.encode())
+    found = [f"{size} bytes, at most {MOST_BYTES} are taken"] if size > MOST_BYTES else []
+    found += [f"holds a secret ({mark}...)" for mark in SECRET_MARKS if mark in text]
+    if not text.startswith(HEADER):
+        return [*found, "the first line is not #cloud-config: cloud-init would ignore it all"]
+    try:
+        config = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        return [*found, f"no YAML: {error}"]
+    if not isinstance(config, dict):
+        return [*found, "no mapping of keys"]
+    return [*found, *_unknown(config), *_twice(config)]
+
+
+def _unknown(config: dict[str, Any]) -> list[str]:
+    return [f"unknown key {key}: would be ignored" for key in config if key not in KNOWN]
+
+
+def _twice(config: dict[str, Any]) -> list[str]:
+    count = Counter(str(file.get("path")) for file in config.get("write_files") or [])
+    return [f"{path} is written twice" for path, times in count.items() if times > 1]
+
+
+def _mount(device: str) -> list[str]:
+    # nofail: a machine without its volume still boots and can be looked at over SSH.
+    options = "defaults,nofail,discard,noatime,x-systemd.device-timeout=60s"
+    return [device, units.MOUNT, "ext4", options, "0", "2"]
+
+
+def _users(keys: tuple[str, ...]) -> list[dict[str, Any]]:
+    service = {
+        "name": units.USER, "uid": USER_ID, "system": True, "no_create_home": True,
+        "homedir": units.HOME, "shell": "/usr/sbin/nologin", "lock_passwd": True,
+    }  # fmt: skip
+    entry = {"name": "root", "lock_passwd": True, "ssh_authorized_keys": list(keys)}
+    return [entry, service] if keys else [service]
+
+
+def _environment(spec: MachineSpec) -> str:
+    values = {
+        "UNETOPS_HOME": units.HOME,
+        "UNETOPS_REQUIRE_AUTH": "1",
+        "UNETOPS_PROJECT": spec.project,
+        "UNETOPS_STACK": spec.stack,
+        "UNETOPS_DROPLET": spec.hostname,
+    }
+    return "".join(f"{name}={value}\n" for name, value in values.items())
+
+
+def _machine_facts(spec: MachineSpec) -> dict[str, Any]:
+    """What the machine's own program reads."""
+    return {
+        "device": spec.device,
+        "swap_gib": spec.swap_gib,
+        "dataset_url": spec.dataset_url,
+        "gpu": spec.gpu,
+        "torch_index": spec.torch_index,
+        "source": spec.source,
+        "release_id": spec.release_id,
+    }
+
+
+def _file(path: str, permissions: str, text: str) -> dict[str, str]:
+    head = {"path": path, "permissions": permissions}
+    if len(text.encode()) <= LARGE_BYTES:
+        return {**head, "content": text}
+    # No time in the archive: the same text gives the same user_data.
+    packed = base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
+    return {**head, "encoding": "gz+b64", "content": packed}
+
+
+def _machine(name: str) -> str:
+    return resources.files("infra").joinpath("machine", name).read_text()
