@@ -14,6 +14,7 @@ import subprocess
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 
 BASE = (
@@ -136,34 +137,53 @@ def _finish(tree: Path) -> None:
 
 @functools.cache
 def wheelhouse(lock: str) -> Path:
-    """A wheel for every line of a lock, each without code: the code is this environment's own.
+    """A wheel for every line of a lock, with its real requirements and without its code.
 
-    `pip install -r requirements.lock` runs as on a droplet and leaves the very versions, but the
-    gigabytes come from the working environment, mounted read-only. Debian's Python and this one
-    have the same ABI. The first wheel brings the .pth file that names the mounted folder.
+    Whatever a droplet asks pip for is resolved as it would be there, against the very versions;
+    a requirement that the lock lacks fails. The code, gigabytes of it, is this environment's own,
+    mounted read-only and named by a .pth file in every wheel. Debian's Python has the same ABI.
     """
-    found = re.findall(r"^([A-Za-z0-9][\w.-]*)==([^\s;\\]+)", lock, re.MULTILINE)
-    folder = cache() / f"wheels-{hashlib.sha256(lock.encode()).hexdigest()[:16]}"
+    key = hashlib.sha256(Path(__file__).read_bytes() + lock.encode()).hexdigest()[:16]
+    folder = cache() / f"wheels-{key}"
     with _locked(folder.with_suffix(".lock")):
-        folder.mkdir(exist_ok=True)
-        for number, (name, version) in enumerate(found):
-            _empty_wheel(folder, name, version, number == 0)
+        if not folder.is_dir():
+            building = folder.with_suffix(".building")
+            shutil.rmtree(building, ignore_errors=True)
+            building.mkdir()
+            # torch asks for setuptools, which a lock made by pip leaves out.
+            named = {"setuptools": metadata.version("setuptools")}
+            named |= dict(re.findall(r"^([\w.-]+)==([^\s;\\]+)", lock, re.MULTILINE))
+            for name, version in named.items():
+                _empty_wheel(building, name, version)
+            building.rename(folder)
     return folder
 
 
-def _empty_wheel(folder: Path, name: str, version: str, first: bool) -> None:
+def _empty_wheel(folder: Path, name: str, version: str) -> None:
     stem = f"{re.sub(r'[-_.]+', '_', name)}-{version}"
     info = f"{stem}.dist-info"
     files = {
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{stem}.pth": f"{SITE_PACKAGES}\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        + _requirements(name, version),
         f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
-    if first:
-        files["harness.pth"] = f"{SITE_PACKAGES}\n"
     files[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
     with zipfile.ZipFile(folder / f"{stem}-py3-none-any.whl", "w") as archive:
         for path, text in files.items():
             archive.writestr(path, text)
+
+
+def _requirements(name: str, version: str) -> str:
+    """What the installed distribution asks for, if it is the one that the lock names."""
+    try:
+        found = metadata.metadata(name)
+    except metadata.PackageNotFoundError:
+        return ""
+    if found["Version"].partition("+")[0] != version.partition("+")[0]:
+        return ""
+    lines = [f"Provides-Extra: {extra}\n" for extra in found.get_all("Provides-Extra") or ()]
+    return "".join(lines + [f"Requires-Dist: {r}\n" for r in found.get_all("Requires-Dist") or ()])
 
 
 if __name__ == "__main__":
