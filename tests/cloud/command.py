@@ -19,11 +19,10 @@ from typing import Any
 from google.protobuf.empty_pb2 import Empty
 from pulumi.runtime.proto import provider_pb2 as pb
 
-from tests.cloud import ssh
+from tests.cloud import sdk, ssh
 from tests.cloud.cloud import Cloud
 from tests.cloud.faults import CloudError
 from tests.cloud.kinds import Props
-from tests.cloud.sdk import command as sdk
 from tests.cloud.shapes import problems
 from tests.cloud.wire import UNKNOWN, Service, answers_errors, changed, diff, pack, unpack
 

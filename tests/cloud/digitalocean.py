@@ -116,7 +116,8 @@ class DigitalOcean(Service):
             if e.status == 404:
                 return pb.ReadResponse()  # an empty id says: gone
             raise
-        readable = shape(sdk, kind).types.keys() - KINDS[kind].unread
+        unread = KINDS[kind].unread - (set() if old else {"image"})  # its importer asks for it
+        readable = shape(sdk, kind).types.keys() - unread
         seen = {k: v for k, v in found.items() if k in readable}
         inputs = {**old, **{k: v for k, v in seen.items() if k in old}} if old else seen
         return pb.ReadResponse(id=id_, properties=pack(stored(found)), inputs=pack(inputs))

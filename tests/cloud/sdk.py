@@ -1,10 +1,12 @@
-"""The two Python SDKs. Importing DigitalOcean's warns of classes of its own that nobody uses."""
+"""The two Python SDKs. Importing them warns of deprecated classes that nobody here uses."""
 
 import warnings
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
-    import pulumi_command as command
     import pulumi_digitalocean as digitalocean
+    from pulumi_command import local, remote
 
-__all__ = ["command", "digitalocean"]
+    local.Command, remote.Command  # noqa: B018  # both load at first use
+
+__all__ = ["digitalocean", "local", "remote"]

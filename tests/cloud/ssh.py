@@ -115,11 +115,28 @@ def run(connection: Props, command: str, *, stdin: str, variables: Props) -> tup
 
 def _set(channel: paramiko.Channel, name: str, value: str) -> None:
     """Servers accept few names (AcceptEnv); for what the user asked for that is an error."""
-    with contextlib.suppress(paramiko.SSHException):
+    if name.startswith("PULUMI_COMMAND_"):
         channel.set_environment_variable(name, value)
         return
-    if not name.startswith("PULUMI_COMMAND_"):
-        raise CloudError(0, f'could not set environment variable "{name}": ssh: setenv failed')
+    try:
+        _set_and_wait(channel, name, value)
+    except paramiko.SSHException as e:
+        text = f'could not set environment variable "{name}": ssh: setenv failed'
+        raise CloudError(0, text) from e
+
+
+def _set_and_wait(channel: Any, name: str, value: str) -> None:
+    """The library's own method asks for no reply, so a refusal would pass unseen."""
+    message = paramiko.Message()
+    message.add_byte(paramiko.common.cMSG_CHANNEL_REQUEST)
+    message.add_int(channel.remote_chanid)
+    message.add_string("env")
+    message.add_boolean(True)
+    message.add_string(name)
+    message.add_string(value)
+    channel._event_pending()
+    channel.transport._send_user_message(message)
+    channel._wait_for_event()
 
 
 def _collect(channel: paramiko.Channel, command: str) -> tuple[str, str]:

@@ -90,6 +90,11 @@ class Stack:
         plain = ("destroy", "--yes", "--skip-preview", "--stack", self.name)
         return self.run(*plain, *words, code=code)
 
+    def take_in(self, type_: str, name: str, id_: str, *words: str) -> str:
+        """`pulumi import`: bring what the cloud holds into the state."""
+        plain = ("import", "--yes", "--skip-preview", "--generate-code=false", "--protect=false")
+        return self.run(*plain, "--stack", self.name, *words, type_, name, id_)
+
     def config(self, key: str, value: str, *words: str) -> None:
         """Set by argument; a secret (`--secret`) goes in by standard input."""
         name = ("config", "set", "--stack", self.name, *words, key)
