@@ -414,9 +414,8 @@ def ask(url: str) -> str:
 
 def journal() -> str:
     """The last lines of both units."""
-    units = [word for unit in UNITS for word in ("-u", unit)]
-    command = ["journalctl", "--no-pager", "-o", "short-iso", "-n", str(LAST_LINES), *units]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    words = ("--no-pager", "-o", "short-iso", "-n", str(LAST_LINES))
+    return attempt("journalctl", *words, *(word for unit in UNITS for word in ("-u", unit)))
 
 
 def status(machine: Machine) -> dict[str, Any]:
@@ -424,8 +423,8 @@ def status(machine: Machine) -> dict[str, Any]:
     file, boot_id = machine.at(AUTHORITY), Path("/proc/sys/kernel/random/boot_id")
     pair = _sha256(ssl.PEM_cert_to_DER_cert(file.read_text())).upper() if file.exists() else ""
     fingerprint = ":".join(pair[at : at + 2] for at in range(0, len(pair), 2))
-    blkid = ["blkid", "-p", "-s", "UUID", "-o", "value", machine.facts().get("device", "")]
-    volume = subprocess.run(blkid, capture_output=True, text=True, check=False).stdout.strip()
+    device = machine.facts().get("device", "")
+    volume = attempt("blkid", "-p", "-s", "UUID", "-o", "value", device).strip()
     return {
         "release": target(machine, "current"),
         "previous": target(machine, "previous"),
@@ -724,6 +723,14 @@ def run(*command: str, env: dict[str, str] | None = None) -> str:
         last = "\n".join((done.stdout + done.stderr).splitlines()[-LAST_LINES:])
         raise HostError(f"`{' '.join(command)}` ended with {done.returncode}\n{last}")
     return done.stdout
+
+
+def attempt(*command: str) -> str:
+    """What a command prints, or nothing: not to be had is no failure."""
+    try:
+        return run(*command)
+    except HostError:
+        return ""
 
 
 def write(path: Path, text: str) -> None:

@@ -1,0 +1,189 @@
+"""What a droplet is told at its first boot."""
+
+import base64
+import gzip
+import re
+import shutil
+import subprocess
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from app.settings import Settings
+from infra.caddy import caddyfile
+from infra.cloud_init import (
+    HEADER,
+    LARGE_BYTES,
+    MOST_BYTES,
+    MachineSpec,
+    check,
+    cloud_config,
+    files,
+    user_data,
+)
+from tests.goldens import assert_golden
+
+ROOT = Path(__file__).resolve().parents[2]
+SPEC = MachineSpec(
+    hostname="unetops-dev",
+    volume_name="unetops-dev",
+    deploy_keys=("ssh-ed25519 AAAAC3Nz one@example",),
+    swap_gib=2,
+)
+FULL = replace(
+    SPEC,
+    domain="unet.example.org",
+    acme_directory="https://acme.example/dir",
+    dataset_url="https://zenodo.org/records/1/files/images.zip#sha256=" + "0" * 64,
+    gpu=True,
+    gpu_idle_minutes=30,
+    torch_index="https://torch.example/cu126",
+    source="git+https://example.org/unetops@" + "a" * 40,
+    release_id="a" * 40,
+    lock=(ROOT / "requirements.lock").read_text(),
+)
+
+
+@pytest.mark.golden
+def test_config_of_the_plain_machine_is_the_reviewed_one():
+    config = cloud_config(SPEC)
+    for file in config["write_files"]:
+        if "encoding" in file:
+            file["content"] = "a program of infra/machine"
+    assert_golden("cloud_init.json", config)
+
+
+@pytest.mark.parametrize("spec", [SPEC, FULL])
+def test_user_data_stays_below_half_of_what_the_cloud_takes(spec):
+    text = user_data(spec)
+    assert text.startswith(HEADER)
+    assert len(text.encode()) < MOST_BYTES / 2
+
+
+def test_equal_values_give_equal_user_data():
+    assert user_data(FULL) == user_data(replace(FULL))
+
+
+def test_compressed_files_come_out_as_they_were():
+    written = {file["path"]: file for file in cloud_config(FULL)["write_files"]}
+    packed = {path for path, file in written.items() if "encoding" in file}
+    assert packed == {
+        path for path, (_, text) in files(FULL).items() if len(text.encode()) > LARGE_BYTES
+    }
+    for path in packed:
+        text = gzip.decompress(base64.b64decode(written[path]["content"])).decode()
+        assert text == files(FULL)[path][1]
+
+
+def test_misspelt_key_is_refused():
+    assert check(user_data(SPEC).replace("\nruncmd:", "\nruncmdd:")) == [
+        "unknown key runcmdd: would be ignored"
+    ]
+
+
+def test_path_written_twice_is_refused():
+    text = HEADER + yaml.safe_dump({"write_files": [{"path": "/a"}, {"path": "/a"}]})
+    assert check(text) == ["/a is written twice"]
+
+
+def test_missing_first_line_is_refused():
+    assert "cloud-init would ignore it all" in check("packages: [caddy]\n")[0]
+
+
+def test_broken_yaml_is_refused():
+    assert check(HEADER + "packages: [caddy\n")[0].startswith("no YAML")
+
+
+def test_too_long_user_data_is_refused():
+    with pytest.raises(ValueError, match="at most 65536 are taken"):
+        user_data(replace(SPEC, deploy_keys=("ssh-ed25519 " + "A" * MOST_BYTES,)))
+
+
+@pytest.mark.parametrize("secret", ["dop_v1_0123", "-----BEGIN OPENSSH PRIVATE KEY-----"])
+def test_secret_is_refused(secret):
+    with pytest.raises(ValueError, match="holds a secret"):
+        user_data(replace(SPEC, deploy_keys=(secret,)))
+
+
+def test_environment_names_are_fields_of_the_settings():
+    text = files(SPEC)["/etc/unetops/environment"][1]
+    script = (ROOT / "infra/machine/unetops_host.py").read_text()
+    names = re.findall(r"^(UNETOPS_\w+)=", text, re.MULTILINE)
+    names += re.findall(r"export (UNETOPS_\w+)=", script)
+    known = {f"UNETOPS_{field.name.upper()}" for field in fields(Settings)}
+    assert "UNETOPS_COMMIT" in names
+    assert set(names) <= known
+
+
+def test_service_is_never_open():
+    assert "UNETOPS_REQUIRE_AUTH=1\n" in files(SPEC)["/etc/unetops/environment"][1]
+
+
+def test_lock_is_sent_only_with_a_release_that_first_boot_installs():
+    assert files(FULL)["/etc/unetops/requirements.lock"][1] == FULL.lock
+    assert "/etc/unetops/requirements.lock" not in files(replace(FULL, source=None))
+
+
+def test_idle_timer_comes_only_where_it_is_asked_for():
+    assert "/etc/systemd/system/unetops-idle.timer" in files(FULL)
+    assert not [path for path in files(SPEC) if "idle" in path]
+
+
+def test_volume_that_holds_something_is_never_formatted(tmp_path: Path):
+    marks = _volume_script(tmp_path, blkid=0)
+    assert marks == ""
+
+
+def test_volume_that_cannot_be_read_is_never_formatted(tmp_path: Path):
+    assert _volume_script(tmp_path, blkid=8) == ""
+
+
+def test_blank_volume_is_formatted(tmp_path: Path):
+    assert _volume_script(tmp_path, blkid=2).startswith("-q -L unetops ")
+
+
+def _volume_script(folder: Path, *, blkid: int) -> str:
+    """Run the boot script with a stand-in for blkid; what mkfs was called with."""
+    called = folder / "called"
+    called.touch()
+    script = cloud_config(SPEC)["bootcmd"][0][2].replace('[ -b "$1" ]', "true")
+    for name, body in {"blkid": f"exit {blkid}", "mkfs.ext4": f'echo "$@" >{called}'}.items():
+        (folder / name).write_text(f"#!/bin/sh\n{body}\n")
+        (folder / name).chmod(0o755)
+    path = f"{folder}:/usr/bin:/bin"
+    subprocess.run(["sh", "-c", script, "volume", "/dev/none"], env={"PATH": path}, check=False)
+    return called.read_text()
+
+
+def test_caddy_makes_certificates_itself_without_a_domain():
+    text = caddyfile()
+    assert "tls internal" in text
+    assert "on_demand" in text
+    assert "redir https://{host}{uri} 308" in text
+    assert "acme_ca" not in text
+
+
+def test_caddy_asks_the_given_directory_with_a_domain():
+    text = caddyfile("unet.example.org", "https://acme.example/dir")
+    assert "acme_ca https://acme.example/dir" in text
+    assert "\nunet.example.org {" in text
+    assert "internal" not in text
+
+
+@pytest.mark.parametrize("spec", [SPEC, FULL])
+@pytest.mark.system
+def test_cloud_init_accepts_the_config(spec, tmp_path: Path):
+    command, folder = _schema_command(tmp_path)
+    (folder / "user-data").write_text(user_data(spec))
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder / "user-data").write_text(HEADER + "packages: 3\n")
+    assert subprocess.run(command, capture_output=True).returncode != 0
+
+
+def _schema_command(tmp_path: Path) -> tuple[list[str], Path]:
+    if shutil.which("cloud-init") is None:
+        pytest.skip("cloud-init is not installed: its schema is not checked here")
+    return ["cloud-init", "schema", "--config-file", str(tmp_path / "user-data")], tmp_path
