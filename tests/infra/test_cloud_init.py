@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from app.settings import Settings
+from dataset_rules import manifest
 from infra.caddy import caddyfile
 from infra.cloud_init import (
     HEADER,
@@ -107,14 +108,26 @@ def test_secret_is_refused(secret):
         user_data(replace(SPEC, deploy_keys=(secret,)))
 
 
-def test_environment_names_are_fields_of_the_settings():
-    text = files(SPEC)["/etc/unetops/environment"][1]
+def test_every_name_in_the_environment_is_read_by_the_service(monkeypatch: pytest.MonkeyPatch):
+    given = dict(
+        line.split("=", 1) for line in files(SPEC)["/etc/unetops/environment"][1].splitlines()
+    )
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    settings = {f"UNETOPS_{field.name.upper()}" for field in fields(Settings)}
+    recorded = manifest.deployment()["deployment"]
+    told = {name for name in given if name not in settings}
+    assert told == {f"UNETOPS_{name.upper()}" for name in recorded}
+    assert set(recorded.values()) == {SPEC.project, SPEC.stack, SPEC.hostname}
+
+
+def test_release_tells_its_commit_by_the_name_that_provenance_reads(
+    monkeypatch: pytest.MonkeyPatch,
+):
     script = (ROOT / "infra/machine/unetops_host.py").read_text()
-    names = re.findall(r"^(UNETOPS_\w+)=", text, re.MULTILINE)
-    names += re.findall(r"export (UNETOPS_\w+)=", script)
-    known = {f"UNETOPS_{field.name.upper()}" for field in fields(Settings)}
-    assert "UNETOPS_COMMIT" in names
-    assert set(names) <= known
+    (name,) = re.findall(r"export (UNETOPS_\w+)=", script)
+    monkeypatch.setenv(name, "abc1")
+    assert manifest.commit() == "abc1"
 
 
 def test_service_is_never_open():
