@@ -1,0 +1,52 @@
+"""`pulumi up`: read the configuration, build the components, export the outputs."""
+
+import pulumi
+from pulumi.runtime.config import CONFIG
+
+from infra import prices, stack, volume
+from infra.checks import warnings_of
+from infra.cloud_init import user_data
+from infra.config import ConfigError, StackConfig, read_config
+from infra.source import source_of
+
+
+def main() -> None:
+    """Build the stack; a mistake in its configuration is one message and nothing is made."""
+    try:
+        config, found = _config()
+        source = source_of(config.source, stack.ROOT, stack.CACHE)
+    except ConfigError as e:
+        raise pulumi.RunError(str(e)) from e
+    for warning in warnings_of(config):
+        pulumi.log.warn(warning)
+    price = prices.estimate(config)
+    pulumi.log.info(f"price: {price}")
+    if config.price_ceiling is not None and price.usd_month > config.price_ceiling:
+        raise pulumi.RunError(f"{price} is above priceCeiling ${config.price_ceiling:.2f}")
+    parts = stack.build(config, source)
+    if found:
+        pulumi.log.info(volume.adoption_line(config.name, found))
+    stack.export(config, source, parts=parts, price=price)
+
+
+def _config() -> tuple[StackConfig, volume.FoundVolume | None]:
+    mark = f"{pulumi.get_project()}:"
+    values = {k.removeprefix(mark): v for k, v in CONFIG.get().items() if k.startswith(mark)}
+    found: list[volume.FoundVolume] = []
+
+    def gib_now(name: str, region: str) -> int | None:
+        there = volume.find_volume(name, region)
+        found.extend([there] if there else [])
+        return there.size_gib if there else None
+
+    config = read_config(
+        values,
+        pulumi.get_stack(),
+        stack.read_file,
+        volume_gib_now=gib_now,
+        render=lambda c: user_data(stack.machine_spec(c)),
+    )
+    return config, found[0] if found else None
+
+
+main()

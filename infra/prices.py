@@ -1,0 +1,80 @@
+"""What a stack costs a month, from a dated price table that can be overridden line by line."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from infra.catalog import DATED, SIZES, SOURCES
+from infra.config import StackConfig
+
+# US dollars a month; the key of a droplet is its size.
+# Volumes and snapshots: https://docs.digitalocean.com/products/volumes/details/pricing/
+# Spaces: .../products/spaces/details/pricing/ (250 GiB included). Uptime: one check is free.
+PRICES: dict[str, float] = {
+    **{slug: size.usd_month for slug, size in SIZES.items()},
+    "volume-gib": 0.10,
+    "snapshot-gib": 0.06,
+    "spaces": 5.0,
+    "reserved-ip": 0.0,
+    "uptime-check": 0.0,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriceLine:
+    """One thing that bills."""
+
+    what: str
+    usd_month: float
+
+    def __str__(self) -> str:
+        return f"{self.what}: ${self.usd_month:.2f}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """All lines of a stack, those without a known price by name, and their sum."""
+
+    lines: tuple[PriceLine, ...]
+    unknown: tuple[str, ...] = ()
+    dated: str = DATED
+
+    @property
+    def usd_month(self) -> float:
+        """Sum of the lines that have a price."""
+        return round(sum(line.usd_month for line in self.lines), 2)
+
+    def __str__(self) -> str:
+        parts = ", ".join(str(line) for line in self.lines)
+        open_ones = f"; no price known for {', '.join(self.unknown)}" if self.unknown else ""
+        return (
+            f"about ${self.usd_month:.2f} a month ({parts}{open_ones}; list prices of "
+            f"{self.dated}, {SOURCES['sizes']})"
+        )
+
+
+def estimate(config: StackConfig, prices: Mapping[str, float] = PRICES) -> Estimate:
+    """Monthly price of a stack.
+
+    Args:
+        config: the checked configuration; its own `prices` win over `prices`.
+        prices: dollars a month by key; a droplet's key is its size.
+    """
+    table = {**prices, **config.prices}
+    wanted = [(f"droplet {config.size}", config.size, 1.0)]
+    wanted.append((f"volume {config.volume_gib} GiB", "volume-gib", float(config.volume_gib)))
+    wanted.append(("reserved address while assigned", "reserved-ip", 1.0))
+    wanted.append(("uptime check", "uptime-check", 1.0))
+    if config.bucket:
+        wanted.append(("Spaces bucket", "spaces", 1.0))
+    if config.snapshot:
+        # A snapshot bills what is used; a full volume is the most it can be.
+        gib = float(config.volume_gib)
+        wanted.append((f"volume snapshot, at most {config.volume_gib} GiB", "snapshot-gib", gib))
+    return Estimate(
+        lines=tuple(
+            PriceLine(what=what, usd_month=round(table[key] * amount, 2))
+            for what, key, amount in wanted
+            if key in table
+        ),
+        unknown=tuple(what for what, key, _ in wanted if key not in table),
+    )

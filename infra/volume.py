@@ -1,0 +1,111 @@
+"""DataVolume component: the disk that outlives every droplet."""
+
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_digitalocean as do
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataVolumeArgs:
+    """Where and how large; a volume grows and never shrinks."""
+
+    region: pulumi.Input[str]
+    size_gib: pulumi.Input[int]
+    tags: pulumi.Input[list[str]] | None = None
+    lose_data: bool = False
+    """True lifts the protection: `pulumi destroy` then deletes the volume and all that it holds."""
+    snapshot: str | None = None
+    """A label; a new label takes a new snapshot."""
+
+
+class DataVolume(pulumi.ComponentResource):
+    """Protected volume without a filesystem: the first boot makes one if there is none.
+
+    The name is the resource's own, so a droplet finds it below /dev/disk/by-id.
+    """
+
+    volume_id: pulumi.Output[str]
+    volume_name: pulumi.Output[str]
+    volume_urn: pulumi.Output[str]
+
+    def __init__(
+        self, name: str, args: DataVolumeArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("unetops:infra:DataVolume", name, None, opts)
+        self.volume = do.Volume(
+            name,
+            name=name,
+            region=args.region,
+            size=args.size_gib,
+            tags=args.tags,
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                protect=not args.lose_data,
+                retain_on_delete=not args.lose_data,
+                # Each of these would replace the volume, that is: delete its data.
+                ignore_changes=[
+                    "description",
+                    "initialFilesystemType",
+                    "initialFilesystemLabel",
+                    "filesystemType",
+                ],
+            ),
+        )
+        if args.snapshot:
+            self._snapshot(f"{name}-{args.snapshot}")
+        self.volume_id = self.volume.id
+        self.volume_name = self.volume.name
+        self.volume_urn = self.volume.volume_urn
+        self.register_outputs({"volume_id": self.volume_id, "volume_name": self.volume_name})
+
+    def _snapshot(self, name: str) -> None:
+        do.VolumeSnapshot(
+            name,
+            name=name,
+            volume_id=self.volume.id,
+            # An older label leaves the stack, its snapshot stays in the account.
+            opts=pulumi.ResourceOptions(parent=self, retain_on_delete=True),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundVolume:
+    """A volume of the account, whether or not it is in the state."""
+
+    volume_id: str
+    size_gib: int
+
+
+def find_volume(name: str, region: str) -> FoundVolume | None:
+    """The account's volume of that name, None if there is none or the account cannot be asked."""
+    try:
+        found = do.get_volume(name=name, region=region)
+    except Exception as e:  # the engine raises plain Exception for any failed call
+        if not is_absence(str(e)):
+            pulumi.log.warn(
+                f"volume {name} could not be looked up ({str(e).splitlines()[0][:200]}): "
+                "whether it would shrink or has to be adopted is not checked"
+            )
+        return None
+    if not found.id or found.size is None:
+        return None
+    return FoundVolume(volume_id=found.id, size_gib=int(found.size))
+
+
+def is_absence(message: str) -> bool:
+    """Whether a failed look-up says that there is no such volume.
+
+    Source: terraform-provider-digitalocean, volume/datasource_volume.go: "no volumes found" and
+    "volume not found".
+    """
+    return any(mark in message.lower() for mark in ("no volume", "not found", "404"))
+
+
+def adoption_line(name: str, found: FoundVolume) -> str:
+    """What to type when the volume exists and the state does not know it."""
+    return (
+        f"volume {name} exists in the account ({found.volume_id}, {found.size_gib} GiB); if this "
+        "stack does not hold it yet (`pulumi stack --show-urns`), adopt it with its data: "
+        f"pulumi import digitalocean:index/volume:Volume {name} {found.volume_id}"
+    )
