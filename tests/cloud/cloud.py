@@ -29,6 +29,12 @@ class Machines(Protocol):
 
     def stop(self, id_: str) -> None: ...
 
+    def assign(self, id_: str, address: str) -> None: ...
+
+    def unassign(self, address: str) -> None: ...
+
+    def erase(self, volume: Props) -> None: ...
+
 
 class Cloud:
     """All objects by kind and id. `log` holds what took effect, `calls` every request."""
@@ -170,9 +176,15 @@ class Cloud:
             p["ipv4Address"] = self.machines.start(id_, p, volumes)
         elif kind == "Droplet":
             self.machines.stop(id_)
+        elif kind == "Volume" and op == "delete":
+            self.machines.erase(p)
         elif kind == "VolumeAttachment":
             act = self.machines.attach if op == "create" else self.machines.detach
             act(plain_id(p["dropletId"]), self.objects["Volume"][p["volumeId"]])
+        elif kind == "ReservedIpAssignment" and op == "create":
+            self.machines.assign(plain_id(p["dropletId"]), p["ipAddress"])
+        elif kind == "ReservedIpAssignment":
+            self.machines.unassign(p["ipAddress"])
 
     def _done(self, op: str, kind: str, id_: str) -> None:
         self.log.append(f"{op} {kind} {id_}")

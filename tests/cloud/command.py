@@ -96,12 +96,16 @@ class Command(Service):
         if kind == "remote.CopyToRemote":
             # The real one copies again only where source or target changed, not on a new key.
             if any(props[k] != olds.get(k) for k in ("source", "remotePath")):
-                ssh.copy(props["connection"], _source(props["source"]), props["remotePath"])
+                ssh.copy(props["connection"], self._source(props["source"]), props["remotePath"])
             return {}
         if command is None:
             return {k: olds.get(k, "") for k in COMPUTED}
         out, err = self._run(kind, props, olds, command)
         return {"stdout": out, "stderr": err}
+
+    def _source(self, asset: Props) -> Path | str:
+        """A file or folder by path, from the project, or a text, as marked on the wire."""
+        return self.folder / asset["path"] if "path" in asset else str(asset["text"])
 
     def _run(self, kind: str, props: Props, olds: Props, command: str) -> tuple[str, str]:
         variables = dict(props.get("environment", {}))
@@ -139,8 +143,3 @@ class Command(Service):
 
 def _unknown(kind: str) -> Props:
     return {} if kind == "remote.CopyToRemote" else dict.fromkeys(COMPUTED, UNKNOWN)
-
-
-def _source(asset: Props) -> Path | str:
-    """A file or folder by path, or a text, as the engine marks them on the wire."""
-    return Path(asset["path"]) if "path" in asset else str(asset["text"])

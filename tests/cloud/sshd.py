@@ -1,4 +1,4 @@
-"""A small SSH server of this process: one host key, one client key, commands really run."""
+"""A small SSH server: one host key, one client key; commands run, files are written."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import paramiko
 
@@ -42,6 +43,24 @@ class _Session(paramiko.ServerInterface):
         self.ran.append(command.decode())
         threading.Thread(target=_run, args=(channel, command.decode()), daemon=True).start()
         return True
+
+
+class _Handle(paramiko.SFTPHandle):
+    """A file whose bytes are on this machine's disk."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.readfile = self.writefile = Path(path).open("w+b")  # noqa: SIM115
+
+
+class _Files(paramiko.SFTPServerInterface):
+    def open(self, path: str, flags: int, attr: object) -> paramiko.SFTPHandle:
+        return _Handle(path)
+
+    def stat(self, path: str) -> paramiko.SFTPAttributes | int:
+        if not Path(path).exists():
+            return paramiko.SFTP_NO_SUCH_FILE
+        return paramiko.SFTPAttributes.from_stat(Path(path).stat())
 
 
 def _run(channel: paramiko.Channel, command: str) -> None:
@@ -80,5 +99,6 @@ def _accept(
             transport = paramiko.Transport(connection)
             transports.append(transport)
             transport.add_server_key(host)
+            transport.set_subsystem_handler("sftp", paramiko.SFTPServer, _Files)
             with contextlib.suppress(paramiko.SSHException, EOFError):
                 transport.start_server(server=session)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cloud import sshd
 from tests.cloud.faults import Fault, Weather, answer, pending
 from tests.cloud.stack import CHANGES, Stack, stack
 
@@ -143,6 +144,29 @@ def test_local_commands_run_again_when_an_input_changes(small: Stack) -> None:
     small.config("command", "echo broken >&2; exit 3")
     said = small.up(code=1)
     assert "exit status 3" in said and "broken" in said
+
+
+def test_remote_commands_and_copies_go_over_ssh_to_the_host_that_is_known(
+    small: Stack, tmp_path: Path
+) -> None:
+    copied = tmp_path / "copied.yaml"
+    with sshd.server() as there:
+        small.config("sshPort", str(there.port))
+        small.config("hostKey", there.host_key)
+        small.config("privateKey", there.private_key, "--secret")
+        small.config("target", str(copied))
+        said = small.up()
+        assert copied.read_bytes() == (small.project / "Pulumi.yaml").read_bytes()
+        small.config("trigger", "2")
+        said += small.up()
+        assert there.ran == ["cat", "echo update"]
+        small.up("--expect-no-changes")
+        private = there.private_key.splitlines()[1]
+        assert private not in small.state_text() + said
+    with sshd.server() as other:
+        small.config("sshPort", str(other.port))
+        assert "host key mismatch" in small.up(code=FAILED)
+        assert other.ran == []
 
 
 def test_a_provider_that_dies_after_the_cloud_acted_leaves_an_orphan_that_the_cloud_shows(

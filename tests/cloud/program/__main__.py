@@ -43,6 +43,29 @@ if text := config.get("command"):
         "ran", create=text, triggers=[config.require("trigger")], environment={"WORD": "here"}
     )
     pulumi.export("stdout", ran.stdout)
+if port := config.get_int("sshPort"):
+    reach = command.remote.ConnectionArgs(
+        host="127.0.0.1",
+        port=port,
+        host_key=config.require("hostKey"),
+        private_key=config.require_secret("privateKey"),
+        dial_error_limit=0,
+    )
+    copied = command.remote.CopyToRemote(
+        "copied",
+        connection=reach,
+        source=pulumi.FileAsset("Pulumi.yaml"),
+        remote_path=config.require("target"),
+    )
+    command.remote.Command(
+        "there",
+        connection=reach,
+        create="cat",
+        update="echo update",
+        delete="echo delete",
+        stdin=config.require("trigger"),
+        opts=pulumi.ResourceOptions(depends_on=[copied]),
+    )
 pulumi.export("ip", host.ipv4_address)
 priced = do.get_sizes(filters=[{"key": "slug", "values": [config.require("size")]}]).sizes
 pulumi.export("price", priced[0].price_monthly)
