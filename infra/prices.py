@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from infra.catalog import DATED, SIZES, SOURCES
+from infra.catalog import DATED as DATED
+from infra.catalog import SIZES, SOURCES
 from infra.config import StackConfig
 
 # US dollars a month; the key of a droplet is its size.

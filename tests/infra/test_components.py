@@ -1,0 +1,40 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.infra.cloud_mocks import made_by
+
+EXAMPLES = re.findall(
+    r"## ([^\n]+)\n.*?```python\n(.*?)```", Path("docs/infra.md").read_text(), re.S
+)
+COMPONENT = {"SSH keys": "SshKeys", "Data volume": "DataVolume", "Bucket, DNS, project": "Bucket"}
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGtra2tra2tra2tra2tra2tra2tra2tra2tra2tr me"
+SSH = f"from infra.ssh import *\nSshKeys('n', SshKeysArgs(public_keys=['{KEY}']))"
+
+
+@pytest.mark.parametrize(("title", "text"), EXAMPLES, ids=[title for title, _ in EXAMPLES])
+def test_documented_example_registers_its_component(title, text):
+    assert f"{COMPONENT.get(title, title)} images" in made_by(text)
+
+
+def test_every_example_is_short():
+    assert len(EXAMPLES) == 7
+    assert all(3 <= len(text.splitlines()) <= 15 for _, text in EXAMPLES)
+
+
+def test_only_three_ports_are_open_and_ssh_only_from_the_given_addresses():
+    rules = made_by(dict(EXAMPLES)["Network"])["Firewall images"]["inboundRules"]
+    assert {r["portRange"]: r["sourceAddresses"] for r in rules} == {
+        "22": ["198.18.0.7/32"],
+        "80": ["0.0.0.0/0", "::/0"],
+        "443": ["0.0.0.0/0", "::/0"],
+    }
+
+
+def test_new_key_is_made_and_one_that_the_account_holds_is_reused():
+    from infra.ssh import fingerprint
+
+    there = {"fingerprint": fingerprint(KEY), "id": 1, "name": "laptop", "publicKey": KEY}
+    assert [name.split()[0] for name in made_by(SSH)].count("SshKey") == 1
+    assert [name.split()[0] for name in made_by(SSH, [there])].count("SshKey") == 0
