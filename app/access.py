@@ -24,6 +24,7 @@ from app.sessions import FORM_FIELD, FORM_HEADER, SESSION_COOKIE
 from app.tokens import Role, any_token, token_of_id, token_of_secret
 
 FREE = frozenset({("GET", "/healthz"), ("HEAD", "/healthz"), ("POST", "/login")})
+READY = ("GET", "/readyz")  # free for this machine: what starts a release asks it
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 VIEWER_MAY = frozenset({"/logout", "/api/v1/rules/convert"})
 ANNOTATOR_MAY = frozenset(
@@ -91,7 +92,8 @@ def admit(request: HTTPConnection, service: Service) -> Caller:
         Forbidden: if the request comes from another site or, in the open mode, another machine.
     """
     scope = request.scope
-    if (scope["method"], scope["path"]) in FREE:
+    way = (scope["method"], scope["path"])
+    if way in FREE or (way == READY and _is_from_here(request)):
         return Caller(Role.VIEWER, Way.FREE)
     if "authorization" in request.headers:
         return _by_bearer(request.headers["authorization"], service)
@@ -188,6 +190,14 @@ def _refuse_other_sites(request: HTTPConnection) -> None:
     is_foreign = origin is not None and urlsplit(origin).netloc != request.headers.get("host")
     if site not in {"same-origin", "none"} or is_foreign:
         raise Forbidden("the request comes from another site", found=origin or site)
+
+
+def _is_from_here(request: HTTPConnection) -> bool:
+    """True if neither a proxy nor another machine asks, under a name of this machine."""
+    name = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+    client = request.client.host if request.client else ""
+    is_forwarded = "x-forwarded-for" in request.headers or "forwarded" in request.headers
+    return not is_forwarded and _is_loopback(client) and (name == "localhost" or _is_loopback(name))
 
 
 def _is_loopback(host: str) -> bool:

@@ -28,6 +28,9 @@ app.command()(network.predict)
 app.command()(network.measure)
 app.command()(data.lineage)
 app.command()(service.serve)
+app.command()(service.web)
+app.command()(service.worker)
+app.command()(service.migrate)
 app.add_typer(service.token_app, name="token")
 
 

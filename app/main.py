@@ -33,6 +33,7 @@ from app.settings import Settings
 from app.store import clear_uploads
 
 SOCKET = "UNETOPS_SOCKET"  # number of the open socket that the supervisor hands over
+PROXIES = ["127.0.0.1", "::1"]  # whose X-Forwarded-Proto and X-Forwarded-For count
 NOUNS = (rules, sources, datasets, runs, models, predictions, measurements, job_routes, lineage)
 
 
@@ -68,9 +69,16 @@ def main() -> None:
     """Serve on the socket that the supervisor opened."""
     die_with_parent()
     logs.configure("web")
-    app = create_app(Settings.from_environment())
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3))
-    server.run(sockets=[socket.socket(fileno=int(os.environ[SOCKET]))])
+    run(Settings.from_environment(), socket.socket(fileno=int(os.environ[SOCKET])))
+
+
+def run(settings: Settings, listener: socket.socket) -> None:
+    """Serve on a socket until SIGTERM; a proxy is believed only if it runs on this machine."""
+    config = uvicorn.Config(
+        create_app(settings), log_level="warning", timeout_graceful_shutdown=3,
+        proxy_headers=True, forwarded_allow_ips=PROXIES,
+    )  # fmt: skip
+    uvicorn.Server(config).run(sockets=[listener])
 
 
 if __name__ == "__main__":

@@ -83,6 +83,8 @@ def _checked_header(settings: Settings, upload: Upload, name: str) -> Header:
 
 def predictor_answers(settings: Settings) -> bool:
     """True if the predictor is there."""
+    if not settings.predictor_socket.exists():  # an attempt would leave a socket to the collector
+        return False
     try:
         with _client(settings, timeout_s=2.0) as client:
             return client.get("/healthz").is_success

@@ -24,6 +24,7 @@ JOB = "UNETOPS_JOB"  # job that a step's process, and each process that it start
 WORKER_LOCK = "worker.lock"  # in the home; held by the one worker
 TICK_S = 0.25  # between two looks at a silent process
 PATIENCE_S = 10.0  # between asking a process to end and killing it
+DRAIN_S = 25.0  # likewise for the step of a worker that ends: a training saves its checkpoint
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
@@ -136,13 +137,14 @@ def lines_of(child: subprocess.Popen[bytes], pipe: IO[bytes]) -> Iterator[bytes 
         yield line
 
 
-def end_group(child: subprocess.Popen[bytes]) -> None:
-    """Ask the child and all that it started to end, then kill."""
-    for how in (signal.SIGTERM, signal.SIGKILL):
+def end_group(child: subprocess.Popen[bytes], patience_s: float = PATIENCE_S) -> None:
+    """Ask the child and all that it started to end, then kill; with patience 0 kill at once."""
+    hows = (signal.SIGTERM, signal.SIGKILL) if patience_s else (signal.SIGKILL,)
+    for how in hows:
         if child.poll() is not None:
             return
         os.killpg(child.pid, how)
         try:
-            child.wait(PATIENCE_S)
+            child.wait(patience_s or PATIENCE_S)
         except subprocess.TimeoutExpired:
             log.warning("step %s did not end by %s", child.pid, how.name)

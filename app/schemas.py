@@ -162,3 +162,5 @@ class Ready(BaseModel):
     database: bool
     worker: bool
     predictor: bool
+    release: str | None  # commit or release that this web process runs
+    worker_release: str | None  # and the one that the worker runs; None without a worker

@@ -1,4 +1,4 @@
-"""Supervisor: web, worker and predictor on one machine; what dies is started again."""
+"""Supervisor: web, worker and predictor, or parts of them; what dies is started again."""
 
 import ipaddress
 import logging
@@ -10,15 +10,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
 
+from app import logs
 from app.db import migrate, open_engine
 from app.errors import AppError, Conflict
 from app.main import SOCKET
-from app.process import PARENT, locked
+from app.main import run as run_web
+from app.process import DRAIN_S, PARENT, locked
 from app.settings import Settings
 from app.tokens import any_token
 
@@ -28,7 +31,7 @@ LOOK_EVERY_S = 0.2
 FIRST_DELAY_S = 0.5  # before a dead process is started again; doubled at each death in a row
 LONGEST_DELAY_S = 30.0
 SETTLED_S = 60.0  # a process that lived this long starts again at once
-PATIENCE_S = 15.0  # between asking a process to end and killing it
+PATIENCE_S = DRAIN_S + 5.0  # between asking a process to end and killing it
 START_S = 60.0  # for the web process to answer
 
 
@@ -82,42 +85,85 @@ def serve(
         AppError: if the address cannot be taken or must not be open.
         Conflict: if the home is served already.
     """
+    settings = _prepared(home)
+    _refuse_open_to_others(host, settings)
+    with _served_once(settings), _listen(host, port) as listener:
+        handle = listener.fileno()
+        environment = {"UNETOPS_HOME": str(settings.home), SOCKET: str(handle)}
+        web = Part("app.main", environment, (handle,))
+        _supervise([web, *_workers(settings)], _address(listener), on_ready)
+
+
+def web(host: str, port: int, home: Path | None, on_ready: Callable[[str], None]) -> None:
+    """Run the web process alone until SIGINT or SIGTERM, say behind a proxy on this machine.
+
+    Raises:
+        AppError: if the address cannot be taken or must not be open.
+    """
+    settings = _prepared(home)
+    _refuse_open_to_others(host, settings)
+    logs.configure("web")
+    with _listen(host, port) as listener:
+        on_ready(_address(listener))
+        run_web(settings, listener)
+
+
+def worker(home: Path | None) -> None:
+    """Run worker and predictor until SIGINT or SIGTERM, which drains: steps save and go on later.
+
+    Raises:
+        Conflict: if the home has a worker already.
+    """
+    settings = _prepared(home)
+    with _served_once(settings):
+        _supervise(_workers(settings))
+
+
+def _prepared(home: Path | None) -> Settings:
     settings = Settings.from_environment()
     if home is not None:
         settings = replace(settings, home=home.expanduser().resolve())
     migrate(settings)
-    _refuse_open_to_others(host, settings)
+    return settings
+
+
+def _served_once(settings: Settings) -> AbstractContextManager[None]:
     busy = "this home is served already"
-    with locked(settings.home / "serve.lock", wait_s=0, busy=busy), _listen(host, port) as listener:
-        end = _end_on_signal()
-        shared = {"UNETOPS_HOME": str(settings.home)}
-        handle = listener.fileno()
-        parts = [
-            Part("app.main", {**shared, SOCKET: str(handle)}, (handle,)),
-            Part("app.worker", shared),
-            Part("app.predictor", shared),
-        ]
-        try:
-            _supervise(parts, end, _address(listener), on_ready)
-        finally:
-            _end_all(parts)
+    return locked(settings.home / "serve.lock", wait_s=0, busy=busy)
+
+
+def _workers(settings: Settings) -> list[Part]:
+    shared = {"UNETOPS_HOME": str(settings.home)}
+    return [Part("app.worker", shared), Part("app.predictor", shared)]
 
 
 def _supervise(
-    parts: list[Part], end: threading.Event, address: str, on_ready: Callable[[str], None] | None
+    parts: list[Part], address: str | None = None, on_ready: Callable[[str], None] | None = None
 ) -> None:
-    started_at, is_ready = time.monotonic(), False
+    """Keep the parts running until a signal, then end them; tell once the address answers."""
+    end = _end_on_signal()
+    try:
+        _watch(parts, end, address, on_ready)
+    finally:
+        _end_all(parts)
+
+
+def _watch(
+    parts: list[Part], end: threading.Event, address: str | None,
+    on_ready: Callable[[str], None] | None,
+) -> None:  # fmt: skip
+    started_at, is_ready = time.monotonic(), address is None
     while not end.is_set():
         for part in parts:
             part.look()
-        if not is_ready and _answers(address):
+        if address and not is_ready and _answers(address):
             is_ready = True
             log.info("ready on %s", address)
             if on_ready:
                 on_ready(address)
         if not is_ready and time.monotonic() - started_at > START_S:
             raise AppError(
-                "the web process does not answer", where=address,
+                "the web process does not answer", where=str(address),
                 remedy="its own messages above say why",
             )  # fmt: skip
         end.wait(LOOK_EVERY_S)

@@ -7,7 +7,9 @@ The only caller of training.
 
 import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ TAKEN = "another process is writing this job's folder"
 
 FINISHED = "finished"
 REFUSED = "refused"
+STOPPED = 75  # exit status: asked to end, saved, to be gone on with (EX_TEMPFAIL of sysexits.h)
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -65,14 +68,20 @@ def dataset(request: StepRequest, tell: Tell) -> None:
 
 
 def run(request: StepRequest, tell: Tell) -> None:
-    """Train on the dataset, from the last checkpoint where there is one."""
+    """Train on the dataset, from the last checkpoint where there is one; SIGTERM saves one."""
+    end = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: end.set())
+    from unet.errors import Stopped
     from unet.train import train  # loads torch, which the web process never does
 
-    train(
-        [Path(request.inputs["dataset"])], Path(request.work),
-        time_limit_s=request.parameters["time_limit_s"], seed=request.parameters["seed"],
-        resume=True, on_event=tell,
-    )  # fmt: skip
+    try:
+        train(
+            [Path(request.inputs["dataset"])], Path(request.work),
+            time_limit_s=request.parameters["time_limit_s"], seed=request.parameters["seed"],
+            resume=True, on_event=tell, is_to_stop=end.is_set,
+        )  # fmt: skip
+    except Stopped:
+        raise SystemExit(STOPPED) from None
 
 
 STEPS: Mapping[str, Callable[[StepRequest, Tell], None]] = {

@@ -23,6 +23,7 @@ from sqlalchemy import Engine
 from app import jobs, logs, store, tables
 from app.db import database_url, migrate, open_engine, transaction
 from app.process import (
+    DRAIN_S,
     JOB,
     PARENT,
     WORKER_LOCK,
@@ -33,15 +34,16 @@ from app.process import (
     locked,
 )
 from app.settings import Settings
-from app.steps import FINISHED, REFUSED, StepRequest
+from app.steps import FINISHED, REFUSED, STOPPED, StepRequest
 from app.tables import Job
 from dataset_rules.errors import UserError
-from dataset_rules.manifest import is_artifact
+from dataset_rules.manifest import commit, is_artifact
 
 log = logging.getLogger(__name__)
 
 
 MOST_RECOVERIES = 1000  # of one job; kills are survived, an endless loop of crashes is not
+ORDER_S = 1.0  # in which the end of this process is seen, where step and worker are both told
 LOOK_EVERY_S = 0.5  # for a cancel, and at least this far apart lie two stored progress events
 TRACEBACK_BYTES = 8_000
 FREQUENT = {"step", "progress"}  # frequent events, of which some are enough
@@ -67,6 +69,7 @@ class Executor:
         Raises:
             JobFailedError: if the step refuses or crashes.
         """
+        self._hold_if_stopping()
         with transaction(self.engine) as session:
             job = jobs.find_job(session, job_id)
             if job.result is not None:
@@ -88,19 +91,27 @@ class Executor:
             left[0].rename(work)
 
     def _run_step(self, job: Job) -> None:
-        self._tell(job.id, "started", {"kind": job.kind})
-        child = self._start(job)
-        last = self._follow(job, child)
-        code = child.wait()
-        self.children.pop(job.id, None)
-        if self.stopping.is_set():
-            threading.Event().wait()  # the process ends now; the job stays ours and goes on later
-        end_leftovers(job.id)
+        code = STOPPED
+        while code == STOPPED and not self._is_cancelled(job.id):  # told to end, but not we
+            self._tell(job.id, "started", {"kind": job.kind, "release": commit()})
+            child = self._start(job)
+            last = self._follow(job, child)
+            code = child.wait()
+            if code != 0:
+                self.stopping.wait(ORDER_S)
+            self._hold_if_stopping()
+            self.children.pop(job.id, None)
+            end_leftovers(job.id)
         if self._is_cancelled(job.id):
             self._clear(job.id)
             raise JobFailedError("cancelled")
         if code != 0 or last.get("event") != FINISHED:
             self._fail(job, _why(last, code, self._log_of(job.id)))
+
+    def _hold_if_stopping(self) -> None:
+        """Go no further while this process ends: the job stays ours and goes on later."""
+        if self.stopping.is_set():
+            threading.Event().wait()
 
     def _start(self, job: Job) -> subprocess.Popen[bytes]:
         self._log_of(job.id).parent.mkdir(exist_ok=True)
@@ -145,8 +156,8 @@ class Executor:
                 waiting, stored_at = None, now
             if now - asked_at > LOOK_EVERY_S:
                 asked_at = now
-                if self.stopping.is_set() or self._is_cancelled(job.id):
-                    end_group(child)
+                if self._is_cancelled(job.id):
+                    end_group(child, patience_s=0)
         return last
 
     def _is_cancelled(self, job_id: str) -> bool:
@@ -207,10 +218,10 @@ class Executor:
         return self.settings.home / "logs" / f"{job_id}.log"
 
     def stop(self) -> None:
-        """End all steps; their jobs stay and go on with the next worker."""
+        """Drain: no new jobs; running steps save and end, and go on with the next worker."""
         self.stopping.set()
         for child in list(self.children.values()):
-            end_group(child)
+            end_group(child, DRAIN_S)
 
 
 def _progress(data: dict[str, Any]) -> dict[str, Any]:
@@ -278,7 +289,9 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: end.set())
     busy = "another worker runs on this home"
-    with locked(settings.home / WORKER_LOCK, wait_s=30, busy=busy):
+    lock = settings.home / WORKER_LOCK
+    with locked(lock, wait_s=30, busy=busy):
+        lock.write_text(commit() or "")  # for /readyz, as long as the lock is held
         executor = launch(settings)
         log.info("ready")
         end.wait()

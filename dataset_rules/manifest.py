@@ -330,6 +330,7 @@ def provenance_document(
         "id": artifact_id,
         "unetops": _version("unetops"),
         "commit": commit(),
+        **deployment(),
         "libraries": {name: _version(name) for name in LIBRARIES},
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
@@ -354,6 +355,14 @@ def commit() -> str | None:
         return None
     head = _git(root, "rev-parse", "HEAD")
     return head and head + ("+changes" if _git(root, "status", "--porcelain") else "")
+
+
+def deployment() -> dict[str, dict[str, str]]:
+    """Where the code was deployed: Pulumi project, stack and droplet; empty on other machines."""
+    names = ("project", "stack", "droplet")
+    stated = {name: os.environ.get(f"UNETOPS_{name.upper()}", "") for name in names}
+    known = {name: value for name, value in stated.items() if value}
+    return {"deployment": known} if known else {}
 
 
 def _git(root: Path, *words: str) -> str:

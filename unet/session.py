@@ -18,7 +18,7 @@ from dataset_rules.manifest import write_json
 from dataset_rules.rules import rules_document
 from unet.checkpoint import load_tensors, restore_training, save_tensors, training_state
 from unet.data import Patches, split_samples
-from unet.errors import UnetError
+from unet.errors import Stopped, UnetError
 from unet.fingerprint import Fingerprint, common_classes, common_rules, fingerprint
 from unet.model import UNet
 from unet.plan import Plan, make_plan, make_schedule
@@ -35,6 +35,7 @@ EVENTS = "events.jsonl"
 LAST = "last.safetensors"
 BEST = "best.safetensors"
 SAVE_EVERY_S = 20.0  # work that a kill can cost; saving takes a fifth of a second
+FIRST_SAVE_S = 1.0  # of a process; doubled up to the above, so that killed often it gets on
 VALIDATIONS = 8  # in a time limit; one costs about a hundredth of it
 HOLD_SHARE = 0.6  # of the time, before the learning rate falls
 
@@ -68,11 +69,13 @@ class Session:
         limit_s: float | None,
         clock: float,
         on_event: Event | None,
+        is_to_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.out = out
         self.limit_s = limit_s
         self.clock = clock
         self.on_event = on_event
+        self.is_to_stop = is_to_stop
         self.facts = _facts(out, datasets)
         common_classes(datasets, [read_dataset(folder) for folder in datasets])
         self.rules = common_rules(datasets)
@@ -82,6 +85,7 @@ class Session:
         self.patches = Patches(training, self.state.plan)
         self.validation = Validation(held_out, self.state.plan)
         self.saved_at = time.monotonic()
+        self.save_every_s = FIRST_SAVE_S
         self.recent: deque[float] = deque(maxlen=40)  # seconds of the last steps
         self.step_s = 0.0
         self.validation_s = 0.0
@@ -101,8 +105,11 @@ class Session:
             self._fit_schedule()
             if self._validation_is_due():
                 self._validate()
-            if time.monotonic() - self.saved_at > SAVE_EVERY_S:
+            if time.monotonic() - self.saved_at > self.save_every_s:
                 self._save()
+            if self.is_to_stop():  # after a step: however often it is stopped, it gets on
+                self._save()
+                raise Stopped
         self._close()
 
     def elapsed(self) -> float:
@@ -207,6 +214,7 @@ class Session:
         tensors = training_state(state.net, state.averaged, state.optimizer)
         save_tensors(self.out / LAST, tensors, facts)
         self.saved_at = time.monotonic()
+        self.save_every_s = min(2 * self.save_every_s, SAVE_EVERY_S)
 
     def _close(self) -> None:
         state = self.state

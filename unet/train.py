@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +39,7 @@ def train(
     resume: bool = False,
     clock: float | None = None,
     on_event: Event | None = None,
+    is_to_stop: Callable[[], bool] = lambda: False,
 ) -> Path:
     """Train a network on formatted datasets; returns the run, whose `model/` is the model.
 
@@ -52,8 +53,10 @@ def train(
         resume: go on from the last checkpoint.
         clock: `time.monotonic()` from which the limit counts; now where absent.
         on_event: gets each event as a dict: plan, step, validation, done.
+        is_to_stop: asked after each step; if true the training saves and ends by `Stopped`.
 
     Raises:
+        Stopped: if it was asked to end; `resume` goes on from there.
         UnetError: if the datasets or the plan cannot be trained on, if another process writes
             the same run, or if `out` holds a begun run and `resume` is off.
     """
@@ -69,7 +72,8 @@ def train(
             is_new = not (out / LAST).exists()
             with removed_on_refusal(out) if is_new else nullcontext():
                 session = Session(datasets, out, plan=plan, seed=seed, limit_s=time_limit_s,
-                                  clock=clock, on_event=on_event)  # fmt: skip
+                                  clock=clock, on_event=on_event,
+                                  is_to_stop=is_to_stop)  # fmt: skip
             session.run()
             finish(
                 out, step, started=started, content=dict.fromkeys([PLAN, FINGERPRINT, RUN, BEST])

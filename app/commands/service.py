@@ -1,14 +1,16 @@
-"""Commands of the service: demo, serve and access tokens."""
+"""Commands of the service: demo, serve and its parts, migrations and access tokens."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.commands.console import AsJson, new_folder, out, print_json, seconds, table
+from app.commands.console import AsJson, new_folder, note, out, print_json, seconds, table
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
+
+    from app.settings import Settings
 
 token_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke access tokens.")
 
@@ -43,6 +45,37 @@ def demo(
 def serve(host: Host = "127.0.0.1", port: Port = 8000, data: Data = None) -> None:
     """Run web, worker and predictor on this machine; Ctrl-C ends them all."""
     _serve(host, port, data)
+
+
+def web(host: Host = "127.0.0.1", port: Port = 8000, data: Data = None) -> None:
+    """Run the web process alone, as behind a proxy on this machine; Ctrl-C ends it."""
+    from app.serve import web as run_web
+
+    run_web(host, port, data, lambda address: note(f"web on {address}"))
+
+
+def worker(data: Data = None) -> None:
+    """Run worker and predictor alone; Ctrl-C or SIGTERM: jobs save and go on at the next start."""
+    from app.serve import worker as run_worker
+
+    run_worker(data)
+
+
+def migrate(
+    backup: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="First copy the database into this folder")
+    ] = None,
+    data: Data = None,
+) -> None:
+    """Bring the database to this release's version; prints the path of the backup."""
+    from app.db import migrate as run_migrations
+
+    settings = _settings(data)
+    copy = run_migrations(settings, backup)
+    if copy is not None:
+        out.print(str(copy), markup=False, soft_wrap=True)
+    elif backup is not None:
+        note("there was no database yet: nothing to back up")
 
 
 @token_app.command()
@@ -101,13 +134,18 @@ def _serve(host: str, port: int, data: Path | None, *, first_page: str = "") -> 
 
 
 def _engine(data: Path | None) -> "Engine":
+    from app.db import migrate as run_migrations
+    from app.db import open_engine
+
+    settings = _settings(data)
+    run_migrations(settings)
+    return open_engine(settings)
+
+
+def _settings(data: Path | None) -> "Settings":
     from dataclasses import replace
 
-    from app.db import migrate, open_engine
     from app.settings import Settings
 
     settings = Settings.from_environment()
-    if data is not None:
-        settings = replace(settings, home=data.expanduser().resolve())
-    migrate(settings)
-    return open_engine(settings)
+    return replace(settings, home=data.expanduser().resolve()) if data else settings

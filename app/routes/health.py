@@ -10,6 +10,7 @@ from app.predictions import predictor_answers
 from app.process import WORKER_LOCK, is_locked
 from app.schemas import Ready
 from app.service import Here
+from dataset_rules.manifest import commit
 
 router = APIRouter(tags=["health"])
 
@@ -22,13 +23,20 @@ def healthz() -> dict[str, Literal["ok"]]:
 
 @router.get("/readyz", responses={503: {"model": Ready}})
 def readyz(here: Here, response: Response) -> Ready:
-    """Database, worker and predictor are there; 503 while one is not."""
+    """Database, worker and predictor are there, and their release; 503 while one is not.
+
+    Asks for no token where this machine itself asks.
+    """
     with transaction(here.engine) as session:
         session.execute(text("SELECT 1"))
+    lock = here.settings.home / WORKER_LOCK
+    has_worker = is_locked(lock)
     ready = Ready(
         database=True,
-        worker=is_locked(here.settings.home / WORKER_LOCK),
+        worker=has_worker,
         predictor=predictor_answers(here.settings),
+        release=commit(),
+        worker_release=(lock.read_text() or None) if has_worker else None,
     )
     response.status_code = 200 if ready.worker and ready.predictor else 503
     return ready

@@ -37,7 +37,7 @@ def _paths(routes, prefix=""):
             yield from _paths(route.effective_route_contexts(), prefix)
 
 
-def test_every_route_but_healthz_asks_once_a_token_exists(app, http, engine):
+def test_every_route_but_health_asks_once_a_token_exists(app, http, engine):
     create_token(engine, Role.VIEWER)
     routes = every_route(app)
     assert len(routes) > 40
@@ -46,6 +46,8 @@ def test_every_route_but_healthz_asks_once_a_token_exists(app, http, engine):
         answer = http.request(method, address)
         if address == "/healthz":
             assert answer.status_code == 200
+        elif address == "/readyz":
+            assert answer.status_code == 503, "this machine asks; no worker runs"
         elif (method, address) == ("POST", "/login"):
             assert answer.status_code == 403, "a form that is not ours"
         else:

@@ -216,6 +216,74 @@ def check_lineage(service: Service, home: Path, prediction: str) -> None:
     weights.write_bytes(kept)
 
 
+RELEASE = {"UNETOPS_STACK": "test", "UNETOPS_DROPLET": "one"}
+
+
+@contextmanager
+def deployed(home: Path, release: str, **more: str):
+    """Web and worker as their two units run them, under a release."""
+    environment = {**os.environ, **RELEASE, **more, "UNETOPS_COMMIT": release}
+    port = free_port()
+    with (home.parent / "deployed.log").open("ab") as log:
+        web, worker = (
+            subprocess.Popen(
+                [sys.executable, "-m", "app.cli", *words, "--data", str(home)],
+                stdout=log, stderr=log, env=environment,
+            )
+            for words in (["web", "--port", str(port)], ["worker"])
+        )  # fmt: skip
+    service = Service(worker, port, home)
+    try:
+        wait_for(lambda: is_ready(port), 90)
+        yield service
+    finally:
+        service.http.close()
+        for process in (worker, web):
+            if process.poll() is None:
+                process.terminate()
+            process.wait(40)
+
+
+def newer_package(folder: Path) -> str:
+    """A folder for PYTHONPATH that has this code call itself a later version."""
+    info = folder / "unetops-99.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: unetops\nVersion: 99.0\n")
+    return str(folder)
+
+
+def test_a_training_survives_a_release_with_a_migration_and_a_backup(tmp_path):
+    home = tmp_path / "home"
+    with deployed(home, "release-a") as service:
+        job = begin_run(service, make_dataset(service), limit_s=60)
+        wait_for_checkpoint(home, job)
+        service.process.terminate()
+        assert service.process.wait(30) == 0
+        assert not steps_of(job)
+        assert service.job(job)["status"] == "running", "neither failed nor cancelled"
+        answer = httpx.get(f"{service.http.base_url.copy_with(path='/readyz')}", trust_env=False)
+        assert (answer.status_code, answer.json()["worker"]) == (503, False)
+    backup = subprocess.run(
+        [sys.executable, "-m", "app.cli", "migrate", "--backup", str(tmp_path / "backups"),
+         "--data", str(home)],
+        capture_output=True, text=True, timeout=60, check=True,
+    ).stdout.strip()  # fmt: skip
+    assert Path(backup).stat().st_size > 0
+    path = os.pathsep.join([newer_package(tmp_path / "newer"), str(Path(__file__).parents[2])])
+    with deployed(home, "release-b", PYTHONPATH=path) as service:
+        run = service.finished(job)["result"]["id"]
+        told = service.events(job)
+    began_at = [event["data"]["step"] for event in told if event["event"] == "plan"]
+    assert len(began_at) == 2
+    assert began_at[0] == 0 < began_at[1], "went on from the checkpoint of the drain"
+    releases = [event["data"]["release"] for event in told if event["event"] == "started"]
+    assert releases == ["release-a", "release-b"]
+    made = json.loads((home / "artifacts" / run / "provenance.json").read_text())
+    assert (made["commit"], made["unetops"]) == ("release-b", "99.0")
+    assert made["deployment"] == {"stack": "test", "droplet": "one"}
+    assert altered_files(home / "artifacts" / run) == []
+
+
 def test_cancel_stops_a_training(tmp_path):
     home = tmp_path / "home"
     with serving(home) as service:

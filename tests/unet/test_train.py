@@ -11,7 +11,7 @@ import pytest
 
 from dataset_rules.manifest import altered_files, content_hash, read_artifact
 from tests.drawn import write_dataset
-from unet.errors import UnetError
+from unet.errors import Stopped, UnetError
 from unet.evaluate import evaluate
 from unet.fingerprint import fingerprint
 from unet.plan import Plan, make_plan, make_schedule
@@ -62,6 +62,23 @@ def test_stopped_and_resumed_equals_one_go(discs: Path, tmp_path: Path) -> None:
     with pytest.raises(StopError):
         train([discs], cut, plan=plan, on_event=stop_once_saved(cut))
     train([discs], cut, plan=plan, resume=True)
+    assert weights_of(cut) == weights_of(whole)
+
+
+def test_asked_to_end_twenty_times_it_gets_on_and_ends_as_in_one_go(discs: Path, tmp_path: Path):
+    plan = small_plan(discs, steps=21)
+    whole, cut = train([discs], tmp_path / "whole", plan=plan), tmp_path / "cut"
+    began_at: list[int] = []
+
+    def note(event: dict) -> None:
+        if event["event"] == "plan":
+            began_at.append(event["step"])
+
+    for _ in range(20):
+        with pytest.raises(Stopped):
+            train([discs], cut, plan=plan, resume=True, on_event=note, is_to_stop=lambda: True)
+    train([discs], cut, plan=plan, resume=True, on_event=note)
+    assert began_at == list(range(21))
     assert weights_of(cut) == weights_of(whole)
 
 

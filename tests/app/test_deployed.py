@@ -1,0 +1,149 @@
+"""What a deployed service needs: parts alone, a proxy in front, migrations, readiness."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.db import migrate
+from app.errors import Conflict
+from app.tokens import Role, create_token
+from dataset_rules.manifest import provenance_document
+from tests.app.conftest import browsing, wait_for, working
+
+
+@contextmanager
+def command(home: Path, *words: str, **environment: str):
+    """A running command of ours, ended by SIGTERM."""
+    with (home.parent / "command.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app.cli", *words, "--data", str(home)],
+            stdout=log, stderr=log, env={**os.environ, **environment},
+        )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(40)
+
+
+@contextmanager
+def web(home: Path, **environment: str):
+    """The address of `unetops web` on a free port."""
+    log = home.parent / "command.log"
+    with command(home, "web", "--port", "0", **environment):
+        wait_for(lambda: log.exists() and "web on http" in log.read_text())
+        address = log.read_text().split("web on ")[1].split()[0]
+        with httpx.Client(base_url=address, trust_env=False, timeout=30) as client:
+            wait_for(lambda: client.get("/healthz").is_success)
+            yield client
+
+
+def ended(home: Path, *words: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "app.cli", *words, "--data", str(home)],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def test_behind_https_cookies_are_secure_and_forms_are_bound_to_the_outer_name(settings, engine):
+    token = create_token(engine, Role.ADMIN)
+    outer = {"host": "cells.example", "x-forwarded-proto": "https", "x-forwarded-for": "10.1.2.3"}
+    page = {"accept": "text/html"}
+    with web(settings.home) as http:
+        answer = http.get("/", headers={**outer, **page})
+        assert "secure" in answer.headers["set-cookie"].lower()
+        proof = answer.text.split('name="csrf_token" value="')[1].split('"')[0]
+        cookie = answer.headers["set-cookie"].split(";")[0]
+        form = {"secret": token.secret, "csrf_token": proof}
+        ours = {**outer, "cookie": cookie, "origin": "https://cells.example"}
+        answer = http.post("/login", data=form, headers=ours)
+        assert answer.status_code == 303, answer.text
+        assert "secure" in answer.headers["set-cookie"].lower()
+        assert not answer.headers["location"].startswith("http:")
+        ours["cookie"] += "; " + answer.headers["set-cookie"].split(";")[0]
+        foreign = {**ours, "origin": "https://evil.example"}
+        assert http.post("/logout", data=form, headers=foreign).status_code == 403
+        assert http.post("/logout", data=form, headers=ours).status_code == 303
+        plain = http.get("/", headers=page)
+        assert "secure" not in plain.headers["set-cookie"].lower()
+
+
+def test_a_proxy_elsewhere_is_not_believed_whatever_the_environment_says(settings, engine):
+    with web(settings.home, FORWARDED_ALLOW_IPS="*") as http:
+        assert http.get("/api/v1/jobs").status_code == 200, "open on this machine"
+        through = {"x-forwarded-for": "127.0.0.1, 10.1.2.3"}
+        assert http.get("/api/v1/jobs", headers=through).status_code == 401
+
+
+def test_readiness_is_free_for_this_machine_alone_and_names_the_release(app, engine, settings):
+    create_token(engine, Role.VIEWER)
+    with browsing(app) as http:
+        answer = http.get("/readyz")
+        assert (answer.status_code, answer.json()["worker"]) == (503, False)
+        assert http.get("/readyz", headers={"x-forwarded-for": "127.0.0.1"}).status_code == 401
+        assert http.get("/readyz", headers={"host": "cells.example"}).status_code == 401
+        with working(settings.home):
+            there = wait_for(lambda: (view := http.get("/readyz").json())["worker"] and view)
+            wait_for(lambda: http.get("/readyz").json()["worker_release"] == there["release"])
+        assert http.get("/readyz").json()["worker_release"] is None
+    with browsing(app, "10.1.2.3") as http:
+        assert http.get("/readyz").status_code == 401
+
+
+def test_backup_is_one_file_with_our_rows_and_those_of_the_queue(settings, engine, tmp_path):
+    token = create_token(engine, Role.VIEWER)
+    done = ended(settings.home, "migrate", "--backup", str(tmp_path / "backups"))
+    assert done.returncode == 0, done.stderr
+    copy = Path(done.stdout.strip())
+    assert [path.name for path in copy.parent.iterdir()] == [copy.name]
+    assert copy.stat().st_mode & 0o777 == 0o600
+    with sqlite3.connect(copy) as database:
+        assert database.execute("SELECT id FROM token").fetchall() == [(token.id,)]
+        assert database.execute("SELECT count(*) FROM workflow_status").fetchone() == (0,)
+    database.close()
+
+
+def test_without_a_database_there_is_nothing_to_back_up(settings, tmp_path):
+    assert migrate(settings, tmp_path / "backups") is None
+    assert settings.database.exists()
+    assert not (tmp_path / "backups").exists()
+
+
+def test_database_of_a_newer_release_is_refused_and_left_alone(settings, engine, tmp_path):
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(Conflict, match="newer release"):
+        migrate(settings, tmp_path / "backups")
+    assert not (tmp_path / "backups").exists()
+    for words in (["migrate"], ["web", "--port", "0"], ["worker"]):
+        done = ended(settings.home, *words)
+        assert done.returncode == 2
+        assert "9999" in done.stderr, words
+
+
+def test_a_home_has_one_worker(settings, engine):
+    with command(settings.home, "worker"):
+        wait_for(lambda: (settings.home / "worker.lock").exists())
+        done = ended(settings.home, "worker")
+    assert done.returncode == 2
+    assert "served already" in done.stderr
+
+
+def test_provenance_names_the_deployment_where_there_is_one(monkeypatch):
+    now = datetime.now(UTC)
+    plain = provenance_document("0" * 64, (), folder=None, started=now)
+    assert "deployment" not in plain
+    monkeypatch.setenv("UNETOPS_STACK", "dev")
+    monkeypatch.setenv("UNETOPS_DROPLET", "unetops-dev")
+    made = provenance_document("0" * 64, (), folder=None, started=now)
+    assert made["deployment"] == {"stack": "dev", "droplet": "unetops-dev"}
+    assert json.loads(json.dumps(made))["commit"] == plain["commit"]
