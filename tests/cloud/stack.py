@@ -44,6 +44,7 @@ def environment(root: Path, ports: list[int]) -> dict[str, str]:
         # every later command says `failed to load checkpoint: EOF`: without it nothing is torn.
         "PULUMI_BACKEND_URL": f"{backend.as_uri()}?metadata=skip",
         "PULUMI_HOME": str(root / "home"),
+        "HOME": str(_engineer(root / "engineer")),
         "PULUMI_CONFIG_PASSPHRASE": PASSPHRASE,
         "PULUMI_DEBUG_PROVIDERS": f"digitalocean:{ports[0]},command:{ports[1]}",
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
@@ -169,6 +170,15 @@ def stack(
             yield one
     finally:
         shutil.rmtree(root, ignore_errors=True)
+
+
+def _engineer(home: Path) -> Path:
+    """Make a home folder with the key pair that the documented config names."""
+    key = home / ".ssh" / "id_ed25519"
+    key.parent.mkdir(parents=True, mode=0o700)
+    words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "tests", "-f", str(key)]
+    subprocess.run(words, check=True)
+    return home
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +28,16 @@ DROPLET = "digitalocean:index/droplet:Droplet"
 def small() -> Iterator[Stack]:
     with stack(PROGRAM) as one:
         yield one
+
+
+def test_the_project_previews_on_an_empty_backend_with_the_documented_config() -> None:
+    with stack() as one:
+        began = time.monotonic()
+        said = one.preview()
+        assert time.monotonic() - began < 30
+        assert one.cloud.log == []
+    assert re.search(r"price: about \$\d+", said)
+    assert re.search(r"\+ \d\d to create", said)
 
 
 def test_preview_knows_what_it_cannot_know_and_calls_nothing(small: Stack) -> None:
