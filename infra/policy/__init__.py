@@ -1,0 +1,1 @@
+"""Policy pack: what no stack may do, whoever wrote its program."""
