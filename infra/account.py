@@ -1,0 +1,96 @@
+"""The DigitalOcean account through `pydo`, with one-line errors and hard time limits."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+ENDPOINT = "https://api.digitalocean.com"
+TOKENS = ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN")
+PAGE = 200
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+NOT_FOUND = 404
+Record = dict[str, Any]
+REMEDIES = {
+    401: "the token is wrong or expired; make one on the control panel's page API and export it as "
+    "DIGITALOCEAN_TOKEN",
+    403: "the token lacks a scope; make one that may read this",
+    429: "too many requests with this token; wait some minutes and repeat",
+}
+
+
+class AccountError(Exception):
+    """The account cannot be asked: one line with what to do about it."""
+
+
+class Account:
+    """Reads the account; changes nothing."""
+
+    def __init__(self, token: str, *, endpoint: str = ENDPOINT, timeout_s: float = 20) -> None:
+        from pydo import Client  # takes a second to import
+
+        self._where = urlsplit(endpoint).hostname or endpoint
+        # A token goes over plain HTTP only to this machine, as in tests.
+        self._options = {"enforce_https": self._where not in LOOPBACK}
+        # No retries: pydo would wait for as long as a 429 tells it, and the person with it.
+        self._client = Client(
+            token=token, endpoint=endpoint, connection_timeout=timeout_s,
+            read_timeout=timeout_s, retry_total=0,
+        )  # fmt: skip
+
+    def account(self) -> Record:
+        """Status and limits."""
+        return dict(self._ask(self._client.account.get)["account"])
+
+    def image(self, slug: str) -> Record | None:
+        """An image by its slug, None if there is none."""
+        found = self._ask(self._client.images.get, image_id=slug)
+        return dict(found["image"]) if "image" in found else None
+
+    def all(self, kind: str, **filters: Any) -> list[Record]:
+        """All objects of a kind such as `droplets`, over all pages."""
+        found: list[Record] = []
+        for page in range(1, 1000):
+            operation = getattr(self._client, kind).list
+            answer = self._ask(operation, per_page=PAGE, page=page, **filters)
+            found += answer.get(kind, [])
+            if not answer.get("links", {}).get("pages", {}).get("next"):
+                break
+        return found
+
+    def _ask(self, operation: Callable[..., Any], **words: Any) -> Record:
+        from azure.core.exceptions import AzureError, HttpResponseError
+
+        try:
+            answer = operation(**words, **self._options)
+        except HttpResponseError as e:
+            raise AccountError(self._refusal(e.status_code or 0)) from None
+        except (AzureError, ValueError) as e:
+            raise AccountError(self._unreachable(e)) from None
+        if not isinstance(answer, dict):
+            raise AccountError(f"{self._where} answered no JSON object; check the endpoint")
+        return answer
+
+    def _refusal(self, status: int) -> str:
+        remedy = REMEDIES.get(status, "repeat in some minutes; see status.digitalocean.com")
+        return f"{self._where} answered {status}: {remedy}"
+
+    def _unreachable(self, error: Exception) -> str:
+        kind = "did not answer in time" if "timed out" in str(error) else "cannot be reached"
+        return f"{self._where} {kind} ({type(error).__name__}); check the network and repeat"
+
+
+def account_of(
+    environment: dict[str, str] | None = None, *, timeout_s: float = 20, endpoint: str | None = None
+) -> Account:
+    """The account of the token in the environment.
+
+    Raises:
+        AccountError: if there is no token.
+    """
+    env = os.environ if environment is None else environment
+    token = next((env[name].strip() for name in TOKENS if env.get(name, "").strip()), None)
+    if token is None:
+        raise AccountError(f"no token: export {TOKENS[0]}=... (control panel, page API)")
+    address = endpoint or env.get("DIGITALOCEAN_API_URL") or ENDPOINT
+    return Account(token, endpoint=address, timeout_s=timeout_s)
