@@ -156,17 +156,26 @@ def test_port_80_only_redirects(droplet: Droplet):
     assert "unetops" not in text
 
 
-def test_the_service_is_never_open_and_the_token_is_shown_once(droplet: Droplet):
-    assert droplet.get("/api/v1/datasets")[0] in (401, 403, 404)
-    first = droplet.ssh(f"{HOST} token").stdout
+@pytest.fixture(scope="module")
+def token(droplet: Droplet) -> str:
+    """The first administrator's token, made on the host and read over SSH."""
+    said = droplet.ssh(f"{HOST} token").stdout
+    found = re.search(r"\S{24,}", said)
+    assert found, said
+    return found.group()
+
+
+@pytest.mark.parametrize("path", ["/api/v1/datasets", "/api/v1/jobs", "/readyz", "/"])
+def test_the_service_is_never_open(droplet: Droplet, path: str):
+    assert droplet.get(path)[0] == 401
+
+
+def test_the_first_token_opens_the_service_and_is_shown_once(droplet: Droplet, token: str):
+    assert droplet.get("/api/v1/datasets", token=token)[0] == 200
     again = droplet.ssh(f"{HOST} token", check=False)
-    found = re.search(r"\S{24,}", first)
-    assert found, first
-    token = found.group()
-    assert token not in again.stdout + again.stderr
-    assert token not in droplet.guest.user_data
+    assert again.returncode == 1
     logs = machine(droplet, "sh", "-c", "journalctl --no-pager; cat /var/log/cloud-init*.log")
-    assert token not in logs
+    assert token not in again.stdout + again.stderr + droplet.guest.user_data + logs
 
 
 def test_only_three_ports_answer_from_outside(droplet: Droplet):
@@ -276,7 +285,7 @@ def test_a_pulled_plug_comes_back_with_the_service_and_its_data(droplet: Droplet
 
 
 def test_a_new_droplet_finds_the_volume_as_it_was(
-    made: Made, droplet: Droplet, wheel: Path, clock: Clock
+    made: Made, droplet: Droplet, token: str, wheel: Path, clock: Clock
 ):
     uuid = remember(droplet)
     droplet.guest.destroy()
@@ -289,6 +298,7 @@ def test_a_new_droplet_finds_the_volume_as_it_was(
     second.serves()
     clock.lap("replacement to service")
     assert same(second, uuid)
+    assert second.get("/api/v1/datasets", token=token)[0] == 200
     second.guest.destroy()
 
 
