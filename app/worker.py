@@ -41,7 +41,6 @@ from dataset_rules.manifest import commit, is_artifact
 
 log = logging.getLogger(__name__)
 
-
 MOST_RECOVERIES = 1000  # of one job; kills are survived, an endless loop of crashes is not
 ORDER_S = 1.0  # in which the end of this process is seen, where step and worker are both told
 LOOK_EVERY_S = 0.5  # for a cancel, and at least this far apart lie two stored progress events
@@ -109,8 +108,7 @@ class Executor:
             self._fail(job, _why(last, code, self._log_of(job.id)))
 
     def _hold_if_stopping(self) -> None:
-        """Go no further while this process ends: the job stays ours and goes on later."""
-        if self.stopping.is_set():
+        if self.stopping.is_set():  # the process ends now; the job stays ours and goes on later
             threading.Event().wait()
 
     def _start(self, job: Job) -> subprocess.Popen[bytes]:
@@ -238,10 +236,8 @@ def _why(last: dict[str, Any], code: int, log_file: Path) -> dict[str, Any]:
     tail = log_file.read_bytes()[-TRACEBACK_BYTES:].decode(errors="replace").strip()
     if code < 0:
         name = signal.Signals(-code).name
-        error = UserError(
-            "the step was killed", found=name,
-            remedy="often too little memory: free some, or ask for less, and submit it again",
-        )  # fmt: skip
+        remedy = "often too little memory: free some, or ask for less, and submit it again"
+        error = UserError("the step was killed", found=name, remedy=remedy)
     else:
         error = UserError(
             "the step crashed", found=tail.splitlines()[-1][:300] if tail else f"exit code {code}",

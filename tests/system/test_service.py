@@ -270,7 +270,7 @@ def test_a_training_survives_a_release_with_a_migration_and_a_backup(tmp_path):
     ).stdout.strip()  # fmt: skip
     assert Path(backup).stat().st_size > 0
     path = os.pathsep.join([newer_package(tmp_path / "newer"), str(Path(__file__).parents[2])])
-    with deployed(home, "release-b", PYTHONPATH=path) as service:
+    with deployed(home, "release-b", PYTHONPATH=path, PYTHONSAFEPATH="1") as service:
         run = service.finished(job)["result"]["id"]
         told = service.events(job)
     began_at = [event["data"]["step"] for event in told if event["event"] == "plan"]
