@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-system test-long setup dev check fix serve golden clean
+.PHONY: demo test test-system test-long setup dev check fix preview serve golden clean
 
 demo: setup ## the whole life cycle on a synthetic IHC set, then the service on port 8000
 	$(BIN)/unetops demo $(DEMO)
@@ -15,9 +15,10 @@ demo: setup ## the whole life cycle on a synthetic IHC set, then the service on 
 test: dev ## the suite, parallel
 	$(TESTS) -n 2 -m "not system and not long and not browser"
 
-test-system: dev ## real servers, real processes, a real browser
+test-system: dev ## real servers, a real browser, the real Pulumi engine, a real boot
 	tests/system/install.sh
-	$(TESTS) -m "system or browser"
+	tests/system/install-guest.sh
+	$(TESTS) -m "system or browser" --timeout=900
 
 test-long: dev ## many kills and full trainings; not in CI
 	$(TESTS) -m long --timeout=0
@@ -46,6 +47,9 @@ check: dev ## format, lint, types, import rules
 fix: dev ## format and safe lint fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+preview: dev ## what `pulumi up` would do to the dev stack
+	pulumi preview --stack dev
 
 serve: setup ## the service on http://127.0.0.1:8000
 	$(BIN)/unetops serve
