@@ -344,12 +344,13 @@ def provenance_document(
     }
 
 
-@cache
 def commit() -> str | None:
     """The commit of the running code, '+changes' behind it where files differ from it."""
-    stated = os.environ.get("UNETOPS_COMMIT")
-    if stated:
-        return stated
+    return os.environ.get("UNETOPS_COMMIT") or _checked_out()
+
+
+@cache
+def _checked_out() -> str | None:
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
