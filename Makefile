@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-system test-long setup dev check fix preview serve golden clean
+.PHONY: infra demo test test-system test-long setup dev check fix preview serve golden clean
 
 demo: setup ## the whole life cycle on a synthetic IHC set, then the service on port 8000
 	$(BIN)/unetops demo $(DEMO)
@@ -38,6 +38,12 @@ $(VENV)/.dev: $(VENV)/.setup
 	$(BIN)/python -m pip install --quiet -c requirements.lock -e '.[dev]'
 	@touch $@
 
+$(VENV)/.infra: pyproject.toml requirements.lock
+	@echo "== Pulumi's packages in $(VENV)"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c requirements.lock -e '.[infra]'
+	@touch $@
+
 check: dev ## format, lint, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -48,7 +54,9 @@ fix: dev ## format and safe lint fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-preview: dev ## what `pulumi up` would do to the dev stack
+infra: $(VENV)/.infra ## only what `pulumi up` needs
+
+preview: infra ## what `pulumi up` would do to the dev stack
 	pulumi preview --stack dev
 
 serve: setup ## the service on http://127.0.0.1:8000
