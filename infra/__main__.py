@@ -1,7 +1,13 @@
 """`pulumi up`: read the configuration, build the components, export the outputs."""
 
+import sys
+from pathlib import Path
+
 import pulumi
 from pulumi.runtime.config import CONFIG
+
+# The commit that the engineer stands on is what runs, also where .venv is another checkout's.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from infra import prices, stack, volume
 from infra.checks import warnings_of

@@ -55,7 +55,10 @@ class Host(pulumi.ComponentResource):
             name,
             ip_address=reserved.ip_address,
             droplet_id=self.droplet.id.apply(int),
-            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
+            # One action at a time: while the volume is being attached the droplet refuses others.
+            opts=pulumi.ResourceOptions(
+                parent=self, depends_on=[attachment], delete_before_replace=True
+            ),
         )
         self.address = reserved.ip_address
         self.ready = [attachment, assigned]
