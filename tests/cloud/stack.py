@@ -58,6 +58,7 @@ class Stack:
 
     def __init__(self, *, project: Path, name: str, cloud: Cloud, env: dict[str, str]) -> None:
         self.project, self.name, self.cloud, self.env = project, name, cloud, env
+        self.said = ""  # by all commands so far, as a log of them would hold it
 
     def run(self, *words: str, code: int | None = 0, text: str = "", timeout: int = 600) -> str:
         """Run one command to its end and return what it said; another exit status fails."""
@@ -73,6 +74,7 @@ class Stack:
         )
         said = done.stdout + ("" if "--json" in words or words[0] in QUIET else done.stderr)
         full = f"pulumi {' '.join(words)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        self.said += "" if "--show-secrets" in words else full
         assert code is None or done.returncode == code, full
         return said if done.returncode == 0 else done.stdout + done.stderr
 

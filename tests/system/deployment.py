@@ -1,0 +1,148 @@
+"""A deployment as its engineer has it: the project, `pulumi`, SSH, and a browser's view of it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shlex
+import ssl
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.cloud.cloud import Cloud
+from tests.cloud.stack import Stack, stack
+from tests.guest.droplet import AUTHORITY
+from tests.guest.guest import Guest
+from tests.guest.machines import Machines
+
+HOST = "/opt/unetops/bin/unetops-host"
+DIARY = "journalctl --no-pager -a; cat /var/log/cloud-init*.log"
+UNCHECKED = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"]
+
+
+class Deployment:
+    """The stack of a copy of this project, whose droplets boot."""
+
+    def __init__(self, one: Stack, machines: Machines) -> None:
+        self.stack, self.machines = one, machines
+        self.texts: dict[str, str] = {}
+        """What others may read, by name: plans, and the droplets' user_data and logs."""
+
+    @property
+    def key(self) -> Path:
+        return Path(self.stack.env["HOME"], ".ssh/id_ed25519")
+
+    @property
+    def droplet(self) -> str:
+        return self.stack.cloud.only("Droplet")[0]
+
+    @property
+    def guest(self) -> Guest:
+        return self.machines.guests[self.droplet]
+
+    def typed(self, command: str, *, code: int = 0) -> str:
+        """Run a command that begins with `ssh`, as an output shows it, with the engineer's key."""
+        words = shlex.split(command)
+        assert words[0] == "ssh"
+        known = [word for option in ("BatchMode=yes", *UNCHECKED) for word in ("-o", option)]
+        started = ["ssh", "-i", str(self.key), *known, *words[1:]]
+        done = subprocess.run(started, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == code, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout.strip()
+
+    def status(self) -> dict[str, Any]:
+        """What the droplet says of itself."""
+        return dict(json.loads(self.typed(f"{self.stack.outputs()['ssh']} {HOST} status")))
+
+    def plan(self, what: str) -> None:
+        """Preview, and keep the plan that it writes for a later `up`."""
+        file = self.stack.root / "plan.json"
+        self.stack.preview("--save-plan", str(file))
+        self.texts[f"plan of the {what}"] = file.read_text()
+
+    def keep_texts(self) -> None:
+        """Take down what the droplet of now has been told and has written."""
+        guest, told = self.guest, self.stack.cloud.only("Droplet")[1]["userData"]
+        self.texts[f"user_data of {guest.name}"] = told
+        self.texts[f"logs of {guest.name}"] = guest.exec("sh", "-c", DIARY, check=False).stdout
+
+    def commit(self, file: str, more: str) -> str:
+        """Change a file of the project and commit it; the answer is the commit."""
+        path = self.stack.project / file
+        path.write_text(path.read_text() + more)
+        who = ["-c", "user.name=tests", "-c", "user.email=tests@example.org"]
+        for words in ([*who, "commit", "-qam", f"Change {file}"], ["rev-parse", "HEAD"]):
+            git = ["git", "-C", str(self.stack.project), *words]
+            done = subprocess.run(git, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    def site(self, token: str) -> Site:
+        """The service at its public URL, trusting the authority whose fingerprint is an output."""
+        shown = self.stack.outputs()
+        authority = self.typed(f"{shown['ssh']} cat {AUTHORITY}") + "\n"
+        digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(authority)).hexdigest().upper()
+        assert digest == shown["certificateFingerprint"].replace(":", "")
+        return Site(shown["url"], authority, token)
+
+
+class Site:
+    """A user of the service, over HTTPS."""
+
+    def __init__(self, url: str, authority: str, token: str) -> None:
+        self.http = httpx.Client(
+            base_url=f"{url}/api/v1",
+            headers={"authorization": f"Bearer {token}"} if token else {},
+            verify=ssl.create_default_context(cadata=authority),
+            timeout=60,
+            trust_env=False,
+        )
+
+    def __enter__(self) -> Site:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+
+    def get(self, path: str) -> Any:
+        answer = self.http.get(path)
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    def post(self, path: str, **body: Any) -> dict[str, Any]:
+        answer = self.http.post(path, **body)
+        assert answer.is_success, answer.text
+        return dict(answer.json())
+
+    def events(self, job: str) -> list[dict[str, Any]]:
+        return list(self.get(f"/jobs/{job}/events")["events"])
+
+    def finished(self, job: str, seconds: float = 200) -> dict[str, Any]:
+        """Wait for a job's end; a failed one fails the test."""
+        until(lambda: self.get(f"/jobs/{job}")["status"] not in {"queued", "running"}, seconds)
+        view = dict(self.get(f"/jobs/{job}"))
+        assert view["status"] == "succeeded", view["error"]
+        return view
+
+
+def until(done: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end, f"did not happen in {seconds} s"
+        time.sleep(0.3)
+
+
+@contextlib.contextmanager
+def deployment(folder: Path) -> Iterator[Deployment]:
+    """An empty account with real machines, and the project on an empty backend."""
+    machines = Machines(folder)
+    try:
+        with stack(cloud=Cloud(machines=machines)) as one:
+            yield Deployment(one, machines)
+    finally:
+        machines.close()
