@@ -117,13 +117,16 @@ def test_an_engine_killed_in_create_is_recovered(small: Stack, *, after: bool) -
     small.cloud.faults = [Fault(small.kill_engine(), "create", "Droplet", after=after)]
     small.up(code=-9)
     small.cloud.faults = []
-    left = [p["resource"]["type"] for p in small.state()["pending_operations"]]
-    assert DROPLET in left
+    left = [p["resource"] for p in small.state()["pending_operations"]]
+    assert DROPLET in [resource["type"] for resource in left]
     assert "currently locked" in small.up(code=FAILED)
     small.run("cancel", "--yes", small.name)
     small.refresh("--clear-pending-creates")
-    if after:
-        small.take_in(DROPLET, "host", small.cloud.only("Droplet")[0])
+    assert bool(small.cloud.objects["Droplet"]) == after
+    for resource in left:  # the volume is made at the same time, so it may be one of them
+        type_, name = resource["type"], resource["urn"].split("::")[-1]
+        for id_ in small.cloud.objects[type_.split(":")[-1]]:
+            small.take_in(type_, name, id_)
     small.up()
     assert small.cloud.only("Droplet") and small.cloud.only("Volume")
     small.up("--expect-no-changes")
