@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from app.commands import data, network, service
+from app.commands import data, infra, network, service
 from app.commands.console import run
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app.command()(service.web)
 app.command()(service.worker)
 app.command()(service.migrate)
 app.add_typer(service.token_app, name="token")
+app.add_typer(infra.infra_app, name="infra")
 
 
 def main() -> None:

@@ -49,11 +49,16 @@ class Account:
 
     def all(self, kind: str, **filters: Any) -> list[Record]:
         """All objects of a kind such as `droplets`, over all pages."""
+        return self.listing(f"{kind}.list", kind, **filters)
+
+    def listing(self, operation: str, key: str, **filters: Any) -> list[Record]:
+        """All objects that an operation such as `uptime.list_checks` answers below `key`."""
+        group, method = operation.split(".")
+        ask = getattr(getattr(self._client, group), method)
         found: list[Record] = []
         for page in range(1, 1000):
-            operation = getattr(self._client, kind).list
-            answer = self._ask(operation, per_page=PAGE, page=page, **filters)
-            found += answer.get(kind, [])
+            answer = self._ask(ask, per_page=PAGE, page=page, **filters)
+            found += answer.get(key) or []
             if not answer.get("links", {}).get("pages", {}).get("next"):
                 break
         return found

@@ -23,7 +23,10 @@ err = Console(stderr=True, highlight=False)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")]
 DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
-EXTRAS = {"torch": "unet", "scipy": "unet", "skimage": "unet", "safetensors": "unet"}
+EXTRAS = {
+    **dict.fromkeys(("torch", "scipy", "skimage", "safetensors"), "unet"),
+    **dict.fromkeys(("pulumi", "pulumi_digitalocean", "pydo", "yaml"), "infra"),
+}
 
 
 def print_json(value: Any) -> None:

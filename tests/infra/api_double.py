@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 TOKEN = "dop_v1_right"
 KINDS = {"keys": "ssh_keys"}
+GROUPED = {"uptime/checks": "checks", "monitoring/alerts": "policies"}
 
 
 class Api:
@@ -33,7 +34,8 @@ class Api:
 
     def answer(self, path: str, query: dict[str, str]) -> tuple[int, dict[str, Any]]:
         """Status and document of a GET."""
-        kind, *rest = path.removeprefix("/v2/").removeprefix("account/").split("/")
+        plain = path.removeprefix("/v2/").removeprefix("account/")
+        kind, *rest = GROUPED.get(plain, plain).split("/")
         kind = KINDS.get(kind, kind)
         if kind == "account":
             return 200, {"account": self.account}
@@ -57,9 +59,9 @@ def fits(item: dict[str, Any], query: dict[str, str]) -> bool:
 
 
 @contextmanager
-def serving() -> Iterator[Api]:
+def serving(api: Api | None = None) -> Iterator[Api]:
     """The API on a free port."""
-    api = Api()
+    api = api or Api()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
