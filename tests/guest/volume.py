@@ -1,5 +1,6 @@
 """Block storage of a guest: a sparse file on a loop device."""
 
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ class Volume:
         """Open the volume's file in `folder`, or make an empty one of `gib` that takes no room."""
         self.name, self.path = name, folder / f"{name}.img"
         self.device: str | None = None
+        self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
         if not self.path.exists():
             with self.path.open("wb") as file:
@@ -25,9 +27,10 @@ class Volume:
 
     def attach(self) -> str:
         """The loop device, made where there is none."""
-        if self.device is None:
-            self.device = sh("losetup", "-f", "--show", self.path).stdout.strip()
-        return self.device
+        with self._lock:  # a guest that starts and one who plugs it in may come at the same time
+            if self.device is None:
+                self.device = sh("losetup", "-f", "--show", self.path).stdout.strip()
+            return self.device
 
     def detach(self, wait: float = 20) -> None:
         """Give the device back and wait for it: a second one on the same file loses writes."""
