@@ -29,9 +29,7 @@ def main() -> None:
     pulumi.log.info(f"price: {price}")
     if config.price_ceiling is not None and price.usd_month > config.price_ceiling:
         raise pulumi.RunError(f"{price} is above priceCeiling ${config.price_ceiling:.2f}")
-    parts = stack.build(config, source)
-    if found:
-        pulumi.log.info(volume.adoption_line(config.name, found))
+    parts = stack.build(config, source, found)
     stack.export(config, source, parts=parts, price=price)
 
 

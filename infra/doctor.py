@@ -18,6 +18,7 @@ from infra.account import Account, AccountError, account_of
 from infra.catalog import DATED
 from infra.config import ConfigError, StackConfig, read_config
 from infra.engine import Engine, EngineError
+from infra.take import adoption_line
 
 OK, FINDINGS, BAD_INPUT = 0, 1, 2
 VOLUME_TYPE = "digitalocean:index/volume:Volume"
@@ -156,16 +157,12 @@ def _volume(config: StackConfig, account: Account, held: set[str] | None) -> Ite
     for volume in account.all("volumes", name=config.name, region=config.region):
         if held is not None and volume["id"] in held:
             continue
-        # Without its component as parent it would be another resource than the program's.
-        parent = f"urn:pulumi:{config.stack}::unetops::unetops:infra:DataVolume::{config.name}"
-        adopt = f"pulumi import {VOLUME_TYPE} {config.name} {volume['id']} "
-        adopt += f"--parent {config.name}={parent}"
-        known = "not in the state" if held is not None else "state not readable"
         yield Finding(
             severity="warning" if held is not None else "info", where=config.region,
             what="volume of the stack's name exists", expected="in the state, or none",
-            found=f"{config.name} ({volume['id']}, {volume['size_gigabytes']} GiB): {known}",
-            remedy=f"adopt it with its data: {adopt}",
+            found=f"{config.name} ({volume['id']})"
+            + (": state not readable" if held is None else ""),
+            remedy=adoption_line(config.stack, volume["id"], volume["size_gigabytes"]),
         )  # fmt: skip
 
 

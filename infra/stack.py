@@ -19,6 +19,7 @@ from infra.project import Project, ProjectArgs
 from infra.release import Release, ReleaseArgs, certificate_fingerprint
 from infra.source import Source
 from infra.ssh import SshKeys, SshKeysArgs
+from infra.take import adoption_line
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "requirements.lock"
@@ -64,8 +65,8 @@ class Parts:
     bucket: Bucket | None
 
 
-def build(config: StackConfig, source: Source) -> Parts:
-    """Make all components of the stack."""
+def build(config: StackConfig, source: Source, found: volume.FoundVolume | None = None) -> Parts:
+    """Make all components of the stack; `found` is the volume that the account holds already."""
     name, tags = config.name, config.all_tags
     network = Network(
         name, NetworkArgs(region=config.region, ssh_from=config.ssh_from, tag=config.name)
@@ -79,6 +80,7 @@ def build(config: StackConfig, source: Source) -> Parts:
             tags=tags,
             lose_data=config.loses_data,
             snapshot=config.snapshot,
+            refusal=adoption_line(config.stack, found.volume_id, found.size_gib) if found else None,
         ),
     )
     host = Host(

@@ -11,6 +11,15 @@ from infra.inventory import Thing
 PROGRAM = "unetops"
 
 
+def adoption_line(stack: str, volume_id: str, size_gib: int) -> str:
+    """What to say of a volume of the stack's name that its state does not hold."""
+    return (
+        f"volume {PROGRAM}-{stack} exists in the account ({volume_id}, {size_gib} GiB) and is not "
+        "in the state; adopt it with its data: "
+        f"unetops infra recover --stack {stack} --take volume/{volume_id}"
+    )
+
+
 class TakeError(Exception):
     """The object stays outside the state; one line, or the engine's own words."""
 

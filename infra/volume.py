@@ -17,6 +17,8 @@ class DataVolumeArgs:
     """True lifts the protection: `pulumi destroy` then deletes the volume and all that it holds."""
     snapshot: str | None = None
     """A label; a new label takes a new snapshot."""
+    refusal: str | None = None
+    """Why no volume may be made, where the account holds one of this name already."""
 
 
 class DataVolume(pulumi.ComponentResource):
@@ -50,6 +52,7 @@ class DataVolume(pulumi.ComponentResource):
                     "initialFilesystemLabel",
                     "filesystemType",
                 ],
+                hooks=_refuse(args.refusal) if args.refusal else None,
             ),
         )
         if args.snapshot:
@@ -67,6 +70,22 @@ class DataVolume(pulumi.ComponentResource):
             # An older label leaves the stack, its snapshot stays in the account.
             opts=pulumi.ResourceOptions(parent=self, retain_on_delete=True),
         )
+
+
+def _refuse(why: str) -> pulumi.ResourceHookBinding:
+    """Refuse to make the volume; one that the state holds is none that is made.
+
+    A program cannot see its state. The engine can: it calls this hook, in a preview as well, only
+    when the state has no such volume.
+    """
+
+    def refuse(_: pulumi.ResourceHookArgs) -> None:
+        raise RuntimeError(why)
+
+    options = pulumi.ResourceHookOptions(on_dry_run=True)
+    return pulumi.ResourceHookBinding(
+        before_create=[pulumi.ResourceHook("no second volume", refuse, options)]
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +119,3 @@ def is_absence(message: str) -> bool:
     "volume not found".
     """
     return any(mark in message.lower() for mark in ("no volume", "not found", "404"))
-
-
-def adoption_line(name: str, found: FoundVolume) -> str:
-    """What to type when the volume exists and the state does not know it."""
-    return (
-        f"volume {name} exists in the account ({found.volume_id}, {found.size_gib} GiB); if this "
-        "stack does not hold it yet (`pulumi stack --show-urns`), adopt it with its data: "
-        f"pulumi import digitalocean:index/volume:Volume {name} {found.volume_id}"
-    )

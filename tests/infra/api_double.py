@@ -59,8 +59,8 @@ def fits(item: dict[str, Any], query: dict[str, str]) -> bool:
 
 
 @contextmanager
-def serving(api: Api | None = None) -> Iterator[Api]:
-    """The API on a free port."""
+def serving(api: Api | None = None, *, token: str = TOKEN) -> Iterator[Api]:
+    """The API on a free port, for who has the token."""
     api = api or Api()
 
     class Handler(BaseHTTPRequestHandler):
@@ -69,7 +69,7 @@ def serving(api: Api | None = None) -> Iterator[Api]:
             parts = urlsplit(self.path)
             query = {k: v[0] for k, v in parse_qs(parts.query).items()}
             status, document = api.answer(parts.path, query)
-            if self.headers["Authorization"] != f"Bearer {TOKEN}":
+            if self.headers["Authorization"] != f"Bearer {token}":
                 status, document = 401, {"id": "unauthorized"}
             self.reply(api.status if api.status != 200 else status, document)
 
