@@ -158,11 +158,12 @@ def _volume(config: StackConfig, account: Account, held: set[str] | None) -> Ite
         if held is not None and volume["id"] in held:
             continue
         yield Finding(
-            severity="warning" if held is not None else "info", where=config.region,
+            severity="info" if held is None else "warning", where=config.region,
             what="volume of the stack's name exists", expected="in the state, or none",
-            found=f"{config.name} ({volume['id']})"
-            + (": state not readable" if held is None else ""),
-            remedy=adoption_line(config.stack, volume["id"], volume["size_gigabytes"]),
+            found=f"{config.name} ({volume['id']})",
+            remedy="the state cannot be read, which tells whether it is adopted: pulumi login"
+            if held is None
+            else adoption_line(config.stack, volume["id"], volume["size_gigabytes"]),
         )  # fmt: skip
 
 

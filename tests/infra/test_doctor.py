@@ -126,6 +126,13 @@ def test_a_volume_outside_the_state_comes_with_the_line_that_adopts_it(
     assert said is None or said["remedy"].endswith("recover --stack dev --take volume/v-1")
 
 
+def test_a_volume_is_no_warning_where_the_state_cannot_be_read(api: Api, tmp_path: Path) -> None:
+    api.objects["volumes"] = [{"id": "v-1", "name": "unetops-dev", "size_gigabytes": 100}]
+    done = doctor(api, tmp_path, "--json")
+    said = findings(done)["volume of the stack's name exists"]
+    assert done.returncode == 0 and "pulumi login" in said["remedy"] and "--take" not in str(said)
+
+
 def test_a_price_that_changed_is_a_warning_with_the_override(api: Api, tmp_path: Path) -> None:
     api.objects["sizes"][0]["price_monthly"] = 56.0
     done = doctor(api, tmp_path, "--json")

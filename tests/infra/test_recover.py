@@ -17,6 +17,7 @@ DROPLET = "digitalocean:index/droplet:Droplet"
 VOLUME = "digitalocean:index/volume:Volume"
 RESERVED_IP = "digitalocean:index/reservedIp:ReservedIp"
 HOST = "urn:pulumi:dev::unetops::unetops:infra:Host"
+NOBODY = subprocess.DEVNULL
 FAKE = """#!{python}
 import json, os, pathlib, shutil, sys
 words, here = sys.argv[1:], pathlib.Path(__file__).parent
@@ -59,7 +60,7 @@ def write_state(folder: Path, resources: list[Any], marks: list[Any]) -> None:
     (folder / "state.json").write_text(json.dumps({"version": 3, "deployment": deployment}))
 
 
-def recover(api: Api, folder: Path, *words: str, **env: str) -> Any:
+def recover(api: Api, folder: Path, *words: str, stdin: int = NOBODY, **env: str) -> Any:
     (folder / "Pulumi.dev.yaml").write_text(
         f"config:\n  unetops:sshPublicKeys: [{KEY}]\n  unetops:sshFrom: [192.0.2.7/32]\n"
     )
@@ -71,7 +72,7 @@ def recover(api: Api, folder: Path, *words: str, **env: str) -> Any:
     command = [sys.executable, "-m", "infra.recover", *words]
     return subprocess.run(
         command, cwd=folder, env=env, capture_output=True, text=True, timeout=60,
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
     )  # fmt: skip
 
 
@@ -87,6 +88,20 @@ def test_without_yes_it_shows_and_asks_the_engine_for_nothing(api: Api, tmp_path
     assert done.returncode == 1 and asked(tmp_path) == []
     assert "import Droplet unetops-dev 7" in done.stdout
     assert "unetops infra recover --stack dev --yes" in done.stdout
+
+
+@pytest.mark.parametrize(("answer", "did"), [("y", ["cancel", "refresh"]), ("n", []), ("", [])])
+def test_on_a_terminal_it_asks_and_only_yes_counts(
+    api: Api, tmp_path: Path, answer: str, did: list[str]
+) -> None:
+    write_state(tmp_path, [], [DROPLET_MARK])
+    keyboard, terminal = os.openpty()
+    os.write(keyboard, f"{answer}\n".encode())
+    done = recover(api, tmp_path, stdin=terminal)
+    os.close(keyboard)
+    os.close(terminal)
+    assert "Nobody else's `pulumi up`" in done.stderr and "[y/N]" in done.stderr
+    assert [words[0] for words in asked(tmp_path)] == did
 
 
 def test_what_was_made_is_imported_below_its_component(api: Api, tmp_path: Path) -> None:
