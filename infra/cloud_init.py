@@ -195,6 +195,7 @@ def _machine_facts(spec: MachineSpec) -> dict[str, Any]:
     """What the machine's own program reads."""
     return {
         "device": spec.device,
+        "packages": list(PACKAGES),
         "swap_gib": spec.swap_gib,
         "dataset_url": spec.dataset_url,
         "gpu": spec.gpu,

@@ -453,7 +453,7 @@ def token(machine: Machine, *, another: bool) -> None:
 def boot(machine: Machine) -> None:
     """Everything of the first boot that cloud-init does not do; its end stands in boot.json."""
     lines: list[str] = []
-    steps = (mounted, folders, swap, system, driver, first_release, first_dataset)
+    steps = (mounted, packages, folders, swap, system, driver, first_release, first_dataset)
     try:
         for step in steps:
             lines.append(f"{step.__name__}: {step(machine) or 'done'}")
@@ -475,6 +475,22 @@ def mounted(machine: Machine) -> None:
     if machine.root == Path("/") and not machine.mount.is_mount():
         device = machine.facts().get("device")
         raise HostError(f"the volume is not mounted at {machine.mount}: is {device} attached?")
+
+
+def packages(machine: Machine) -> str:
+    """What cloud-init was to install; it does not go on by itself where the power went."""
+    wanted = machine.facts().get("packages") or []
+    query = ("dpkg-query", "--show", "--showformat=${db:Status-Status}")
+    lacking = [name for name in wanted if attempt(*query, name) != "installed"]
+    if not lacking:
+        return "all there"
+    calm = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    wait = ("-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Options::=--force-confold")
+    with contextlib.suppress(HostError):  # what it cannot finish, apt-get does
+        run("dpkg", "--force-confold", "--configure", "-a", env=calm)
+    run("apt-get", *wait, "update", env=calm)
+    run("apt-get", *wait, "-y", "--fix-broken", "install", *lacking, env=calm)
+    return f"installed now: {', '.join(lacking)}"
 
 
 def folders(machine: Machine) -> None:

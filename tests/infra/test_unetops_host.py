@@ -382,6 +382,21 @@ def test_boot_tells_its_end(box: Box):
     assert "first_release: comes over SSH" in told["log"]
 
 
+def test_boot_installs_what_cloud_init_has_left_unfinished_and_nothing_twice(box: Box):
+    (box.root / "etc/unetops/machine.json").write_text('{"packages": ["caddy", "git"]}')
+    log, there = 'echo "$(basename "$0") $@" >>$FAKE/calls', "$FAKE/caddy"
+    query = f'[ "$3" = git ] || [ -e {there} ] && printf installed || printf unpacked'
+    programs = {"dpkg-query": query, "dpkg": log, "sysctl": log}
+    programs["apt-get"] = f"{log}\ncase $* in *install*) touch {there};; esac"
+    for name, text in programs.items():
+        (box.fake / name).write_text(f"#!/bin/sh\n{text}\n")
+        (box.fake / name).chmod(0o755)
+    assert box.run("boot").returncode == box.run("boot").returncode == 0
+    assert "dpkg --force-confold --configure -a" in box.calls
+    (installed,) = [call for call in box.calls if " install " in call]
+    assert installed.endswith(" install caddy")
+
+
 def test_boot_without_a_driver_fails_with_the_reason(box: Box):
     (box.fake / "sysctl").symlink_to("systemctl")
     (box.root / "etc/unetops/machine.json").write_text('{"gpu": true}')
