@@ -102,7 +102,8 @@ class Guest:
 
     def _command(self) -> list[str]:
         self._note_volumes()
-        lines = [f"L {volume.link} - - - - {volume.attach()}\n" for volume in self.volumes]
+        volumes = list(self.volumes)  # one may be plugged in at this moment
+        lines = [f"L {volume.link} - - - - {volume.attach()}\n" for volume in volumes]
         (self.root / "etc/tmpfiles.d/volumes.conf").write_text("".join(lines))
         wheels = golden.wheelhouse((ROOT / "requirements.lock").read_text())
         shown = {
@@ -116,23 +117,24 @@ class Guest:
             *("--capability=CAP_NET_ADMIN", "--resolv-conf=off", "--timezone=off"),
             "--link-journal=no",
             *[f"--bind-ro={here}:{there}" for here, there in shown.items()],
-            *[f"--bind={volume.device}" for volume in self.volumes],
+            *[f"--bind={volume.device}" for volume in volumes],
         ]
 
     def _note_volumes(self) -> None:
         files = [f"{volume.attach()} {volume.path}\n" for volume in self.volumes]
         (self.folder / "volumes").write_text("".join(files))
 
-    def leader(self, wait: float = 5) -> int:
-        """The guest's PID 1 as this machine numbers it."""
+    def leader(self, wait: float = 30) -> int:
+        """The guest's PID 1 as this machine numbers it; one that was just switched on has none."""
         end = time.monotonic() + wait
-        while time.monotonic() < end:
+        while self.running and time.monotonic() < end:
             parent = self._process.pid if self._process else 0
             for pid in sh("pgrep", "-P", parent, check=False).stdout.split() if parent else ():
                 if is_init(int(pid)):
                     return int(pid)
             time.sleep(0.05)
-        raise RuntimeError(f"{self.name} is not running; see {self.folder}/console.log")
+        said = (self.folder / "console.log").read_text(errors="replace")[-1000:]
+        raise RuntimeError(f"{self.name} is not running; its console: {said}")
 
     def exec(
         self, *command: str, check: bool = True, timeout: float = 120
