@@ -32,6 +32,7 @@ USER = "unetops"
 UNITS = ("unetops-web.service", "unetops-worker.service")
 KEPT = 3  # releases, and backups of the database
 HEALTH_S = 120.0  # importing torch takes long on a small machine
+MOST_RESTARTS = 3  # a unit that fails again and again is not waited for to the end
 LOCK_S = 1800.0
 LAST_LINES = 30
 TRIES = 5
@@ -388,17 +389,25 @@ def health(machine: Machine, wait_s: float) -> None:
     """Wait until web, database, worker and predictor answer.
 
     Raises:
-        HostError: if they do not within the time, with the last lines of both units.
+        HostError: if they do not within the time, or a unit only ends and starts, with the last
+            lines of both units.
     """
-    until = time.monotonic() + wait_s
+    began, before = time.monotonic(), restarts()
     while True:
         found = [f"{path}: {said}" for path in ("/healthz", "/readyz")
                  if (said := ask(machine.url + path)) != "200"]  # fmt: skip
         if not found:
             return
-        if time.monotonic() >= until:
-            raise HostError(f"not healthy after {wait_s:.0f} s: {'; '.join(found)}\n{journal()}")
+        waited = time.monotonic() - began
+        if waited >= wait_s or restarts() - before >= MOST_RESTARTS:
+            raise HostError(f"not healthy after {waited:.0f} s: {'; '.join(found)}\n{journal()}")
         time.sleep(min(0.5, wait_s))
+
+
+def restarts() -> int:
+    """How often systemd has started both units again since somebody started them."""
+    lines = attempt("systemctl", "show", "--value", "-p", "NRestarts", *UNITS).split()
+    return sum(int(line) for line in lines if line.isdecimal())
 
 
 def ask(url: str) -> str:

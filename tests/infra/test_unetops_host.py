@@ -62,6 +62,7 @@ chmod +x "$3/bin/python"
 """
 SYSTEMCTL = """\
 #!/bin/sh
+[ "$1" != show ] || exit 0
 echo "systemctl $@" >>$FAKE/calls
 [ "$1" != stop ] || rm -f $FAKE/up
 [ "$1" != start ] || touch $FAKE/up
@@ -372,6 +373,17 @@ def test_fetch_with_another_checksum_is_refused_and_removed(box: Box):
 
 def test_fetch_of_a_local_file_is_refused(box: Box):
     assert box.run("fetch", "file:///etc/passwd").returncode == 1
+
+
+def test_unit_that_ends_again_and_again_is_not_waited_for(box: Box):
+    count = 'echo . >>$FAKE/asked; [ "$1" != show ] || wc -l <$FAKE/asked'
+    (box.fake / "systemctl").write_text(f"#!/bin/sh\n{count}\n")
+    began = time.monotonic()
+    done = box.run("health", "--wait", "60")
+    assert done.returncode == 1
+    assert time.monotonic() - began < 30
+    assert "not healthy after" in done.stderr
+    assert "the last words of the service" in done.stderr
 
 
 def test_boot_tells_its_end(box: Box):
