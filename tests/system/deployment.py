@@ -72,10 +72,11 @@ class Deployment:
         self.texts[f"user_data of {guest.name}"] = told
         self.texts[f"logs of {guest.name}"] = guest.exec("sh", "-c", DIARY, check=False).stdout
 
-    def commit(self, file: str, more: str) -> str:
-        """Change a file of the project and commit it; the answer is the commit."""
+    def commit(self, file: str, more: str, *, take_away: bool = False) -> str:
+        """Add text to a file of the project, or take it away, and commit; returns the commit."""
         path = self.stack.project / file
-        path.write_text(path.read_text() + more)
+        text = path.read_text()
+        path.write_text(text.removesuffix(more) if take_away else text + more)
         who = ["-c", "user.name=tests", "-c", "user.email=tests@example.org"]
         for words in ([*who, "commit", "-qam", f"Change {file}"], ["rev-parse", "HEAD"]):
             git = ["git", "-C", str(self.stack.project), *words]
