@@ -10,6 +10,7 @@ from tests.cloud.faults import Fault, Weather, pending
 from tests.guest.needs import require
 from tests.system.deployment import Deployment, deployment, until
 from tests.system.test_boot import Clock
+from tests.system.test_service import PAPER
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
@@ -26,6 +27,8 @@ def test_up_again_converges_after_each_mishap_and_the_data_stays(
         power_goes_in_the_first_boot(one)
         clock.lap("the power goes in the first boot: up, up again")
         token = one.typed(one.stack.outputs()["adminTokenCommand"])
+        with one.site(token) as site:
+            rules = site.post("/rules", json=PAPER)
         uuid, healthy = one.status()["volume_uuid"], one.stack.outputs()["release"]
         broken_release_is_rolled_back(one, token, healthy)
         clock.lap("a broken release: up fails, the old one serves")
@@ -36,7 +39,7 @@ def test_up_again_converges_after_each_mishap_and_the_data_stays(
         clock.lap("the repaired release: up")
         assert one.status()["volume_uuid"] == uuid
         with one.site(token) as site:
-            assert site.get("/jobs") == []
+            assert site.get(f"/rules/{rules['id']}") == rules["rules"]
         one.stack.up("--expect-no-changes")
 
 
