@@ -10,8 +10,23 @@ from pulumi_policy import (
     StackValidationArgs,
     StackValidationPolicy,
 )
+from pulumi_policy.policy import _PolicyAnalyzerServicer as Servicer
 
 from infra.policy import rules
+from infra.policy.terms import Terms
+
+TERMS: list[Terms] = []
+
+
+def _listen() -> None:
+    """Keep the stack's configuration, which the engine tells and the SDK drops."""
+    said = Servicer.ConfigureStack
+
+    def configure(self: Servicer, request: Any, context: Any) -> Any:
+        TERMS[:] = [Terms.of(dict(request.config), request.project)]
+        return said(self, request, context)
+
+    Servicer.ConfigureStack = configure
 
 
 def _things(args: StackValidationArgs) -> list[rules.Thing]:
@@ -36,10 +51,14 @@ def _policy(name: str, description: str, rule: rules.Rule) -> StackValidationPol
 
 def _price(args: StackValidationArgs, report: ReportViolation) -> None:
     config: dict[str, Any] = args.get_config()
-    for complaint in rules.price_is_below(_things(args), float(config["usdMonth"])):
+    terms = TERMS[0] if TERMS else Terms()
+    for complaint in rules.price_is_below(
+        _things(args), terms.ceiling(config.get("usdMonth")), prices=terms.prices
+    ):
         report(complaint)
 
 
+_listen()
 PolicyPack(
     "unetops",
     [
@@ -50,12 +69,10 @@ PolicyPack(
         _policy("tags", "Droplets and volumes have the tag.", rules.tags_are_there),
         StackValidationPolicy(
             "price",
-            "The monthly price stays below usdMonth.",
+            "The monthly price stays below the ceiling.",
             _price,
             EnforcementLevel.MANDATORY,
-            PolicyConfigSchema(
-                properties={"usdMonth": {"type": "number", "default": rules.DEFAULT_CEILING}}
-            ),
+            PolicyConfigSchema(properties={"usdMonth": {"type": "number"}}),
         ),
     ],
 )

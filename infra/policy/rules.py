@@ -8,21 +8,24 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 from typing import Any
 
-from infra.catalog import SIZES
+from infra.prices import PRICES
 
 DROPLET = "digitalocean:index/droplet:Droplet"
 VOLUME = "digitalocean:index/volume:Volume"
 FIREWALL = "digitalocean:index/firewall:Firewall"
-BUCKET = "digitalocean:index/spacesBucket:SpacesBucket"
+SNAPSHOT = "digitalocean:index/volumeSnapshot:VolumeSnapshot"
+COUNTED = {
+    "digitalocean:index/spacesBucket:SpacesBucket": "spaces",
+    "digitalocean:index/reservedIp:ReservedIp": "reserved-ip",
+    "digitalocean:index/uptimeCheck:UptimeCheck": "uptime-check",
+}
+"""Kinds that bill by the piece, with their key in the price table."""
 
 OPEN_PORTS = ("22", "80", "443")
 TAG_PREFIX = "unetops-"
 DEFAULT_CEILING = 200.0
 # Wider networks are no given addresses: two halves of the internet are the internet.
 WIDEST = {4: 8, 6: 16}
-# https://docs.digitalocean.com/products/volumes/details/pricing/ and .../spaces/details/pricing/
-VOLUME_GIB_USD = 0.10
-BUCKET_USD = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,20 +95,36 @@ def tags_are_there(things: Sequence[Thing]) -> list[str]:
     ]
 
 
-def price_is_below(things: Sequence[Thing], ceiling: float = DEFAULT_CEILING) -> list[str]:
-    """Droplets, volumes and buckets together stay below a monthly price."""
-    sizes = [str(one.props.get("size")) for one in _all(things, DROPLET)]
+def price_is_below(
+    things: Sequence[Thing],
+    ceiling: float = DEFAULT_CEILING,
+    *,
+    prices: Mapping[str, float] = PRICES,
+) -> list[str]:
+    """All that bills stays below a monthly price, by the table of the estimate."""
+    items = _billed(things)
     said = [
-        f"no price is known for the size {size!r}; add it to infra/catalog.py"
-        for size in sizes
-        if size not in SIZES
+        f"no price is known for {key!r}; add it to the config value `prices`"
+        for key in sorted({key for key, _ in items} - prices.keys())
     ]
-    total = sum(SIZES[size].usd_month for size in sizes if size in SIZES)
-    total += sum(float(one.props.get("size") or 0) for one in _all(things, VOLUME)) * VOLUME_GIB_USD
-    total += len(_all(things, BUCKET)) * BUCKET_USD
+    total = sum(prices[key] * amount for key, amount in items if key in prices)
     if total > ceiling:
-        said.append(f"${total:.2f} a month is above the ceiling of ${ceiling:.2f}")
+        said.append(
+            f"${total:.2f} a month is above the ceiling of ${ceiling:.2f}; make it smaller, or "
+            "raise the config value `priceCeiling`"
+        )
     return said
+
+
+def _billed(things: Sequence[Thing]) -> list[tuple[str, float]]:
+    volumes = [float(one.props.get("size") or 0) for one in _all(things, VOLUME)]
+    return [
+        *((str(one.props.get("size")), 1.0) for one in _all(things, DROPLET)),
+        *(("volume-gib", gib) for gib in volumes),
+        # What a snapshot holds is known when it is made; a full volume is the most it can be.
+        *(("snapshot-gib", max(volumes, default=0.0)) for _ in _all(things, SNAPSHOT)),
+        *((COUNTED[one.type], 1.0) for one in things if one.type in COUNTED),
+    ]
 
 
 def _all(things: Sequence[Thing], type_: str) -> list[Thing]:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from infra.config import StackConfig
 from infra.policy import rules
 from infra.policy.rules import DROPLET, FIREWALL, VOLUME, Thing
-from tests.cloud.stack import stack
+from infra.policy.terms import Terms
+from infra.prices import PRICES, estimate
+from tests.cloud.stack import Stack, stack
 
 ROOT = Path(__file__).parents[2]
-PROGRAM = ROOT / "tests" / "cloud" / "program"
+PACK = ("--policy-pack", str(ROOT / "infra/policy"))
 TAGS = ["unetops-dev"]
 WORLD = ["0.0.0.0/0", "::/0"]
 ALL_RULES = [
@@ -87,15 +92,74 @@ def test_a_size_without_a_price_is_refused() -> None:
     assert "x-900" in rules.price_is_below([odd], 1000.0)[0]
 
 
+def test_all_that_bills_is_counted_by_the_price_table() -> None:
+    kinds = {"spacesBucket:SpacesBucket": {}, "volumeSnapshot:VolumeSnapshot": {}}
+    more = [
+        Thing(type=f"digitalocean:index/{kind}", name="n", props=p) for kind, p in kinds.items()
+    ]
+    total = 48 + 100 * 0.10 + 5 + 100 * 0.06
+    assert rules.price_is_below([HOST, DATA, *more], total) == []
+    assert f"${total:.2f}" in rules.price_is_below([HOST, DATA, *more], total - 0.01)[0]
+
+
+def test_the_table_is_that_of_the_estimate() -> None:
+    config = StackConfig(stack="dev", volume_gib=100)
+    assert rules.price_is_below([HOST, DATA], estimate(config).usd_month) == []
+    assert rules.price_is_below([HOST, DATA], estimate(config).usd_month - 0.01)
+
+
+@pytest.mark.parametrize(
+    ("given", "own", "ceiling"),
+    [(None, "", 200.0), (500, "", 500.0), (None, "30", 30.0), (50, "300", 50.0), (50, "30", 30.0)],
+)
+def test_the_lower_one_of_the_two_ceilings_holds(given: Any, own: str, ceiling: float) -> None:
+    assert Terms.of({"unetops:priceCeiling": own}, "unetops").ceiling(given) == ceiling
+
+
+def test_prices_of_the_configuration_win_and_unreadable_ones_are_left_to_the_program() -> None:
+    assert Terms.of({"unetops:prices": '{"volume-gib": 7}'}, "unetops").prices["volume-gib"] == 7
+    assert Terms.of({"other:prices": '{"volume-gib": 7}'}, "unetops").prices == PRICES
+    assert Terms.of({"unetops:prices": "{", "unetops:priceCeiling": "x"}, "unetops") == Terms()
+
+
+REFUSALS = {
+    "unguarded": ("firewall", "host: no firewall names a tag of this droplet"),
+    "unprotected": ("protected-data", "data: this volume is not protected"),
+    "port": ("ports", "wall: port 8000 (tcp) is open"),
+    "world": ("ssh", "wall: port 22 is open for 0.0.0.0/0"),
+    "untagged": ("tags", "data: no tag begins with 'unetops-'"),
+    "expensive": ("price", "$555.80 a month is above the ceiling of $200.00"),
+}
+
+
+@pytest.fixture(scope="module")
+def one() -> Iterator[Stack]:
+    with stack(ROOT / "tests/cloud/breaches") as made:
+        yield made
+
+
 @pytest.mark.system
-def test_the_engine_refuses_a_preview_that_breaks_the_rules(tmp_path: Path) -> None:
-    with stack(PROGRAM) as one:
-        ceiling = tmp_path / "ceiling.json"
-        ceiling.write_text(json.dumps({"price": {"usdMonth": 5}}))
-        pack = ("--policy-pack", str(ROOT / "infra/policy"), "--policy-pack-config", str(ceiling))
-        said = one.preview(*pack, code=1)
-        for rule in ("firewall", "tags", "price"):
-            assert rule in said
-        assert "above the ceiling of $5.00" in said
-        assert "no firewall names a tag" in said
-        assert one.cloud.log == []
+@pytest.mark.parametrize("breach", REFUSALS)
+def test_the_engine_refuses_each_breach_before_anything_is_made(one: Stack, breach: str) -> None:
+    one.config("breach", breach)
+    said = one.run("up", "--yes", "--stack", one.name, *PACK, code=1)
+    rule, why = REFUSALS[breach]
+    assert why in said
+    assert re.findall(r"\[mandatory\]  (\S+)", said) == [rule]
+    assert one.cloud.log == []
+
+
+@pytest.mark.system
+def test_the_engine_judges_the_price_by_the_stacks_configuration(
+    one: Stack, tmp_path: Path
+) -> None:
+    one.config("breach", "")
+    assert "[mandatory]" not in one.preview(*PACK)
+    one.config("priceCeiling", "5")
+    assert "$13.00 a month is above the ceiling of $5.00" in one.preview(*PACK, code=1)
+    one.config("prices", '{"s-1vcpu-2gb": 3.5}')
+    assert "[mandatory]" not in one.preview(*PACK)
+    given = tmp_path / "ceiling.json"
+    given.write_text(json.dumps({"price": {"usdMonth": 4}}))
+    said = one.preview(*PACK, "--policy-pack-config", str(given), code=1)
+    assert "$4.50 a month is above the ceiling of $4.00" in said
