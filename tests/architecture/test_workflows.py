@@ -135,18 +135,105 @@ def actionlint() -> Path:
     return tool
 
 
+def run_of(name: str, job: str, words: str) -> str:
+    """The command of the one step of a job that holds these words."""
+    (found,) = [s["run"] for s in read(named(name))["jobs"][job]["steps"] if words in str(s)]
+    return str(found)
+
+
 @pytest.mark.system
 @pytest.mark.timeout(600)
-def test_the_preview_script_reports_what_the_pack_refuses(tmp_path: Path) -> None:
+def test_the_preview_job_runs_as_written_and_reports_plan_and_price(tmp_path: Path) -> None:
+    """All but `make dev`, without which no test runs; the runner has no keys and no account."""
+    runner, summary = tmp_path / "runner", tmp_path / "summary.md"
+    runner.mkdir()
+    with stack() as one:
+        env = {k: v for k, v in one.env.items() if "TOKEN" not in k and "PASSPHRASE" not in k}
+        env |= {"HOME": str(runner), "GITHUB_STEP_SUMMARY": str(summary)}
+        for step in read(named("preview"))["jobs"]["preview"]["steps"]:
+            if "run" in step and step["run"] != "make dev":
+                words = ["bash", "-e", "-c", step["run"]]
+                done = subprocess.run(
+                    words, cwd=one.project, env=env, capture_output=True, text=True
+                )
+                assert done.returncode == 0, done.stdout + done.stderr
+        assert one.cloud.log == []
+        text = (one.project / "report.md").read_text()
+        assert not (one.project / "Pulumi.preview.yaml").exists()
+    assert summary.read_text() == text
+    assert text.startswith("<!-- unetops preview -->\n### Preview\n")
+    assert re.search(r"\nPrice:\n\n    about \$\d+\.00 a month \(droplet", text)
+    assert "    + digitalocean:index/droplet:Droplet: (create)" in text
+    assert re.search(r"\n        \+ \d\d to create\n", text)
+    assert "infra/policy" in text
+
+
+@pytest.mark.system
+@pytest.mark.timeout(600)
+def test_the_preview_job_fails_and_reports_why_where_the_pack_refuses(tmp_path: Path) -> None:
     report = tmp_path / "report.md"
     with stack(ROOT / "tests" / "cloud" / "program") as one:
-        env = {**one.env, "PROJECT": str(one.project)}
         words = [FOLDER / "scripts" / "preview.sh", report]
+        env = {**one.env, "PROJECT": str(one.project)}
         report.touch()
         done = subprocess.run(words, env=env, capture_output=True, text=True)
         assert done.returncode == 1, done.stdout + done.stderr
         assert one.cloud.log == []
     text = report.read_text()
-    assert "refused or failed" in text
+    assert "### Preview: refused or failed (1)" in text
     assert "no firewall names a tag" in text
-    assert "6 to create" in text or "+ 6" in text
+    assert "unknown, the program did not get so far" in text
+
+
+def reported(plan: str, status: int = 0) -> str:
+    words = [sys.executable, FOLDER / "scripts" / "report.py", str(status)]
+    return subprocess.run(words, input=plan, check=True, capture_output=True, text=True).stdout
+
+
+def test_a_plan_is_nothing_but_text_in_the_comment() -> None:
+    said = reported("@everyone <b>\r\n# title\n```\n~~~\n\ttab")
+    plan = said.split("empty stack:\n\n")[1]
+    assert plan == "    @everyone <b>\n    # title\n    ```\n    ~~~\n    \ttab\n"
+
+
+def test_a_long_plan_keeps_its_end_and_fits_into_a_comment() -> None:
+    said = reported("\n".join(f"line {n}" for n in range(20_000)) + "\n+ 9 to create", 1)
+    assert len(said) < 65_536
+    assert said.endswith("    line 19999\n    + 9 to create\n")
+    assert "... (the beginning stands in the log of the run)\n    line 1" in said
+
+
+@pytest.mark.parametrize(("there", "call"), [("", "POST"), ("77\n78", "PATCH")])
+def test_one_comment_is_made_and_then_rewritten(tmp_path: Path, there: str, call: str) -> None:
+    """`gh` is GitHub's; what it is asked for is ours."""
+    fake = tmp_path / "gh"
+    fake.write_text('#!/bin/sh\necho "$*" >>calls\ncase "$*" in *--jq*) printf "$THERE";; esac\n')
+    fake.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    env = {"PATH": path, "GH_REPO": "me/unetops", "NUMBER": "5", "THERE": there}
+    command = run_of("preview", "comment", "gh api")
+    subprocess.run(["bash", "-e", "-c", command], cwd=tmp_path, env=env, check=True)
+    asked, written = (tmp_path / "calls").read_text().splitlines()
+    assert asked.startswith("api --paginate repos/me/unetops/issues/5/comments --jq .[] | select(")
+    assert reported("").splitlines()[0] in asked
+    target = "comments/77" if there else "5/comments"
+    assert written == (
+        f"api --silent --method {call} repos/me/unetops/issues/{target} --field body=@report.md"
+    )
+
+
+def test_only_the_comment_may_be_written_and_nothing_of_the_request_runs_beside_that() -> None:
+    jobs = read(named("preview"))["jobs"]
+    assert jobs["preview"]["permissions"] == {"contents": "read"}
+    assert jobs["comment"]["permissions"] == {"pull-requests": "write"}
+    assert "head.repo.full_name == github.repository" in jobs["comment"]["if"]
+    used = [step.get("uses", "") for step in jobs["comment"]["steps"]]
+    assert not [one for one in used if "checkout" in one]
+    assert ".github/scripts" not in str(jobs["comment"])
+
+
+def test_a_fork_finds_its_plan_in_the_summary_of_the_run() -> None:
+    job = read(named("preview"))["jobs"]["preview"]
+    (step,) = [s for s in job["steps"] if "GITHUB_STEP_SUMMARY" in s.get("run", "")]
+    assert step["if"] == "always()"
+    assert "if" not in job
