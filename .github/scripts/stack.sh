@@ -4,6 +4,8 @@
 set -euo pipefail
 : "${STACK:?the name of the stack, such as prod}"
 export PULUMI_SKIP_UPDATE_CHECK=true
+# Names the engine that runs; one that ended by itself takes it away.
+mark=${RUNNER_TEMP:-${TMPDIR:-/tmp}}/unetops-$STACK-engine
 cd "$(dirname "$0")/../.."
 
 own_address() {
@@ -24,21 +26,44 @@ open() {
 }
 
 up() {
-  pulumi up --stack "$STACK" --yes --skip-preview --non-interactive --color never \
-    --policy-pack infra/policy "$@"
+  # With its preview: there the policy pack judges the whole before anything is made.
+  pulumi up --stack "$STACK" --yes --non-interactive --color never \
+    --policy-pack infra/policy "$@" </dev/null &
+  local engine=$! status=0
+  echo "$engine" >"$mark"
+  wait "$engine" || status=$?
+  ((status > 128)) || rm -f "$mark"
+  return "$status"
+}
+
+# After a job that was cut off: the engine may still run, its lock stays, and the state may not know
+# the firewall that it just made. A lock without a mark of ours is somebody else's and stays.
+recover() {
+  local engine
+  [[ -f "$mark" ]] || return 0
+  engine=$(<"$mark")
+  for signal in TERM KILL; do
+    [[ "$(ps -o comm= -p "$engine" || true)" == pulumi ]] || break
+    kill -s "$signal" "$engine" || true
+    for _ in {1..10}; do kill -s 0 "$engine" 2>/dev/null && sleep 1; done
+  done
+  # 1 is: done, and something is named that a person decides about.
+  .venv/bin/python -m infra.recover --stack "$STACK" --yes || [[ $? == 1 ]] ||
+    pulumi cancel --yes "$STACK"
+  rm -f "$mark"
 }
 
 close() {
   # The file as committed knows the lasting addresses only: what `open` added is gone from it.
-  # A job cut off in the middle leaves a lock and pending marks; both would stop this step.
   git checkout -- "Pulumi.$STACK.yaml"
-  pulumi cancel --stack "$STACK" --yes --non-interactive || true
+  recover
   local walls=()
   while read -r urn; do walls+=(--target "$urn"); done < <(
     pulumi stack --stack "$STACK" --show-urns --non-interactive |
       grep -o 'urn:pulumi:.*digitalocean:index/firewall:Firewall::.*' || true
   )
-  if ((${#walls[@]})); then up "${walls[@]}"; fi
+  # Refreshed: an update that was cut off is in the cloud and not in the state.
+  if ((${#walls[@]})); then up --refresh "${walls[@]}"; fi
 }
 
 smoke() {

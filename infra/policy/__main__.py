@@ -38,6 +38,8 @@ def _things(args: StackValidationArgs) -> list[rules.Thing]:
             protect=bool(one.opts.protect),
         )
         for one in args.resources
+        # What `--target` leaves out is shown without any property: it is not made.
+        if one.props
     ]
 
 
