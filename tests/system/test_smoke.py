@@ -84,6 +84,12 @@ def https(authority: Authority, behind: httpx.URL | None) -> Iterator[str]:
             thread.join()
 
 
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.URL]:
+    with serving(tmp_path_factory.mktemp("service") / "home") as made:
+        yield made.http.base_url
+
+
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path / "authority")
@@ -98,10 +104,10 @@ def smoke(*words: str | Path, tries: int = 1) -> subprocess.CompletedProcess[str
 
 
 def test_a_live_service_passes_under_the_authority_that_the_stack_names(
-    authority: Authority, tmp_path: Path
+    authority: Authority, service: httpx.URL, tmp_path: Path
 ) -> None:
     other = Authority(tmp_path / "other")
-    with serving(tmp_path / "home") as service, https(authority, service.http.base_url) as url:
+    with https(authority, service) as url:
         done = subprocess.run(
             [sys.executable, SMOKE, url, authority.fingerprint, authority.root],
             capture_output=True, text=True,
@@ -130,7 +136,7 @@ def test_no_answer_and_no_https_are_failures() -> None:
 
 
 def test_the_deploy_job_fetches_the_authority_and_judges_it_by_the_stacks_fingerprint(
-    authority: Authority, tmp_path: Path
+    authority: Authority, service: httpx.URL, tmp_path: Path
 ) -> None:
     """`ssh` is a stand-in: what it fetches is not trusted, and the script must not need to."""
     (tmp_path / "bin").mkdir()
@@ -139,11 +145,7 @@ def test_the_deploy_job_fetches_the_authority_and_judges_it_by_the_stacks_finger
         f'#!/bin/sh\ncase "$*" in *"root@127.0.0.1 cat "*) cat {authority.root};; esac\n'
     )
     fake.chmod(0o755)
-    with (
-        stack() as one,
-        serving(tmp_path / "home") as service,
-        https(authority, service.http.base_url) as url,
-    ):
+    with stack() as one, https(authority, service) as url:
         (one.project / "infra/__main__.py").write_text(PROGRAM)
         words = [one.project / ".github/scripts/stack.sh", "smoke"]
         env = {**one.env, "STACK": one.name, "PATH": f"{fake.parent}:{one.env['PATH']}"}
