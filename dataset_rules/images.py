@@ -4,7 +4,7 @@ import hashlib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ Pixels = NDArray[Any]  # HW or HWC, uint8 or uint16; colours in RGB order
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 MAX_PIXELS = 1 << 30  # 32768 x 32768: larger files are refused by their header, undecoded
 
+_TAIL_BYTES = 64  # some writers pad their files
 _ORIENTATION = 0x0112  # EXIF's tag; values from 5 on lay the image on its side
 _ON_ITS_SIDE = 5
 
@@ -40,6 +41,9 @@ class Header:
     bits: int  # of one channel
     pages: int
     pixel_size_um: float | None
+    orientation: int = 1  # EXIF's: 1 is upright
+    has_alpha: bool = False
+    is_cut_short: bool = False  # its last bytes are not those of a whole file; no proof of damage
 
 
 def read_header(path: Path) -> Header:
@@ -58,17 +62,29 @@ def read_header(path: Path) -> Header:
 
 
 def _header(path: Path, image: Image.Image) -> Header:
-    turned = image.format == "JPEG" and image.getexif().get(_ORIENTATION, 1) >= _ON_ITS_SIDE
+    orientation = _orientation(image)
+    turned = image.format != "TIFF" and orientation >= _ON_ITS_SIDE  # of a TIFF Pillow knows
     height, width = (image.width, image.height) if turned else (image.height, image.width)
     return Header(
         format=str(image.format),
         mode=image.mode,
         height_px=height,
         width_px=width,
-        bits=_bits(path, image),
+        bits=_bits(image),
         pages=int(getattr(image, "n_frames", 1)),
         pixel_size_um=_pixel_size_um(image),
+        orientation=orientation,
+        has_alpha=image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info,
+        is_cut_short=_is_cut_short(image),
     )
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's orientation, 1 (upright) where it is not stated or no orientation."""
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1  # Pillow would decode the pixels to look for it behind them
+    stated = image.getexif().get(_ORIENTATION, 1)
+    return int(stated) if stated in range(1, 9) else 1
 
 
 def read_image(path: Path) -> Pixels:
@@ -77,10 +93,8 @@ def read_image(path: Path) -> Pixels:
 
 
 def _read(path: Path, header: Header) -> Pixels:
-    if header.mode.startswith("I;16") or header.mode in {"I", "F"}:
-        return _depth_checked(path, _decode_deep(path, header))
-    if header.bits > 8:
-        return _depth_checked(path, _decode_deep(path, header))
+    if header.bits > 8 or header.mode.startswith("I;16") or header.mode in {"I", "F"}:
+        return _depth_checked(path, _upright(_decode_deep(path, header), header.orientation))
     with _opened(path) as image:
         upright = _loaded(path, image)
         if upright.mode in {"1", "L"}:
@@ -160,6 +174,15 @@ def _decode_deep(path: Path, header: Header) -> Pixels:
     return _decode_by_opencv(path)
 
 
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
+    """What Pillow does for 8 bits: mirrored where EXIF's number says so, and turned."""
+    quarters = {3: 2, 4: 2, 5: 3, 6: 3, 7: 1, 8: 1}.get(orientation, 0)
+    flipped = pixels[:, ::-1] if orientation in {2, 4, 5, 7} else pixels
+    if orientation in {5, 7}:  # mirrored after the turn
+        return np.rot90(pixels, quarters)[:, ::-1]
+    return np.rot90(flipped, quarters)
+
+
 def _decode_deep_tiff(path: Path) -> Pixels:
     try:
         pixels = np.asarray(tifffile.imread(path))
@@ -205,15 +228,46 @@ def _header_of_one_page(path: Path) -> Header:
     return header
 
 
-def _bits(path: Path, image: Image.Image) -> int:
+def _bits(image: Image.Image) -> int:
     """Bits of one channel as stored: Pillow's mode hides 16-bit colour."""
     if image.format == "TIFF":
         bits = getattr(image, "tag_v2", {}).get(258, (1,))
         return max(bits) if isinstance(bits, tuple) else int(bits)
     if image.format == "PNG":
-        with path.open("rb") as file:
-            return file.read(25)[24]  # of the IHDR chunk, which always comes first
+        return _bytes_of(image, 24, 1)[0]  # of the IHDR chunk, which always comes first
     return 8
+
+
+def _is_cut_short(image: Image.Image) -> bool:
+    """True where the file ends before its format lets it, as after a broken transfer."""
+    if image.format == "PNG":
+        return b"IEND" not in _bytes_of(image, -_TAIL_BYTES, _TAIL_BYTES)
+    if image.format == "JPEG":
+        return b"\xff\xd9" not in _bytes_of(image, -_TAIL_BYTES, _TAIL_BYTES)
+    if image.format == "TIFF":
+        tags = getattr(image, "tag_v2", {})
+        starts, sizes = (tags.get(273, ()), tags.get(279, ())) if 273 in tags else (
+            tags.get(324, ()), tags.get(325, ()))  # fmt: skip
+        return max(map(sum, zip(starts, sizes, strict=False)), default=0) > _length_of(image)
+    return False  # of BMP the decoder takes the pixels that are there and refuses by their count
+
+
+def _bytes_of(image: Image.Image, start: int, count: int) -> bytes:
+    """Bytes of the opened file, from its end where `start` is negative; its position stays."""
+    file: IO[bytes] = getattr(image, "fp")  # noqa: B009  Pillow does not declare it
+    position = file.tell()
+    file.seek(max(0, _length_of(image) + start) if start < 0 else start)
+    found = file.read(count)
+    file.seek(position)
+    return found
+
+
+def _length_of(image: Image.Image) -> int:
+    file: IO[bytes] = getattr(image, "fp")  # noqa: B009  Pillow does not declare it
+    position = file.tell()
+    length = file.seek(0, 2)
+    file.seek(position)
+    return length
 
 
 def _pixel_size_um(image: Image.Image) -> float | None:

@@ -121,3 +121,38 @@ def test_mutated_file_is_read_or_refused(tmp_path_factory, file, changes, keep):
     path.write_bytes(mutated)
     with contextlib.suppress(RulesError):
         assert read_image(path).dtype in (np.uint8, np.uint16)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("pixels", [GRADIENT[:30], DEEP[:30]], ids=["8 bits", "16 bits"])
+def test_image_is_upright_and_its_header_says_the_size_that_is_read(tmp_path, pixels, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path, Image.fromarray(pixels), "a.png", exif=exif)
+    header, image = read_header(path), read_image(path)
+    assert header.orientation == orientation
+    assert (header.height_px, header.width_px) == image.shape
+    turns = {1: 0, 3: 2, 6: 3, 8: 1}
+    if orientation in turns:
+        assert np.array_equal(image, np.rot90(pixels, turns[orientation]))
+    else:
+        mirrored = {2: pixels[:, ::-1], 4: pixels[::-1], 5: pixels.T, 7: pixels[::-1, ::-1].T}
+        assert np.array_equal(image, mirrored[orientation])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_header_of_a_file_that_ends_too_early_says_so(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".tif":
+        tifffile.imwrite(path, tissue(1, size=60)[0])  # the directory lies before the pixels
+    else:
+        path.write_bytes(encode(tissue(1, size=60)[0], suffix))
+    assert not read_header(path).is_cut_short
+    path.write_bytes(path.read_bytes()[:-200])
+    assert read_header(path).is_cut_short
+
+
+@pytest.mark.parametrize(("mode", "has_alpha"), [("RGBA", True), ("LA", True), ("RGB", False)])
+def test_header_says_whether_there_is_alpha(tmp_path, mode, has_alpha):
+    path = saved(tmp_path, Image.new(mode, (5, 5)), "a.png")
+    assert read_header(path).has_alpha is has_alpha
