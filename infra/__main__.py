@@ -9,7 +9,7 @@ from pulumi.runtime.config import CONFIG
 # The commit that the engineer stands on is what runs, also where .venv is another checkout's.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from infra import prices, stack, volume
+from infra import live, prices, stack, volume
 from infra.checks import warnings_of
 from infra.cloud_init import user_data
 from infra.config import ConfigError, StackConfig, read_config
@@ -25,7 +25,7 @@ def main() -> None:
         raise pulumi.RunError(str(e)) from e
     for warning in warnings_of(config):
         pulumi.log.warn(warning)
-    price = prices.estimate(config)
+    price = prices.estimate(config, live=live.prices_of(config.size))
     pulumi.log.info(f"price: {price}")
     if config.price_ceiling is not None and price.usd_month > config.price_ceiling:
         raise pulumi.RunError(f"{price} is above priceCeiling ${config.price_ceiling:.2f}")

@@ -38,6 +38,8 @@ class Estimate:
     lines: tuple[PriceLine, ...]
     unknown: tuple[str, ...] = ()
     dated: str = DATED
+    live: tuple[str, ...] = ()
+    """Keys whose price the live API told."""
 
     @property
     def usd_month(self) -> float:
@@ -47,20 +49,28 @@ class Estimate:
     def __str__(self) -> str:
         parts = ", ".join(str(line) for line in self.lines)
         open_ones = f"; no price known for {', '.join(self.unknown)}" if self.unknown else ""
+        told = f"{', '.join(self.live)} by the live API, else " if self.live else ""
         return (
-            f"about ${self.usd_month:.2f} a month ({parts}{open_ones}; list prices of "
+            f"about ${self.usd_month:.2f} a month ({parts}{open_ones}; {told}list prices of "
             f"{self.dated}, {SOURCES['sizes']})"
         )
 
 
-def estimate(config: StackConfig, prices: Mapping[str, float] = PRICES) -> Estimate:
+def estimate(
+    config: StackConfig,
+    prices: Mapping[str, float] = PRICES,
+    *,
+    live: Mapping[str, float] | None = None,
+) -> Estimate:
     """Monthly price of a stack.
 
     Args:
-        config: the checked configuration; its own `prices` win over `prices`.
+        config: the checked configuration; its own `prices` win over `live`, these over `prices`.
         prices: dollars a month by key; a droplet's key is its size.
+        live: what the API told just now, by the same keys.
     """
-    table = {**prices, **config.prices}
+    told = {key: usd for key, usd in (live or {}).items() if key not in config.prices}
+    table = {**prices, **told, **config.prices}
     wanted = [(f"droplet {config.size}", config.size, 1.0)]
     wanted.append((f"volume {config.volume_gib} GiB", "volume-gib", float(config.volume_gib)))
     wanted.append(("reserved address while assigned", "reserved-ip", 1.0))
@@ -78,4 +88,5 @@ def estimate(config: StackConfig, prices: Mapping[str, float] = PRICES) -> Estim
             if key in table
         ),
         unknown=tuple(what for what, key, _ in wanted if key not in table),
+        live=tuple(key for _, key, _ in wanted if key in told),
     )

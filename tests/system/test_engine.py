@@ -37,6 +37,7 @@ def test_the_project_previews_on_an_empty_backend_with_the_documented_config() -
         assert time.monotonic() - began < 30
         assert one.cloud.log == []
     assert re.search(r"price: about \$\d+", said)
+    assert "s-2vcpu-4gb by the live API" in said
     assert re.search(r"\+ \d\d to create", said)
 
 
