@@ -1,76 +1,72 @@
-"""Archives as sources: unpacked into a folder of their own, and refused before any damage.
+"""Archives: what is in them, checked before any damage, and unpacked or packed anew.
 
-All names, kinds and sizes are checked before the first byte is written, and the bytes again
-while they are written, since a header may lie.
+All names, kinds and sizes are checked before the first byte is written. Archives inside an
+archive are files like others and are never opened, so none unfolds twice.
 """
 
-import re
+import errno
+import io
 import shutil
 import stat
 import tarfile
 import tempfile
-import unicodedata
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
+from dataset_rules.bounds import LIMITS, Gate, Limits, Member, refuse_without_room
 from dataset_rules.errors import RulesError
+from dataset_rules.tar import headers_of, opened_tar
 
-SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+EXPECTED = "a folder, zip, tar, tar.gz, tar.bz2, tar.xz or tar.zst"
+METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2})
+COMPRESSIONS = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zst"}
+STRANGERS = {b"7z\xbc\xaf": "a 7-Zip archive", b"Rar!": "a RAR archive"}
+PACKED_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gz", ".zip"})  # packing adds nothing
+OUR_TROUBLE = frozenset(  # errors of the machine, which say nothing of the archive
+    {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE, errno.EIO}
+)
+_ENTRY = b"PK\x01\x02"  # begins each entry of a zip's directory
 _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What an archive may hold at most."""
+class Found:
+    """A file in an archive, and how it is read while the archive is open."""
 
-    files: int = 1_000_000
-    size_bytes: int = 64 << 30
-    ratio: int = 200  # unpacked to packed bytes; a bomb has 1,000 and more
-    free_bytes: int = 64 << 20  # unpacked bytes up to which no ratio counts
-
-
-LIMITS = Limits()
-
-
-@dataclass(frozen=True)
-class _Member:
-    """An entry of an archive; `refusal` says why its kind is not taken."""
-
-    name: str
+    path: str
     size_bytes: int
-    is_folder: bool
-    refusal: str | None
+    place: int | str  # where its bytes begin in a tar, its own name in a zip
+    open: Callable[[], IO[bytes]]
 
 
 @contextmanager
-def opened_source(path: Path, limits: Limits = LIMITS) -> Iterator[Path]:
-    """The folder of a source; an archive is unpacked into a temporary one while it is used."""
-    if not is_archive(path):
-        yield path
+def opened_source(source: Path, limits: Limits = LIMITS) -> Iterator[Path]:
+    """The folder of a source, for readers that walk: an archive is unpacked while it is used.
+
+    `dataset_rules.files` reads one in place.
+    """
+    if not source.is_file():
+        yield source
         return
     with tempfile.TemporaryDirectory(prefix="unetops-source-") as place:
-        folder = unpack(path, Path(place) / "source", limits)
+        folder = unpack(source, Path(place) / "source", limits)
         try:
             yield folder
         except RulesError as error:
-            raise _told_of(error, path, folder) from error
+            raise told_of(error, str(folder), source) from error
 
 
-def _told_of(error: RulesError, archive: Path, folder: Path) -> RulesError:
-    """The error with the archive's name instead of the temporary folder's."""
-    place = (error.where or "").replace(str(folder), str(archive)) or None
+def told_of(error: RulesError, place: str, archive: Path) -> RulesError:
+    """The error with the archive's name instead of the place where we hold its files."""
+    where = (error.where or "").replace(place, str(archive)) or None
     return RulesError(
-        error.what, where=place, expected=error.expected, found=error.found, remedy=error.remedy
+        error.what, where=where, expected=error.expected, found=error.found, remedy=error.remedy
     )
-
-
-def is_archive(path: Path) -> bool:
-    """True for a file whose name is an archive's."""
-    return path.is_file() and path.name.lower().endswith(SUFFIXES)
 
 
 def unpack(archive: Path, target: Path, limits: Limits = LIMITS) -> Path:
@@ -80,115 +76,148 @@ def unpack(archive: Path, target: Path, limits: Limits = LIMITS) -> Path:
         RulesError: if the archive is damaged or encrypted, or holds links, devices, paths that
             leave the folder, equal names or more than the limits; then nothing is left behind.
     """
-    is_zip = archive.name.lower().endswith(".zip") or zipfile.is_zipfile(archive)
-    unpacker = _unpack_zip if is_zip else _unpack_tar
     target.mkdir(parents=True, exist_ok=True)
     if any(target.iterdir()):
         raise ValueError(f"{target} is not empty")
     try:
-        unpacker(archive, target, limits)
-    except RulesError:
-        shutil.rmtree(target)
+        size_bytes = sum(found.size_bytes for found in files_in(archive, limits))
+        refuse_without_room(target, size_bytes, str(archive))
+        for found in files_in(archive, limits):
+            with refusing(archive):
+                _write(found, target / found.path)
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
         raise
-    except Exception as error:  # the decoders raise whatever their formats' parsers raise
-        shutil.rmtree(target)
-        raise RulesError(
-            "this is no archive, or a damaged one", where=str(archive),
-            expected="zip, tar, tar.gz, tar.bz2 or tar.xz",
-            found=(str(error) or type(error).__name__).splitlines()[0].rstrip(":"),
-            remedy="pack the folder again",
-        ) from error  # fmt: skip
     return target
 
 
-def _unpack_zip(archive: Path, target: Path, limits: Limits) -> None:
-    with zipfile.ZipFile(archive) as packed:
-        infos = packed.infolist()
-        _check(archive, (_zip_member(info) for info in infos), limits)
-        left = limits.size_bytes
-        for info in infos:
-            if not info.is_dir():
-                with packed.open(info) as file:
-                    left = _write(archive, file, target / _clean(info.filename), left)
+def files_in(archive: Path, limits: Limits = LIMITS) -> Iterator[Found]:
+    """Every file of an archive in its own order; raises `RulesError` where one is not taken."""
+    gate = Gate(str(archive), limits, archive.stat().st_size)
+    with refusing(archive):
+        yield from (_in_zip if _is_zip(archive) else _in_tar)(archive, gate)
 
 
-def _zip_member(info: zipfile.ZipInfo) -> _Member:
-    mode = info.external_attr >> 16
-    refusal = "an encrypted file" if info.flag_bits & 1 else None
-    if stat.S_IFMT(mode) not in {0, stat.S_IFREG, stat.S_IFDIR}:
-        refusal = "a link or a device"
-    return _Member(info.filename, info.file_size, info.is_dir(), refusal)
+def is_in_order(archive: Path) -> bool:
+    """True for a compressed tar, which can only be read from its start to its end."""
+    return not _is_zip(archive) and bool(_compression_of(archive))
 
 
-def _unpack_tar(archive: Path, target: Path, limits: Limits) -> None:
-    with tarfile.open(archive) as packed:  # first pass: headers only
-        _check(archive, (_tar_member(info) for info in packed), limits)
-    left = limits.size_bytes
-    with tarfile.open(archive) as packed:
-        for info in packed:
-            file = packed.extractfile(info) if info.isreg() else None
-            if file is not None:
-                left = _write(archive, file, target / _clean(info.name), left)
+def repack(archive: Path, target: Path, limits: Limits = LIMITS) -> None:
+    """Pack an archive anew as a zip, whose files can be read in any order.
+
+    The copy is about as large as a compressed archive: what is packed already is kept as it is,
+    the rest is packed lightly. Nothing of it is ever unpacked on the disk.
+    """
+    with zipfile.ZipFile(target, "x", compresslevel=1) as copy:
+        for found in files_in(archive, limits):
+            with refusing(archive):
+                _pack(copy, found)
 
 
-def _tar_member(info: tarfile.TarInfo) -> _Member:
-    refusal = None if info.isreg() or info.isdir() else "a link or a device"
-    return _Member(info.name, info.size, info.isdir(), refusal)
+@contextmanager
+def refusing(archive: Path) -> Iterator[None]:
+    """Make one error of ours of whatever a decoder raises: parsers of formats raise anything."""
+    try:
+        yield
+    except (RulesError, GeneratorExit):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in OUR_TROUBLE:
+            raise
+        raise _damaged(archive, error) from error
 
 
-def _check(archive: Path, members: Iterable[_Member], limits: Limits) -> None:
-    """Refuse by the headers; stops reading as soon as a limit is passed."""
-    seen: set[str] = set()
-    total = 0
-    most = min(limits.size_bytes, max(limits.free_bytes, limits.ratio * archive.stat().st_size))
-    for count, member in enumerate(members, start=1):
-        total += member.size_bytes
-        if count > limits.files:
-            raise _refused(archive, "too many files", f"more than {limits.files}")
-        if total > most:
-            raise _refused(archive, "more bytes than its size explains", f"over {most} bytes")
-        if member.refusal:
-            raise _refused(archive, member.refusal, member.name)
-        if _leaves(member.name):
-            raise _refused(archive, "a path that leaves the folder", member.name)
-        _refuse_double(archive, member, seen)
-
-
-def _refuse_double(archive: Path, member: _Member, seen: set[str]) -> None:
-    if member.is_folder:
-        return
-    name = unicodedata.normalize("NFC", _clean(member.name)).casefold()
-    if name in seen:
-        raise _refused(archive, "two files of one name", member.name)
-    seen.add(name)
-
-
-def _leaves(name: str) -> bool:
-    """True for absolute paths, drives, steps upwards and control characters."""
-    path = name.replace("\\", "/")
-    is_rooted = path.startswith("/") or re.match("[A-Za-z]:", path) is not None
-    return is_rooted or ".." in path.split("/") or any(ord(sign) < 32 for sign in path)
-
-
-def _clean(name: str) -> str:
-    parts = name.replace("\\", "/").split("/")
-    return "/".join(part for part in parts if part not in {"", "."})
-
-
-def _write(archive: Path, file: IO[bytes], path: Path, left: int) -> int:
-    """Copy one file; returns how many bytes may still come."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("xb") as out:
-        while block := file.read(_BLOCK):
-            left -= len(block)
-            if left < 0:
-                raise _refused(archive, "more bytes than its headers state", path.name)
-            out.write(block)
-    return left
-
-
-def _refused(archive: Path, what: str, found: str) -> RulesError:
+def _damaged(archive: Path, error: Exception) -> RulesError:
+    with archive.open("rb") as file:
+        head = file.read(8)
+    said = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
+    stranger = next((name for magic, name in STRANGERS.items() if head.startswith(magic)), None)
     return RulesError(
-        f"the archive is refused: it holds {what}", where=str(archive), found=found,
-        remedy="pack plain files and folders only, or name the folder itself",
+        "this is no archive, or a damaged one", where=str(archive), expected=EXPECTED,
+        found=stranger or said, remedy="pack the folder again",
     )  # fmt: skip
+
+
+class _Counted(io.BufferedReader):
+    """A zip that refuses the one read in which a directory of too many entries would come."""
+
+    def __init__(self, archive: Path, gate: Gate) -> None:
+        super().__init__(io.FileIO(archive))
+        self._gate = gate
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(-1 if size is None else size)
+        if len(data) > _BLOCK and data.count(_ENTRY) > self._gate.limits.files:
+            raise self._gate.refused("too many files", f"more than {self._gate.limits.files}")
+        return data
+
+
+def _in_zip(archive: Path, gate: Gate) -> Iterator[Found]:
+    with _Counted(archive, gate) as raw, zipfile.ZipFile(raw) as packed:
+        for info in packed.infolist():
+            member = _zip_member(info)
+            path = gate.admit(member)
+            if not member.is_folder:
+                yield Found(path, info.file_size, info.filename, partial(packed.open, info))
+
+
+def _in_tar(archive: Path, gate: Gate) -> Iterator[Found]:
+    with opened_tar(archive, _compression_of(archive)) as packed:
+        for info in headers_of(packed):
+            path = gate.admit(_tar_member(info))
+            if info.isreg():
+                yield Found(path, info.size, info.offset_data, partial(_content, packed, info))
+
+
+def _content(packed: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    file = packed.extractfile(info)
+    assert file is not None  # it is a regular file
+    return file
+
+
+def _zip_member(info: zipfile.ZipInfo) -> Member:
+    refusal = None
+    if stat.S_IFMT(info.external_attr >> 16) not in {0, stat.S_IFREG, stat.S_IFDIR}:
+        refusal = "a link or a device"
+    elif info.flag_bits & 1:
+        refusal = "an encrypted file"
+    elif info.compress_type not in METHODS:
+        refusal = f"a file packed by a method that is not read (number {info.compress_type})"
+    is_folder = info.filename.endswith(("/", "\\"))
+    return Member(info.filename, info.file_size, is_folder, refusal)
+
+
+def _tar_member(info: tarfile.TarInfo) -> Member:
+    refusal = None if info.isreg() or info.isdir() else "a link or a device"
+    if info.issparse():
+        refusal = "a sparse file"  # it may state any size
+    return Member(info.name, info.size, info.isdir(), refusal)
+
+
+def _is_zip(archive: Path) -> bool:
+    """By the content; a tar that ends in a zip is none."""
+    with archive.open("rb") as file:
+        head = file.read(512)
+    is_tar = head[257:262] == b"ustar" or any(head.startswith(magic) for magic in COMPRESSIONS)
+    return head.startswith(b"PK") or (not is_tar and zipfile.is_zipfile(archive))
+
+
+def _compression_of(archive: Path) -> str:
+    with archive.open("rb") as file:
+        head = file.read(8)
+    return next((name for magic, name in COMPRESSIONS.items() if head.startswith(magic)), "")
+
+
+def _write(found: Found, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with found.open() as file, path.open("xb") as out:
+        shutil.copyfileobj(file, out, _BLOCK)
+
+
+def _pack(copy: zipfile.ZipFile, found: Found) -> None:
+    entry = zipfile.ZipInfo(found.path)
+    is_packed = Path(found.path).suffix.lower() in PACKED_SUFFIXES
+    entry.compress_type = zipfile.ZIP_STORED if is_packed else zipfile.ZIP_DEFLATED
+    with found.open() as file, copy.open(entry, "w", force_zip64=True) as out:
+        shutil.copyfileobj(file, out, _BLOCK)

@@ -3,9 +3,9 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 from dataset_rules.errors import RulesError
+from dataset_rules.files import Files, size_of
 from dataset_rules.findings import Finding, Severity, counted
 from dataset_rules.images import Header, read_header, read_image
 from dataset_rules.look import Damage, Look, Looker
@@ -27,7 +27,7 @@ def sample_of(paths: Sequence[str], count: int) -> list[str]:
 
 
 def check_pairs(
-    folder: Path, pairing: Pairing, look: Looker, masks: Sequence[str]
+    folder: Files, pairing: Pairing, look: Looker, masks: Sequence[str]
 ) -> list[Finding]:
     """Damage and sizes of paired files; `masks` were looked at already."""
     images = [pair.image for pair in pairing.pairs]
@@ -43,7 +43,7 @@ def check_pairs(
     ]  # fmt: skip
 
 
-def check_leftovers(folder: Path, pairing: Pairing) -> list[Finding]:
+def check_leftovers(folder: Files, pairing: Pairing) -> list[Finding]:
     """Images and masks without partner, and files among the rest that are no images at all."""
     _, damage = _headers(
         folder, sample_of([*pairing.unpaired_images, *pairing.others], MAX_DECODED)
@@ -77,7 +77,7 @@ def _orphans(code: str, noun: str, partner: str, paths: tuple[str, ...]) -> Find
     )  # fmt: skip
 
 
-def _headers(folder: Path, paths: Iterable[str]) -> tuple[dict[str, Header], dict[str, str]]:
+def _headers(folder: Files, paths: Iterable[str]) -> tuple[dict[str, Header], dict[str, str]]:
     headers: dict[str, Header] = {}
     damage: dict[str, str] = {}
     for path in paths:
@@ -93,7 +93,7 @@ def told(error: RulesError) -> str:
     return error.what + (f": {error.found}" if error.found else "")
 
 
-def _decode_damage(folder: Path, path: str) -> dict[str, str]:
+def _decode_damage(folder: Files, path: str) -> dict[str, str]:
     try:
         read_image(folder / path)
     except RulesError as error:
@@ -131,11 +131,11 @@ def _other_sizes(pairing: Pairing, headers: Mapping[str, Header]) -> list[Findin
     return findings
 
 
-def _equal_images(folder: Path, images: Sequence[str]) -> list[Finding]:
+def _equal_images(folder: Files, images: Sequence[str]) -> list[Finding]:
     """Images that are equal byte for byte: counted twice, or a leak between splits."""
     sizes: dict[int, list[str]] = defaultdict(list)
     for path in images:
-        sizes[(folder / path).stat().st_size].append(path)
+        sizes[size_of(folder, path)].append(path)
     alike: dict[str, list[str]] = defaultdict(list)
     for path in (path for paths in sizes.values() if len(paths) > 1 for path in paths):
         alike[file_hash(folder / path)].append(path)

@@ -6,10 +6,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from dataset_rules.archive import opened_source
 from dataset_rules.checks import check_leftovers, check_pairs, sample_of
 from dataset_rules.discover import WHY, Entry, Kind, discover
 from dataset_rules.errors import RulesError
+from dataset_rules.files import Files, opened_files
 from dataset_rules.findings import Finding, Question, Severity, counted, in_order
 from dataset_rules.group import group_of, group_template, sample_names
 from dataset_rules.look import Look, Looker, compactness_of, looker
@@ -70,18 +70,18 @@ def examine(source: Path, rules: Rules | None = None) -> Report:
     """What is in a folder or an archive and how it would be formatted.
 
     Args:
-        source: a folder, .zip, .tar or .tar.gz.
+        source: a folder or an archive, which is read in place.
         rules: what a person decided already; the rest is inferred.
 
     Raises:
         RulesError: if there is no such source, no file or no image in it.
     """
-    with opened_source(source) as folder:
+    with opened_files(source) as folder:
         return examine_folder(folder, rules)
 
 
-def examine_folder(folder: Path, rules: Rules | None = None) -> Report:
-    """As `examine`, of a folder."""
+def examine_folder(folder: Files, rules: Rules | None = None) -> Report:
+    """As `examine`, of a source that is open."""
     given = rules or Rules()
     entries = discover(folder, given.source.exclude)
     paths = [entry.path for entry in entries if entry.kind is Kind.IMAGE]
@@ -178,7 +178,7 @@ def _unused_keyword(keyword: str, reading: Reading) -> Finding:
 
 
 def _meaning(
-    folder: Path, pairing: Pairing, look: Looker, rules: Rules, *, masks: Sequence[str]
+    folder: Files, pairing: Pairing, look: Looker, rules: Rules, *, masks: Sequence[str]
 ) -> Meaning:
     """What the masks mean, and on how many of them that rests."""
     looks = {path: seen for path in masks if isinstance(seen := look(path), Look)}

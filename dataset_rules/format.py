@@ -24,11 +24,11 @@ from typing import Any
 
 import cv2
 
-from dataset_rules.archive import opened_source
 from dataset_rules.checks import told
 from dataset_rules.dataset import DATASET, Dataset, DatasetClass, Split, split_of
 from dataset_rules.doctor import Report, examine_folder
 from dataset_rules.errors import ArtifactError, RulesError
+from dataset_rules.files import Files, opened_files
 from dataset_rules.findings import (
     Finding,
     Question,
@@ -91,7 +91,7 @@ def format_dataset(
         ArtifactError: if `out` holds anything else.
     """
     started = datetime.now(UTC)
-    with opened_source(source) as folder:
+    with opened_files(source) as folder:
         report = examine_folder(folder, rules)
         _refuse(report, source)
         step = _step(folder, source, report, started)
@@ -106,7 +106,7 @@ def format_dataset(
     return out
 
 
-def _step(folder: Path, source: Path, report: Report, started: datetime) -> Step:
+def _step(folder: Files, source: Path, report: Report, started: datetime) -> Step:
     used = {path for pair in report.pairing.pairs for path in (pair.image, *pair.masks)}
     files = {path: file_hash(folder / path) for path in sorted(used)}
     origin = make_source(files, location=str(source.resolve()), started=started)
@@ -141,7 +141,7 @@ def _line_to_write(question: Question) -> str:
 
 
 def _run(
-    folder: Path, out: Path, report: Report, jobs: int, on_progress: Progress | None
+    folder: Files, out: Path, report: Report, jobs: int, on_progress: Progress | None
 ) -> list[Outcome]:
     """Make all samples; the pairs that cannot be made are named together at the end."""
     tasks = _tasks(report)
@@ -181,7 +181,7 @@ def _tasks(report: Report) -> list[Task]:
 class _Worker:
     """Makes samples in whatever process it is sent to."""
 
-    folder: Path
+    folder: Files
     out: Path
     rules: Rules
 
@@ -197,7 +197,7 @@ class _Worker:
         return outcome
 
 
-def _without_folder(error: RulesError, folder: Path) -> str:
+def _without_folder(error: RulesError, folder: Files) -> str:
     place = (error.where or "").removeprefix(f"{folder}{os.sep}")
     return f"{place}: {told(error)}" + (f", expected {error.expected}" if error.expected else "")
 

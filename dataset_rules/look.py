@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dataset_rules.errors import RulesError
+from dataset_rules.files import Files
 from dataset_rules.images import Header, Pixels, read_header, read_image, read_mask
 
 MAX_VALUES = 4_096  # the rarest beyond it are counted in `pixels` only
@@ -46,11 +47,11 @@ class Damage:
 Looker = Callable[[str], Look | Damage]
 
 
-def looker(source: Path, *, as_colors: bool = False) -> Looker:
+def looker(source: Files, *, as_colors: bool = False) -> Looker:
     """A function from relative path to what is seen there; each file is decoded once.
 
     Args:
-        source: folder of the source.
+        source: the files of the source.
         as_colors: see the colours of a palette, not its indices.
     """
 

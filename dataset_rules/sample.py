@@ -8,6 +8,7 @@ import numpy as np
 
 from dataset_rules.dataset import Sample, SampleImage, SampleMask, Split
 from dataset_rules.errors import RulesError
+from dataset_rules.files import Files
 from dataset_rules.findings import Finding, Severity
 from dataset_rules.fit import Part, fitted, scaled_as
 from dataset_rules.images import Pixels, encode, pixel_hash, read_header, read_image
@@ -38,7 +39,7 @@ class Outcome(Document):
     findings: tuple[Finding, ...] = ()
 
 
-def make_sample(source: Path, out: Path, task: Task, rules: Rules) -> Outcome:
+def make_sample(source: Files, out: Path, task: Task, rules: Rules) -> Outcome:
     """Read a pair, bring it into the form of the rules and write its files.
 
     Raises:

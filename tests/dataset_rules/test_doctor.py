@@ -102,12 +102,12 @@ def test_missing_folder_is_refused(tmp_path):
 def test_file_that_is_no_archive_is_refused(tmp_path):
     file = tmp_path / "a.txt"
     file.write_text("x")
-    with pytest.raises(RulesError, match="neither a folder nor an archive"):
+    with pytest.raises(RulesError, match="no archive, or a damaged one"):
         examine(file)
 
 
 def test_empty_folder_is_refused_in_one_sentence(tmp_path):
-    with pytest.raises(RulesError, match="the folder is empty"):
+    with pytest.raises(RulesError, match="the source is empty"):
         examine(tmp_path)
 
 
