@@ -73,13 +73,16 @@ def _bucket(config: StackConfig) -> Iterator[str]:
     if config.bucket_region and region is None:
         yield f"bucketRegion: {config.bucket_region} is unknown; take one of {have}"
     elif config.bucket and region is not None and not region.spaces:
-        yield f"bucket: region {region.slug} has no Spaces; set bucketRegion to one of {have}"
+        yield (
+            f"bucket: region {region.slug} has no Spaces; set bucketRegion to one of {have}, "
+            "or bucket to false"
+        )
 
 
 def _image(config: StackConfig) -> Iterator[str]:
     if config.image in catalog.RETIRED_IMAGES:
         new = catalog.RETIRED_IMAGES[config.image]
-        yield f"image: {config.image} is retired; take {new} (default: {catalog.DEFAULT_IMAGE})"
+        yield f"image: {config.image} is retired; take {new}, or {catalog.DEFAULT_IMAGE}"
     elif not re.fullmatch(r"[a-z0-9][a-z0-9.-]+", config.image):
         yield f"image: {config.image!r} is no slug; known are {', '.join(catalog.IMAGES)}"
 
@@ -89,7 +92,7 @@ def _gpu(config: StackConfig) -> Iterator[str]:
     if size_has and not image_has:
         yield (
             f"image: {config.image} has no GPU driver for size {config.size}; "
-            f"take {catalog.GPU_IMAGE}"
+            f"take {catalog.GPU_IMAGE}, or a size without gpu-"
         )
     if image_has and not size_has:
         yield (
@@ -204,5 +207,5 @@ def _volume(config: StackConfig, volume_gib_now: VolumeSize) -> Iterator[str]:
     if now is not None and config.volume_gib < now:
         yield (
             f"volumeGib: {config.volume_gib} is less than the {now} that the volume has, and "
-            f"volumes do not shrink; write {now} or more"
+            f"volumes do not shrink; pulumi config set volumeGib {now}, or more"
         )

@@ -19,9 +19,8 @@ class ConfigError(Exception):
     def __init__(self, mistakes: list[str]) -> None:
         self.mistakes = mistakes
         lines = "\n".join(f"  - {mistake}" for mistake in mistakes)
-        super().__init__(
-            f"{len(mistakes)} in the stack's configuration, nothing was made:\n{lines}"
-        )
+        count = "one mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        super().__init__(f"{count} in the stack's configuration, nothing was made:\n{lines}")
 
 
 @dataclass(frozen=True, kw_only=True)
