@@ -1,8 +1,10 @@
+import importlib
 import re
 from pathlib import Path
 
 import pytest
 
+from infra.config import KEYS
 from tests.infra.cloud_mocks import made_by
 
 EXAMPLES = re.findall(
@@ -16,6 +18,17 @@ SSH = f"from infra.ssh import *\nSshKeys('n', SshKeysArgs(public_keys=['{KEY}'])
 @pytest.mark.parametrize(("title", "text"), EXAMPLES, ids=[title for title, _ in EXAMPLES])
 def test_documented_example_registers_its_component(title, text):
     assert f"{COMPONENT.get(title, title)} images" in made_by(text)
+
+
+def test_what_the_table_for_terraform_names_is_there():
+    table = Path("docs/infra.md").read_text().split("## Coming from")[1]
+    parts = set(re.findall(r"`(infra(?:\.\w+)+)`", table))
+    assert len(parts) == 6
+    for part in parts:
+        module, _, name = part.rpartition(".")
+        assert hasattr(importlib.import_module(module), name)
+    named = {"deployKeyFile", "sshPublicKeys", "sshFrom", "bootstrap", "size", "datasetUrl"}
+    assert named <= set(re.findall(r"`(\w+)`", table)) & set(KEYS)
 
 
 def test_every_example_is_short():
