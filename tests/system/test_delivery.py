@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -133,6 +134,22 @@ def test_an_engine_that_outlives_its_step_is_ended_before_the_door_is_closed(job
         answered.set()
     assert job.may_come_in() == [LASTING]
     assert job.stack.engines() == []
+
+
+def test_a_firewall_that_no_state_knows_is_named_with_the_line_that_settles_it(job: Job) -> None:
+    """As a provider leaves it that dies when the cloud has acted: neither mark nor lock."""
+    job.run("open")
+    door = {"protocol": "tcp", "portRange": "22", "sourceAddresses": [f"{RUNNER}/32"]}
+    wall = job.stack.cloud.create("Firewall", {"name": "unetops-dev", "inboundRules": [door]})
+    assert "already exists" in job.run("deploy", code=1)
+    said = job.run("close", code=1)
+    assert "::error title=Door perhaps open::" in said
+    line = f"unetops infra recover --stack dev --take firewall/{wall}"
+    assert line in said
+    words = [sys.executable, "-m", "infra.recover", *line.split("recover ")[1].split()]
+    subprocess.run(words, cwd=job.stack.project, env=job.env, check=True, capture_output=True)
+    job.run("close")
+    assert job.may_come_in() == [LASTING]
 
 
 def test_somebody_elses_lock_stays(job: Job) -> None:
