@@ -29,6 +29,9 @@ class Machines(Protocol):
 
     def stop(self, id_: str) -> None: ...
 
+    def reserve(self) -> str:
+        """Return an address that leads nowhere yet."""
+
     def assign(self, id_: str, address: str) -> None: ...
 
     def unassign(self, address: str) -> None: ...
@@ -159,6 +162,8 @@ class Cloud:
             return f"{plain_id(props['dropletId'])}-{props['volumeId']}"
         if kind == "ReservedIpAssignment":
             return f"{plain_id(props['dropletId'])}-{props['ipAddress']}"
+        if kind == "ReservedIp" and self.machines:
+            return self.machines.reserve()
         return f"198.51.100.{next(self.numbers) % 250}" if kind == "ReservedIp" else _uuid()
 
     def _forget_droplet(self, id_: str) -> None:

@@ -1,5 +1,6 @@
 """Droplets of the cloud's double that really boot."""
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,10 @@ class Machines:
     def stop(self, id_: str) -> None:
         """Destroy a droplet; its volumes stay."""
         self.guests.pop(id_).destroy()
+
+    def reserve(self) -> str:
+        """Draw an address of the range for tests of networks: two test runs must not share one."""
+        return f"198.19.{random.randrange(256)}.{random.randrange(1, 255)}"
 
     def assign(self, id_: str, address: str) -> None:
         """Lead a reserved address to a droplet, and away from the one that had it."""
