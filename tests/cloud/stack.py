@@ -124,25 +124,32 @@ class Stack:
         return Path(self.env["PULUMI_HOME"]).parent
 
     def engines(self) -> list[int]:
-        """Process ids of the `pulumi` processes of this stack only, known by their home."""
+        """Process ids of this stack's `pulumi` processes."""
+        return [pid for pid, name in self.processes() if name == "pulumi"]
+
+    def processes(self) -> Iterator[tuple[int, str]]:
+        """Number and name of what runs for this stack only, known by its home."""
         mine = f"PULUMI_HOME={self.env['PULUMI_HOME']}".encode()
-        found = []
         for proc in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                named = (proc / "comm").read_text() == "pulumi\n"
-                if named and mine in (proc / "environ").read_bytes().split(b"\0"):
-                    found.append(int(proc.name))
-        return found
+                if mine in (proc / "environ").read_bytes().split(b"\0"):
+                    yield int(proc.name), (proc / "comm").read_text().strip()
 
     def kill_engine(self) -> Callable[[], None]:
         """The action of a Fault: SIGKILL to the engine at this very call."""
 
         def action() -> None:
-            for pid in self.engines():
-                os.kill(pid, signal.SIGKILL)
+            kill(self.engines())
             raise CloudError(0, "nobody is left to read this")
 
         return action
+
+
+def kill(processes: list[int]) -> None:
+    """SIGKILL; one that has ended meanwhile is as good."""
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
 
 
 @contextlib.contextmanager
@@ -169,7 +176,11 @@ def stack(
             env.update(environment(root, ports), **(extra or {}))
             one = Stack(project=folder, name=name, cloud=cloud, env=env)
             one.run("stack", "init", name, "--secrets-provider", "passphrase")
-            yield one
+            try:
+                yield one
+            finally:
+                # The program and its host outlive an engine that was killed.
+                kill([pid for pid, _ in one.processes()])
     finally:
         shutil.rmtree(root, ignore_errors=True)
 

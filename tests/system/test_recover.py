@@ -18,7 +18,7 @@ from tests.cloud.stack import ROOT, TOKEN, Stack, stack
 from tests.infra.api_double import Api, serving
 from tests.infra.test_doctor import KEY
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 PROGRAM = Path(__file__).parents[1] / "cloud" / "unbooted"
 KILLED = -9
 REFUSED = 1
@@ -56,7 +56,11 @@ def strangers(one: Stack) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "seed", [*range(5), *(pytest.param(n, marks=pytest.mark.long) for n in range(5, 25))]
+    "seed",
+    [
+        *(pytest.param(n, marks=pytest.mark.system) for n in range(5)),
+        *(pytest.param(n, marks=pytest.mark.long) for n in range(5, 25)),
+    ],
 )
 def test_killed_at_any_call_one_command_and_up_converge(one: Stack, api: Api, seed: int) -> None:
     dice = random.Random(seed)
@@ -79,6 +83,7 @@ def test_killed_at_any_call_one_command_and_up_converge(one: Stack, api: Api, se
     one.up("--expect-no-changes")
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("bootstrap", ["1", "2"], ids=["first_up", "new_droplet"])
 def test_a_droplet_that_was_made_is_taken_in_and_not_replaced(
     one: Stack, api: Api, bootstrap: str
@@ -99,6 +104,7 @@ def test_a_droplet_that_was_made_is_taken_in_and_not_replaced(
     one.up("--expect-no-changes")
 
 
+@pytest.mark.system
 def test_an_orphan_without_a_mark_is_named_and_taken_in_by_the_line_it_comes_with(
     one: Stack, api: Api
 ) -> None:
@@ -116,6 +122,7 @@ def test_an_orphan_without_a_mark_is_named_and_taken_in_by_the_line_it_comes_wit
         assert one.cloud.only(kind)[0] in {extra["id"] for extra in extras}
 
 
+@pytest.mark.system
 def test_a_volume_that_the_state_does_not_hold_stops_up_until_it_is_adopted(
     one: Stack, api: Api
 ) -> None:
