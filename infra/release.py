@@ -59,6 +59,8 @@ class Release(pulumi.ComponentResource):
 
     status: pulumi.Output[str]
     """JSON of `unetops-host status`."""
+    known_hosts: pulumi.Output[str]
+    """A line for ~/.ssh/known_hosts: the address and the recorded key."""
 
     def __init__(
         self, name: str, args: ReleaseArgs, opts: pulumi.ResourceOptions | None = None
@@ -73,7 +75,9 @@ class Release(pulumi.ComponentResource):
             triggers=[args.droplet_id],
             opts=pulumi.ResourceOptions(parent=self, depends_on=after),
         )
-        self.connection = _connection(args, scan.stdout)
+        host_key = scan.stdout.apply(str.strip)
+        self.known_hosts = pulumi.Output.concat(args.address, " ", host_key)
+        self.connection = _connection(args, host_key)
         booted = self._run("boot", BOOTED, args=args, after=[scan])
         uploads = self._uploads(args, booted)
         text = release_command(args)
@@ -81,7 +85,7 @@ class Release(pulumi.ComponentResource):
         status_text = f"# {args.source.release_id}\n{HOST_PROGRAM} health --wait 120 >&2"
         status_text += f"\n{HOST_PROGRAM} status"
         self.status = self._run("status", status_text, args=args, after=[installed]).stdout
-        self.register_outputs({"status": self.status})
+        self.register_outputs({"status": self.status, "known_hosts": self.known_hosts})
 
     def _run(
         self, what: str, text: str, *, args: ReleaseArgs, after: Sequence[pulumi.Resource]
@@ -130,7 +134,7 @@ def _connection(args: ReleaseArgs, host_key: pulumi.Output[str]) -> command.remo
     return command.remote.ConnectionArgs(
         host=args.address,
         user="root",
-        host_key=host_key.apply(str.strip),
+        host_key=host_key,
         private_key=None if args.private_key is None else pulumi.Output.secret(args.private_key),
         dial_error_limit=30,
     )

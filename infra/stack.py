@@ -149,6 +149,7 @@ def export(config: StackConfig, source: Source, *, parts: Parts, price: prices.E
         "url": pulumi.Output.concat("https://", visible),
         "address": address,
         "ssh": ssh,
+        "knownHosts": parts.release.known_hosts,
         "adminTokenCommand": pulumi.Output.concat(ssh, " /opt/unetops/bin/unetops-host token"),
         "monthlyPrice": price.usd_month,
         "priceLines": [str(line) for line in price.lines],

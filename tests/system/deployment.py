@@ -23,7 +23,6 @@ from tests.guest.machines import Machines
 
 HOST = "/opt/unetops/bin/unetops-host"
 DIARY = "journalctl --no-pager -a; cat /var/log/cloud-init*.log"
-UNCHECKED = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"]
 
 
 class Deployment:
@@ -50,11 +49,20 @@ class Deployment:
         """Run a command that begins with `ssh`, as an output shows it, with the engineer's key."""
         words = shlex.split(command)
         assert words[0] == "ssh"
-        known = [word for option in ("BatchMode=yes", *UNCHECKED) for word in ("-o", option)]
-        started = ["ssh", "-i", str(self.key), *known, *words[1:]]
+        # ssh looks for its files where the account's home is, not in HOME.
+        files = {"UserKnownHostsFile": self.known_hosts(), "GlobalKnownHostsFile": "/dev/null"}
+        options = {"BatchMode": "yes", "StrictHostKeyChecking": "yes", **files}
+        given = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+        started = ["ssh", "-i", str(self.key), *given, *words[1:]]
         done = subprocess.run(started, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == code, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout.strip()
+
+    def known_hosts(self) -> Path:
+        """The file that holds the recorded key of the droplet, and no other."""
+        file = self.key.with_name("known_hosts")
+        file.write_text(f"{self.stack.outputs()['knownHosts']}\n")
+        return file
 
     def status(self) -> dict[str, Any]:
         """What the droplet says of itself."""
