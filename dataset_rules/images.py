@@ -12,7 +12,9 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from dataset_rules.decoders import decode_common
 from dataset_rules.errors import RulesError
+from dataset_rules.png import encode_png
 
 Pixels = NDArray[Any]  # HW or HWC, uint8 or uint16; colours in RGB order
 
@@ -95,6 +97,10 @@ def read_image(path: Path) -> Pixels:
 def _read(path: Path, header: Header) -> Pixels:
     if header.bits > 8 or header.mode.startswith("I;16") or header.mode in {"I", "F"}:
         return _depth_checked(path, _upright(_decode_deep(path, header), header.orientation))
+    if header.bits == 8 and not header.is_cut_short:
+        common = decode_common(path, header.format, header.mode)
+        if common is not None:
+            return _upright(common, header.orientation)
     with _opened(path) as image:
         upright = _loaded(path, image)
         if upright.mode in {"1", "L"}:
@@ -116,6 +122,8 @@ def read_mask(path: Path) -> Pixels:
 
 def encode(pixels: Pixels, suffix: str) -> bytes:
     """File bytes of an image; `suffix` (".png", ".jpg", ...) names the format."""
+    if suffix == ".png":
+        return encode_png(pixels)
     stored = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
     options = [cv2.IMWRITE_JPEG_QUALITY, 95] if suffix in {".jpg", ".jpeg"} else []
     done, data = cv2.imencode(suffix, np.ascontiguousarray(stored), options)
@@ -129,7 +137,9 @@ def pixel_hash(pixels: Pixels) -> str:
     """SHA-256 of decoded pixels with their shape and depth, hexadecimal; encoders do not matter."""
     head = f"{'x'.join(map(str, pixels.shape))} {pixels.dtype.name} ".encode()
     little = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False)
-    return hashlib.sha256(head + np.ascontiguousarray(little).tobytes()).hexdigest()
+    digest = hashlib.sha256(head)
+    digest.update(np.ascontiguousarray(little).data)
+    return digest.hexdigest()
 
 
 def _opened(path: Path) -> Image.Image:
