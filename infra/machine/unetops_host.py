@@ -36,6 +36,7 @@ MOST_RESTARTS = 3  # a unit that fails again and again is not waited for to the 
 LOCK_S = 1800.0
 LAST_LINES = 30
 TRIES = 5
+WORK = ("boot", "fetch", "recover", "release")  # the machine is not idle while one of them runs
 AUTHORITY = "/var/lib/caddy/.local/share/caddy/pki/authorities/local/root.crt"
 
 
@@ -96,8 +97,10 @@ class Machine:
 def main(arguments: Sequence[str] | None = None, machine: Machine | None = None) -> int:
     """Run one command; 0 done, 1 failed with the reason on standard error."""
     given = _parser().parse_args(arguments)
+    machine = machine or Machine()
     try:
-        given.run(machine or Machine(), given)
+        with awake(machine) if given.command in WORK else contextlib.nullcontext():
+            given.run(machine, given)
     except HostError as error:
         say(f"unetops-host {given.command}: {error}")
         return 1
@@ -514,18 +517,22 @@ def folders(machine: Machine) -> None:
 def swap(machine: Machine) -> str:
     """The swap file; a machine that refuses it (a container) goes on without."""
     size, file = int(machine.facts().get("swap_gib") or 0), machine.at("/swapfile")
-    if not size or file.exists():
-        return "none asked for" if not size else "there already"
+    table, line = machine.at("/etc/fstab"), f"{file} none swap sw 0 0\n"
+    if not size:
+        return "none asked for"
+    if table.exists() and line in table.read_text():
+        return "there already"
     try:
+        file.unlink(missing_ok=True)  # of a boot that was cut off here
+        file.touch(0o600)
         run("fallocate", "-l", f"{size}G", str(file))
-        file.chmod(0o600)
         run("mkswap", str(file))
         run("swapon", str(file))
     except HostError as error:
         file.unlink(missing_ok=True)
         return f"not on: {error}"
-    with machine.at("/etc/fstab").open("a") as table:
-        table.write(f"{file} none swap sw 0 0\n")
+    with table.open("a") as lines:
+        lines.write(line)
     return f"{size} GiB"
 
 
@@ -647,7 +654,7 @@ def set_address(machine: Machine, address: str) -> None:
 
 
 def idle(machine: Machine, limit_s: float) -> None:
-    """Power off if neither a job nor a release ran for so long.
+    """Power off if no job, release or fetch ran for so long.
 
     The droplet still bills when it is off; only destroying it ends that.
     """
@@ -660,12 +667,30 @@ def idle(machine: Machine, limit_s: float) -> None:
 
 
 def works(machine: Machine) -> bool:
-    """Whether a step of a job, or a release, runs now."""
+    """Whether a step of a job, or one of the long commands of this program, runs now."""
     for file in machine.at("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):
             if b"UNETOPS_JOB=" in file.read_bytes():
                 return True
+    with _awake_file(machine).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
     return (machine.state / "pending.json").exists()
+
+
+@contextlib.contextmanager
+def awake(machine: Machine) -> Iterator[None]:
+    """Keep `idle` from powering off; several may, and each ends with its process, however."""
+    with _awake_file(machine).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+def _awake_file(machine: Machine) -> Path:
+    machine.state.mkdir(parents=True, exist_ok=True)
+    return machine.state / "awake.lock"
 
 
 # Parts

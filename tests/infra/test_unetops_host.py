@@ -3,6 +3,7 @@
 systemctl, journalctl and pip are stand-ins on the PATH; files, links, SQLite and HTTP are real.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -433,6 +434,31 @@ def test_idle_machine_powers_off_only_after_the_limit_and_without_a_job(box: Box
     os.utime(mark, (time.time() - 90, time.time() - 90))
     box.run("idle", "--minutes", "1")
     assert "systemctl poweroff" in box.calls
+
+
+def test_machine_is_not_idle_while_a_file_is_fetched(box: Box):
+    box.run("idle", "--minutes", "1")
+    mark = box.root / "run/unetops-idle"
+    awake = (box.root / "var/lib/unetops/awake.lock").open("w")
+    fcntl.flock(awake, fcntl.LOCK_SH)  # as fetch, release and boot do
+    os.utime(mark, (time.time() - 90, time.time() - 90))
+    box.run("idle", "--minutes", "1")
+    assert "systemctl poweroff" not in box.calls
+    awake.close()
+    os.utime(mark, (time.time() - 90, time.time() - 90))
+    box.run("idle", "--minutes", "1")
+    assert "systemctl poweroff" in box.calls
+
+
+def test_swap_file_of_a_boot_that_was_cut_off_is_made_again(box: Box):
+    (box.root / "etc/unetops/machine.json").write_text('{"swap_gib": 1}')
+    (box.root / "swapfile").write_text("half")
+    for name in ("sysctl", "fallocate", "mkswap", "swapon"):
+        (box.fake / name).symlink_to("systemctl")
+    assert box.run("boot").returncode == box.run("boot").returncode == 0
+    table = (box.root / "etc/fstab").read_text()
+    assert table == f"{box.root}/swapfile none swap sw 0 0\n"
+    assert (box.root / "swapfile").read_text() == ""
 
 
 def _kill(box: Box, name: str, when, *, slow: float = 30) -> None:
