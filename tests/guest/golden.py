@@ -26,6 +26,8 @@ OFFERED = (
     *("caddy", "git", "jq", "nftables", "openssh-server", "python3-venv", "rsync", "sqlite3"),
     "unattended-upgrades",
 )
+# Read with the code itself: a file that is edited meanwhile must not name what old code makes.
+CODE = Path(__file__).read_bytes()
 HARNESS = "/opt/harness"
 SITE_PACKAGES = f"{HARNESS}/site-packages"
 MOUNT_UNIT = """[Unit]
@@ -143,7 +145,7 @@ def wheelhouse(lock: str) -> Path:
     a requirement that the lock lacks fails. The code, gigabytes of it, is this environment's own,
     mounted read-only and named by a .pth file in every wheel. Debian's Python has the same ABI.
     """
-    key = hashlib.sha256(Path(__file__).read_bytes() + lock.encode()).hexdigest()[:16]
+    key = hashlib.sha256(CODE + lock.encode()).hexdigest()[:16]
     folder = cache() / f"wheels-{key}"
     with _locked(folder.with_suffix(".lock")):
         if not folder.is_dir():
@@ -154,12 +156,13 @@ def wheelhouse(lock: str) -> Path:
             named = {"setuptools": metadata.version("setuptools")}
             named |= dict(re.findall(r"^([\w.-]+)==([^\s;\\]+)", lock, re.MULTILINE))
             for name, version in named.items():
-                _empty_wheel(building, name, version)
+                empty_wheel(building, name, version)
             building.rename(folder)
     return folder
 
 
-def _empty_wheel(folder: Path, name: str, version: str) -> None:
+def empty_wheel(folder: Path, name: str, version: str) -> None:
+    """A wheel with the metadata of a distribution, whose code lies in this environment."""
     stem = f"{re.sub(r'[-_.]+', '_', name)}-{version}"
     info = f"{stem}.dist-info"
     files = {
@@ -168,10 +171,19 @@ def _empty_wheel(folder: Path, name: str, version: str) -> None:
         + _requirements(name, version),
         f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
+    if entries := _entry_points(name):  # setuptools finds its own commands by them
+        files[f"{info}/entry_points.txt"] = entries
     files[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
     with zipfile.ZipFile(folder / f"{stem}-py3-none-any.whl", "w") as archive:
         for path, text in files.items():
             archive.writestr(path, text)
+
+
+def _entry_points(name: str) -> str:
+    try:
+        return metadata.distribution(name).read_text("entry_points.txt") or ""
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def _requirements(name: str, version: str) -> str:

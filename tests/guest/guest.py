@@ -39,6 +39,8 @@ class Guest:
         self.folder = RUN / self.name
         self.root = self.folder / "root"
         self.wires: Wires | None = None
+        self.image: dict[str, str] = {}
+        """Files that the image brings beside Debian's, by path; a script is executable."""
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
         self._wanted = False
@@ -56,11 +58,16 @@ class Guest:
         """Whether the power is on."""
         return self._thread is not None and self._thread.is_alive()
 
+    def reserve(self) -> Wires:
+        """The wires to be, for a user_data that has to name this machine's end of them."""
+        self.wires = self.wires or Wires()
+        return self.wires
+
     def up(self) -> None:
         """Make the machine and switch it on."""
-        self.wires = Wires()
+        wires = self.reserve()
         self._lay_root()
-        self.wires.up(self.folder)
+        wires.up(self.folder)
         self.power_on()
 
     def _lay_root(self) -> None:
@@ -76,6 +83,11 @@ class Guest:
         seed.mkdir(parents=True)
         (seed / "user-data").write_text(self.user_data)
         (seed / "meta-data").write_text(f"instance-id: {self.name}\n")
+        for name, text in self.image.items():
+            file = self.root / name.lstrip("/")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+            file.chmod(0o755 if text.startswith("#!") else 0o644)
 
     def power_on(self) -> None:
         """Switch it on; it also comes back by itself from a reboot."""
@@ -187,6 +199,7 @@ class Guest:
             volume.detach()
         if self.wires:
             self.wires.down()
+            self.wires = None
         if self._owner:
             self._owner.close()
         wipe(self.folder)
