@@ -1,157 +1,98 @@
-"""What is wrong with the pairs of a source: damage, sizes, empty masks, leftovers."""
+"""What the headers of a source tell: sizes that differ, depth, pages, orientation."""
 
-import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
-from dataset_rules.errors import RulesError
-from dataset_rules.files import Files, size_of
 from dataset_rules.findings import Finding, Severity, counted
-from dataset_rules.images import Header, read_header, read_image
-from dataset_rules.look import Damage, Look, Looker
-from dataset_rules.manifest import file_hash
-from dataset_rules.names import Role, roles_in
-from dataset_rules.pair import Pairing
-
-MAX_HEADERS = 20_000  # files whose headers are read
-MAX_DECODED = 400  # images that are decoded to find damage
-
-_EXCLUDE = "mend the file or list it in source.exclude"
+from dataset_rules.images import Header
+from dataset_rules.pair import Pair, Pairing
+from dataset_rules.survey import Survey
+from dataset_rules.swaps import swapped_by_size
 
 
-def sample_of(paths: Sequence[str], count: int) -> list[str]:
-    """At most `count` paths, chosen by their hash, so that another file hardly matters."""
-    if len(paths) <= count:
-        return list(paths)
-    return sorted(paths, key=lambda path: hashlib.sha256(path.encode()).digest())[:count]
-
-
-def check_pairs(
-    folder: Files, pairing: Pairing, look: Looker, masks: Sequence[str]
-) -> list[Finding]:
-    """Damage and sizes of paired files; `masks` were looked at already."""
+def check_headers(pairing: Pairing, survey: Survey) -> list[Finding]:
+    """Everything that the headers tell of the paired files."""
     images = [pair.image for pair in pairing.pairs]
-    firsts = [pair.masks[0] for pair in pairing.pairs]
-    headers, damage = _headers(folder, sample_of([*images, *firsts], MAX_HEADERS))
-    for path in sample_of(images, MAX_DECODED):
-        if path not in damage:
-            damage.update(_decode_damage(folder, path))
-    damage.update((path, seen.what) for path in masks if isinstance(seen := look(path), Damage))
-    return [
-        *_damaged(damage), *_other_sizes(pairing, headers), *_empty(pairing, look, masks),
-        *_equal_images(folder, images), *_sizes([headers[p] for p in images if p in headers]),
-    ]  # fmt: skip
+    found = [
+        *_other_sizes(pairing.pairs, survey),
+        *swapped_by_size(pairing.pairs, survey.headers),
+        *_stacks(pairing, survey),
+        *_orientation(images, survey),
+        *_deep(images, survey),
+        *_sizes([header for _, header in survey.among(images)]),
+    ]
+    counts = {"looked_at": len(survey.headers), "of": len(survey.headers) + len(survey.damage)}
+    return [finding.model_copy(update=counts) for finding in found]
 
 
-def check_leftovers(folder: Files, pairing: Pairing) -> list[Finding]:
-    """Images and masks without partner, and files among the rest that are no images at all."""
-    _, damage = _headers(
-        folder, sample_of([*pairing.unpaired_images, *pairing.others], MAX_DECODED)
-    )
-    broken = Finding(
-        code="unreadable", severity=Severity.WARNING, paths=tuple(sorted(damage)),
-        message=f"{counted(len(damage), 'file')} without partner cannot be read as images",
-        remedy=_EXCLUDE,
-    )  # fmt: skip
-    images = _orphans("unpaired_images", "image", "mask", pairing.unpaired_images)
-    masks = _orphans("unpaired_masks", "mask", "image", pairing.unpaired_masks)
-    return [f for f in (images, masks, broken, _left_out(pairing)) if f.paths]
-
-
-def _left_out(pairing: Pairing) -> Finding:
-    """Images that no template fits, but for those that are named as results of others."""
-    paths = () if not pairing.pairs else pairing.others
-    paths = tuple(p for p in paths if Role.DERIVED not in roles_in(p.rpartition("/")[2]))
-    return Finding(
-        code="left_out", severity=Severity.WARNING, paths=paths,
-        message=f"{counted(len(paths), 'image')} left out: neither template fits",
-        remedy="widen source.image and source.mask, or list them in source.exclude",
-    )  # fmt: skip
-
-
-def _orphans(code: str, noun: str, partner: str, paths: tuple[str, ...]) -> Finding:
-    return Finding(
-        code=code, severity=Severity.WARNING, paths=paths,
-        message=f"{counted(len(paths), noun)} without {partner}",
-        remedy="add the partners, or list the files in source.exclude",
-    )  # fmt: skip
-
-
-def _headers(folder: Files, paths: Iterable[str]) -> tuple[dict[str, Header], dict[str, str]]:
-    headers: dict[str, Header] = {}
-    damage: dict[str, str] = {}
-    for path in paths:
-        try:
-            headers[path] = read_header(folder / path)
-        except RulesError as error:
-            damage[path] = told(error)
-    return headers, damage
-
-
-def told(error: RulesError) -> str:
-    """What is wrong with a file, without its place."""
-    return error.what + (f": {error.found}" if error.found else "")
-
-
-def _decode_damage(folder: Files, path: str) -> dict[str, str]:
-    try:
-        read_image(folder / path)
-    except RulesError as error:
-        return {path: told(error)}
-    return {}
-
-
-def _damaged(damage: Mapping[str, str]) -> list[Finding]:
-    """One finding for all files with the same damage."""
+def _other_sizes(pairs: Sequence[Pair], survey: Survey) -> list[Finding]:
+    """Pairs whose mask has another size than the image, those of equal sizes together."""
     alike: dict[str, list[str]] = defaultdict(list)
-    for path, what in damage.items():
-        alike[what].append(path)
+    for pair in pairs:
+        image = survey.headers.get(pair.image)
+        for path, mask in survey.among(pair.masks):
+            if image and image.size_px != mask.size_px:
+                what = f"the image is {_size(image)} and its mask {_size(mask)}"
+                is_turned = image.orientation > 4 and image.size_px == mask.size_px[::-1]
+                hint = ": it was drawn before EXIF's turn" if is_turned else ""
+                alike[what + hint] += [pair.image, path]
     return [
         Finding(
-            code="damaged", severity=Severity.ERROR, paths=tuple(sorted(paths)), message=what,
-            remedy=_EXCLUDE,
+            code="size_mismatch", severity=Severity.ERROR, paths=tuple(paths), message=what,
+            remedy="they may belong to other partners; exclude or correct them",
         )
         for what, paths in alike.items()
     ]  # fmt: skip
 
 
-def _other_sizes(pairing: Pairing, headers: Mapping[str, Header]) -> list[Finding]:
-    findings = []
-    for pair in pairing.pairs:
-        image, mask = headers.get(pair.image), headers.get(pair.masks[0])
-        if image and mask and _size(image) != _size(mask):
-            findings.append(
-                Finding(
-                    code="size_mismatch", severity=Severity.ERROR,
-                    paths=(pair.image, pair.masks[0]),
-                    message=f"the image is {_size(image)} and its mask {_size(mask)}",
-                    remedy="they may belong to other partners; exclude or correct them",
-                )
-            )  # fmt: skip
-    return findings
-
-
-def _equal_images(folder: Files, images: Sequence[str]) -> list[Finding]:
-    """Images that are equal byte for byte: counted twice, or a leak between splits."""
-    sizes: dict[int, list[str]] = defaultdict(list)
-    for path in images:
-        sizes[size_of(folder, path)].append(path)
-    alike: dict[str, list[str]] = defaultdict(list)
-    for path in (path for paths in sizes.values() if len(paths) > 1 for path in paths):
-        alike[file_hash(folder / path)].append(path)
+def _stacks(pairing: Pairing, survey: Survey) -> list[Finding]:
+    used = {path for pair in pairing.pairs for path in (pair.image, *pair.masks)}
+    alike: dict[tuple[int, bool], list[str]] = defaultdict(list)
+    for path, header in survey.headers.items():
+        if header.pages > 1:
+            alike[header.pages, path in used].append(path)
     return [
         Finding(
-            code="equal_images", severity=Severity.WARNING, paths=tuple(sorted(paths)),
-            message=f"{len(paths)} images are equal byte for byte",
-            remedy="exclude all but one, or give them one group",
+            code="stack", severity=Severity.ERROR if is_used else Severity.WARNING,
+            paths=tuple(sorted(paths)), message=f"the file is a stack of pages: {pages} pages",
+            remedy="split it into single images first, or list it in source.exclude",
         )
-        for paths in alike.values()
-        if len(paths) > 1
+        for (pages, is_used), paths in alike.items()
+    ]  # fmt: skip
+
+
+def _orientation(images: Sequence[str], survey: Survey) -> list[Finding]:
+    turned = [path for path, header in survey.among(images) if header.orientation != 1]
+    if not turned:
+        return []
+    return [
+        Finding(
+            code="orientation", severity=Severity.WARNING, paths=tuple(turned),
+            message=f"{counted(len(turned), 'image')} turned or mirrored by an EXIF tag: they are "
+            "read upright, and a mask that was drawn on the pixels as stored does not fit them",
+            remedy="look at the overlay of one; store the images upright if it does not fit",
+        )
+    ]  # fmt: skip
+
+
+def _deep(images: Sequence[str], survey: Survey) -> list[Finding]:
+    deep = [path for path, header in survey.among(images) if header.bits > 8]
+    if not deep:
+        return []
+    is_mixed = len(deep) < len(survey.among(images))
+    return [
+        Finding(
+            code="deep_images", severity=Severity.WARNING if is_mixed else Severity.INFO,
+            paths=tuple(deep),
+            message=f"{counted(len(deep), 'image')} with more than 8 bits"
+            + (", the others have 8: their brightness cannot be compared" if is_mixed else ""),
+            remedy="png and tiff keep 16 bits; for jpg and bmp they are scaled",
+        )
     ]  # fmt: skip
 
 
 def _sizes(headers: Sequence[Header]) -> list[Finding]:
-    sizes = {(header.height_px, header.width_px) for header in headers}
+    sizes = {header.size_px for header in headers}
     if len(sizes) < 2:
         return []
     return [
@@ -166,19 +107,4 @@ def _sizes(headers: Sequence[Header]) -> list[Finding]:
 
 
 def _size(header: Header) -> str:
-    return f"{header.height_px} x {header.width_px}"
-
-
-def _empty(pairing: Pairing, look: Looker, masks: Sequence[str]) -> list[Finding]:
-    """Masks of a single value; of files with one object each, such a file is no news."""
-    if any(len(pair.masks) > 1 for pair in pairing.pairs):
-        return []
-    flat = [p for p in masks if isinstance(seen := look(p), Look) and seen.value_count == 1]
-    if not flat:
-        return []
-    return [
-        Finding(
-            code="uniform_masks", severity=Severity.INFO, paths=tuple(sorted(flat)),
-            message=f"{counted(len(flat), 'mask')} with one value only: empty or full",
-        )
-    ]  # fmt: skip
+    return "{} x {}".format(*header.size_px)

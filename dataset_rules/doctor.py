@@ -6,18 +6,19 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from dataset_rules.checks import check_leftovers, check_pairs, sample_of
 from dataset_rules.discover import WHY, Entry, Kind, discover
 from dataset_rules.errors import RulesError
 from dataset_rules.files import Files, opened_files
 from dataset_rules.findings import Finding, Question, Severity, counted, in_order
-from dataset_rules.group import group_of, group_template, sample_names
+from dataset_rules.inspection import Depth, Inspection, Subject, inspect, named_groups
+from dataset_rules.leftovers import check_ignored, is_derived
 from dataset_rules.look import Look, Looker, compactness_of, looker
 from dataset_rules.meaning import Meaning, census_of, meaning_of
-from dataset_rules.names import Role, roles_in
 from dataset_rules.pair import MaskSource, Pairing, pair_paths
+from dataset_rules.parallel import Progress, each, ticker
 from dataset_rules.reading import Choice, Hints, Reading, choose_reading
 from dataset_rules.rules import ClassRule, MaskKind, MaskTemplate, Rules, rules_document
+from dataset_rules.survey import sample_of
 from dataset_rules.template import Template
 
 MAX_MASKS = 200  # mask files whose values are counted; more are sampled by the hash of their path
@@ -32,7 +33,14 @@ class Report:
     pairing: Pairing
     rules: Rules
     questions: tuple[Question, ...]
-    findings: tuple[Finding, ...]
+    of_source: tuple[Finding, ...]  # the same whether the rules were inferred or stated
+    aside: tuple[Finding, ...]  # on what was inferred and how, and on ignored files
+    inspection: Inspection
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """All findings, the worst first."""
+        return in_order([*self.of_source, *self.aside])
 
     def document(self) -> dict[str, Any]:
         """The JSON that `unetops doctor --json` prints; paths as they lie in the source."""
@@ -55,9 +63,7 @@ class Report:
 
     def named(self) -> list[tuple[str, str]]:
         """Name and group of each pair's sample, in the order of the pairs."""
-        template = group_template(self.rules)
-        names = sample_names([pair.image for pair in self.pairing.pairs])
-        return [(name, group_of(image, name, template)) for image, name in names.items()]
+        return named_groups(self.pairing, self.rules)
 
     def _ignored(self) -> list[tuple[str, str]]:
         skipped = [(e.path, WHY[e.kind]) for e in self.entries if e.kind is not Kind.IMAGE]
@@ -66,21 +72,35 @@ class Report:
         return sorted(skipped + [(path, why(path)) for path in self.pairing.others])
 
 
-def examine(source: Path, rules: Rules | None = None) -> Report:
+def examine(
+    source: Path,
+    rules: Rules | None = None,
+    *,
+    depth: Depth = Depth.SAMPLE,
+    on_progress: Progress | None = None,
+) -> Report:
     """What is in a folder or an archive and how it would be formatted.
 
     Args:
         source: a folder or an archive, which is read in place.
         rules: what a person decided already; the rest is inferred.
+        depth: how much is decoded.
+        on_progress: called with the number of decoded files and of all that are to be.
 
     Raises:
         RulesError: if there is no such source, no file or no image in it.
     """
     with opened_files(source) as folder:
-        return examine_folder(folder, rules)
+        return examine_folder(folder, rules, depth=depth, on_progress=on_progress)
 
 
-def examine_folder(folder: Files, rules: Rules | None = None) -> Report:
+def examine_folder(
+    folder: Files,
+    rules: Rules | None = None,
+    *,
+    depth: Depth = Depth.SAMPLE,
+    on_progress: Progress | None = None,
+) -> Report:
     """As `examine`, of a source that is open."""
     given = rules or Rules()
     entries = discover(folder, given.source.exclude)
@@ -95,19 +115,37 @@ def examine_folder(folder: Files, rules: Rules | None = None) -> Report:
     choice = _choose(paths, look, given, is_asked=rules is not None)
     if choice.reading is None:
         others = choice.rest or Pairing((), (), (), tuple(paths), ())
-        findings = (*choice.findings, *check_leftovers(folder, others))
-        return Report(entries, others, given, choice.questions, in_order(findings))
+        subject = Subject(folder, entries, others, given, look, (), is_open=True)
+        found = inspect(subject, depth, ticker(on_progress, len(paths)))
+        aside = (*choice.findings, *check_ignored(entries, others, is_open=True))
+        return Report(
+            entries,
+            others,
+            given,
+            choice.questions,
+            in_order(found.findings),
+            in_order(aside),
+            found,
+        )
     pairing = choice.reading.pairing
-    masks = sample_of([path for pair in pairing.pairs for path in pair.masks], MAX_MASKS)
-    meaning = _meaning(folder, pairing, look, given, masks=masks)
-    findings = (
-        *choice.findings, *pairing.findings, *meaning.findings, *_check_groups(pairing, given),
-        *check_pairs(folder, pairing, look, masks), *check_leftovers(folder, pairing),
-    )  # fmt: skip
-    resolved = _resolved(given, choice, meaning)
-    return Report(
-        entries, pairing, resolved, (*choice.questions, *meaning.questions), in_order(findings)
+    all_masks = [path for pair in pairing.pairs for path in pair.masks]
+    is_full = depth is Depth.FULL
+    tick = ticker(
+        on_progress if is_full else None, len(paths) + len(all_masks) + len(pairing.pairs)
     )
+    masks = all_masks if is_full else sample_of(all_masks, MAX_MASKS)
+    for _ in each(look, masks):  # what was seen is kept
+        tick()
+    meaning = _meaning(folder, pairing, look, given, masks=masks)
+    resolved = _resolved(given, choice, meaning)
+    subject = Subject(folder, entries, pairing, resolved, look, tuple(masks))
+    found = inspect(subject, depth, tick)
+    ignored = check_ignored(entries, pairing, is_open=False)
+    return Report(
+        entries, pairing, resolved, (*choice.questions, *meaning.questions),
+        in_order([*pairing.findings, *found.findings]),
+        in_order([*choice.findings, *meaning.findings, *ignored]), found,
+    )  # fmt: skip
 
 
 def _choose(paths: Sequence[str], look: Looker, rules: Rules, *, is_asked: bool) -> Choice:
@@ -193,25 +231,9 @@ def _meaning(
     note = Finding(
         code="masks_looked_at", severity=Severity.INFO,
         message=f"mask kind and classes rest on {len(looks)} of {counted(total, 'mask file')}",
+        looked_at=len(looks), of=total,
     )  # fmt: skip
     return replace(meaning, findings=(*meaning.findings, note))
-
-
-def _check_groups(pairing: Pairing, rules: Rules) -> list[Finding]:
-    """Images that the template of groups does not fit: each of them is a group of its own."""
-    template = group_template(rules)
-    images = [pair.image for pair in pairing.pairs]
-    paths = tuple(path for path in images if template and not group_of(path, "", template))
-    if not paths:
-        return []
-    return [
-        Finding(
-            code="group_unmatched", severity=Severity.WARNING, paths=paths,
-            message=f"split.group does not fit {counted(len(paths), 'image')}, each of which "
-            "becomes a group of its own",
-            remedy="widen the template in split.group",
-        )
-    ]  # fmt: skip
 
 
 def _resolved(given: Rules, choice: Choice, meaning: Meaning) -> Rules:
@@ -274,6 +296,6 @@ def _waits(_path: str) -> str:
 
 
 def _why_not(path: str) -> str:
-    if Role.DERIVED in roles_in(path.rpartition("/")[2]):
+    if is_derived(path):
         return "its name says prediction, overlay or preview, not truth"
     return "its name fits neither the images nor the masks"

@@ -19,13 +19,19 @@ class Severity(StrEnum):
 
 
 class Finding(Document):
-    """One thing that a person should know; paths are relative to the source, as they lie."""
+    """One thing that a person should know; paths are relative to the source, as they lie.
+
+    It rests on `looked_at` files `of` as many as there are of the kind; null where it rests on
+    names alone, or on the very files that it names.
+    """
 
     code: str
     severity: Severity
     paths: tuple[str, ...] = ()
     message: str
     remedy: str = ""
+    looked_at: int | None = None
+    of: int | None = None
 
     def line(self) -> str:
         """The finding as one sentence with its first paths."""

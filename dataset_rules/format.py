@@ -10,7 +10,7 @@ import shutil
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -24,7 +24,6 @@ from typing import Any
 
 import cv2
 
-from dataset_rules.checks import told
 from dataset_rules.dataset import DATASET, Dataset, DatasetClass, Split, split_of
 from dataset_rules.doctor import Report, examine_folder
 from dataset_rules.errors import ArtifactError, RulesError
@@ -39,6 +38,7 @@ from dataset_rules.findings import (
     merged,
     some_of,
 )
+from dataset_rules.inspection import Depth, inspect_outcomes
 from dataset_rules.manifest import (
     Step,
     begin,
@@ -50,8 +50,11 @@ from dataset_rules.manifest import (
 )
 from dataset_rules.rules import Rules, canonical_json, rules_document
 from dataset_rules.sample import Outcome, Task, make_sample, place_of
+from dataset_rules.survey import told
 
-VERSION = 1  # raised by hand when the same source and rules give other pixels
+# Raised by hand when the same source and rules give another dataset. 2: problems.json tells what
+# all pixels tell, and nothing of how the rules were inferred.
+VERSION = 2
 PROGRESS = ".progress"
 PROBLEMS = "problems.json"
 RULES = "rules.json"
@@ -75,6 +78,7 @@ def format_dataset(
     rules: Rules,
     *,
     jobs: int | None = None,
+    location: str | None = None,
     on_progress: Progress | None = None,
 ) -> Path:
     """Re-form a source into a dataset, which is `out`.
@@ -84,6 +88,7 @@ def format_dataset(
         out: a new folder, or one in which this very step was begun or finished.
         rules: what is null in them is inferred where the files leave no doubt.
         jobs: processes; as many as there are processors if None. The result is the same.
+        location: where the source came from, if that is elsewhere; the provenance tells it.
         on_progress: called with the number of finished pairs and of all pairs.
 
     Raises:
@@ -92,9 +97,9 @@ def format_dataset(
     """
     started = datetime.now(UTC)
     with opened_files(source) as folder:
-        report = examine_folder(folder, rules)
+        report = examine_folder(folder, rules, depth=Depth.HEADERS)  # the pixels come anyway
         _refuse(report, source)
-        step = _step(folder, source, report, started)
+        step = _step(folder, location or str(source.resolve()), report, started)
         if begin(out, step):
             return out
         try:
@@ -102,14 +107,17 @@ def format_dataset(
         except RulesError:
             shutil.rmtree(out)  # only what this step wrote: another begin would refuse it
             raise
-    _finish(out, step, report, outcomes, started)
+    seen = inspect_outcomes(outcomes, report.pairing, report.rules, report.inspection)
+    findings = [*report.of_source, *seen]
+    finish_dataset(out, step, report.rules, outcomes, findings=findings, started=started)
+    shutil.rmtree(out / PROGRESS, ignore_errors=True)
     return out
 
 
-def _step(folder: Files, source: Path, report: Report, started: datetime) -> Step:
+def _step(folder: Files, location: str, report: Report, started: datetime) -> Step:
     used = {path for pair in report.pairing.pairs for path in (pair.image, *pair.masks)}
     files = {path: file_hash(folder / path) for path in sorted(used)}
-    origin = make_source(files, location=str(source.resolve()), started=started)
+    origin = make_source(files, location=location, started=started)
     return Step("dataset", VERSION, (origin,), {"rules": rules_document(report.rules)})
 
 
@@ -264,22 +272,28 @@ def _refuse_failures(failures: Sequence[Failure]) -> None:
     )
 
 
-def _finish(
-    out: Path, step: Step, report: Report, outcomes: Sequence[Outcome], started: datetime
+def finish_dataset(
+    out: Path,
+    step: Step,
+    rules: Rules,
+    outcomes: Sequence[Outcome],
+    *,
+    findings: Iterable[Finding],
+    started: datetime,
 ) -> None:
+    """Write what a dataset says of its samples, and seal it."""
     samples = sorted((s for o in outcomes for s in o.samples), key=lambda sample: sample.name)
-    classes = tuple(DatasetClass(id=c.id, name=c.name) for c in report.rules.classes or ())
+    classes = tuple(DatasetClass(id=c.id, name=c.name) for c in rules.classes or ())
     dataset = Dataset(samples=tuple(samples), classes=classes)
     found = merged(finding for outcome in outcomes for finding in outcome.findings)
-    findings = in_order([*report.findings, *found, *_empty_splits(dataset)])
+    problems = in_order([*findings, *found, *_empty_splits(dataset)])
     write_json(out / DATASET, dataset.model_dump(mode="json"))
-    write_json(out / RULES, rules_document(report.rules))
-    write_json(out / PROBLEMS, [finding.model_dump(mode="json") for finding in findings])
+    write_json(out / RULES, rules_document(rules))
+    write_json(out / PROBLEMS, [finding.model_dump(mode="json") for finding in problems])
     content: dict[str, str | None] = {DATASET: None, RULES: None, PROBLEMS: None}
     for outcome in outcomes:
         content.update(outcome.content)
     finish(out, step, content=content, started=started)
-    shutil.rmtree(out / PROGRESS, ignore_errors=True)
 
 
 def _empty_splits(dataset: Dataset) -> list[Finding]:

@@ -4,7 +4,7 @@ import hashlib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dataset_rules.decoders import decode_common
+from dataset_rules.ends import bytes_of, is_cut_short
 from dataset_rules.errors import RulesError
 from dataset_rules.png import encode_png
 
@@ -21,7 +22,6 @@ Pixels = NDArray[Any]  # HW or HWC, uint8 or uint16; colours in RGB order
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 MAX_PIXELS = 1 << 30  # 32768 x 32768: larger files are refused by their header, undecoded
 
-_TAIL_BYTES = 64  # some writers pad their files
 _ORIENTATION = 0x0112  # EXIF's tag; values from 5 on lay the image on its side
 _ON_ITS_SIDE = 5
 
@@ -46,6 +46,11 @@ class Header:
     orientation: int = 1  # EXIF's: 1 is upright
     has_alpha: bool = False
     is_cut_short: bool = False  # its last bytes are not those of a whole file; no proof of damage
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.height_px, self.width_px
 
 
 def read_header(path: Path) -> Header:
@@ -77,7 +82,7 @@ def _header(path: Path, image: Image.Image) -> Header:
         pixel_size_um=_pixel_size_um(image),
         orientation=orientation,
         has_alpha=image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info,
-        is_cut_short=_is_cut_short(image),
+        is_cut_short=is_cut_short(image),
     )
 
 
@@ -118,6 +123,14 @@ def read_mask(path: Path) -> Pixels:
     with _opened(path) as image:
         _load(path, image)
         return np.asarray(image)  # palette indices, which only Pillow keeps
+
+
+def is_opaque(path: Path) -> bool:
+    """True unless some pixel of an image with alpha is seen through, even a little."""
+    with _opened(path) as image:
+        _load(path, image)
+        alpha = image.convert("RGBA").getchannel("A").getextrema()
+    return alpha[0] == 255
 
 
 def encode(pixels: Pixels, suffix: str) -> bytes:
@@ -244,40 +257,8 @@ def _bits(image: Image.Image) -> int:
         bits = getattr(image, "tag_v2", {}).get(258, (1,))
         return max(bits) if isinstance(bits, tuple) else int(bits)
     if image.format == "PNG":
-        return _bytes_of(image, 24, 1)[0]  # of the IHDR chunk, which always comes first
+        return bytes_of(image, 24, 1)[0]  # of the IHDR chunk, which always comes first
     return 8
-
-
-def _is_cut_short(image: Image.Image) -> bool:
-    """True where the file ends before its format lets it, as after a broken transfer."""
-    if image.format == "PNG":
-        return b"IEND" not in _bytes_of(image, -_TAIL_BYTES, _TAIL_BYTES)
-    if image.format == "JPEG":
-        return b"\xff\xd9" not in _bytes_of(image, -_TAIL_BYTES, _TAIL_BYTES)
-    if image.format == "TIFF":
-        tags = getattr(image, "tag_v2", {})
-        starts, sizes = (tags.get(273, ()), tags.get(279, ())) if 273 in tags else (
-            tags.get(324, ()), tags.get(325, ()))  # fmt: skip
-        return max(map(sum, zip(starts, sizes, strict=False)), default=0) > _length_of(image)
-    return False  # of BMP the decoder takes the pixels that are there and refuses by their count
-
-
-def _bytes_of(image: Image.Image, start: int, count: int) -> bytes:
-    """Bytes of the opened file, from its end where `start` is negative; its position stays."""
-    file: IO[bytes] = getattr(image, "fp")  # noqa: B009  Pillow does not declare it
-    position = file.tell()
-    file.seek(max(0, _length_of(image) + start) if start < 0 else start)
-    found = file.read(count)
-    file.seek(position)
-    return found
-
-
-def _length_of(image: Image.Image) -> int:
-    file: IO[bytes] = getattr(image, "fp")  # noqa: B009  Pillow does not declare it
-    position = file.tell()
-    length = file.seek(0, 2)
-    file.seek(position)
-    return length
 
 
 def _pixel_size_um(image: Image.Image) -> float | None:

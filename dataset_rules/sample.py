@@ -1,5 +1,6 @@
 """One pair of the source -> its files in the dataset."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from dataset_rules.errors import RulesError
 from dataset_rules.files import Files
 from dataset_rules.findings import Finding, Severity
 from dataset_rules.fit import Part, fitted, scaled_as
+from dataset_rules.glimpse import glimpse_of, mask_glimpse_of
 from dataset_rules.images import Pixels, encode, pixel_hash, read_header, read_image
 from dataset_rules.manifest import write_file
 from dataset_rules.masks import DecodedMask, decode_masks
+from dataset_rules.observed import Seen, see_through_among
 from dataset_rules.rules import Document, Rules
 
 SHALLOW = {"jpg", "bmp"}  # formats that hold 8 bits
@@ -32,11 +35,13 @@ class Task:
 
 
 class Outcome(Document):
-    """What a task made: samples (several with tiles), the hash of each file, findings."""
+    """What a task made: samples (several with tiles), the hash of each file, what was seen."""
 
     samples: tuple[Sample, ...]
     content: dict[str, str]
     findings: tuple[Finding, ...] = ()
+    seen: Seen | None = None
+    see_through: tuple[str, ...] = ()  # files with alpha that is not opaque
 
 
 def make_sample(source: Files, out: Path, task: Task, rules: Rules) -> Outcome:
@@ -48,6 +53,35 @@ def make_sample(source: Files, out: Path, task: Task, rules: Rules) -> Outcome:
     image = read_image(source / task.image)
     masks = [source / path for path in task.masks]
     decoded = decode_masks(masks, task.class_ids, rules)
+    outcome = write_sample(source, out, task, rules, image=image, decoded=decoded)
+    through = see_through_among(source, (task.image, *task.masks))
+    return outcome.model_copy(update={"see_through": through})
+
+
+def write_sample(
+    source: Files,
+    out: Path,
+    task: Task,
+    rules: Rules,
+    *,
+    image: Pixels,
+    decoded: DecodedMask,
+    pixel_size_um: float | None = None,
+) -> Outcome:
+    """Bring an image and its masks into the form of the rules and write the files.
+
+    Args:
+        source: where the image lies.
+        out: of the dataset.
+        task: names and places.
+        rules: the form.
+        image: HW or HW3, uint8 or uint16.
+        decoded: its masks.
+        pixel_size_um: as a document states it; None: as the image file states it.
+
+    Raises:
+        RulesError: if the sizes differ.
+    """
     if image.shape[:2] != decoded.label.shape:
         raise RulesError(
             "image and mask differ in size", where=str(source / task.image),
@@ -57,13 +91,29 @@ def make_sample(source: Files, out: Path, task: Task, rules: Rules) -> Outcome:
         )  # fmt: skip
     toned, threshold = in_color_model(image, rules)
     parts = fitted(Part(toned, decoded.label, decoded.instances), rules)
-    size_um = read_header(source / task.image).pixel_size_um
+    size_um = pixel_size_um or read_header(source / task.image).pixel_size_um
     made = [_write(out, part, task, rules, threshold, size_um) for part in parts]
     return Outcome(
         samples=tuple(sample for sample, _ in made),
         content={path: digest for _, files in made for path, digest in files.items()},
         findings=tuple(_findings(task, decoded, image, rules)),
+        seen=_seen(image, decoded, parts, made),
     )
+
+
+def _seen(
+    image: Pixels,
+    decoded: DecodedMask,
+    parts: Sequence[Part],
+    made: Sequence[tuple[Sample, dict[str, str]]],
+) -> Seen:
+    """The pair seen small; of a single part the pixels are fewer and their hash is known."""
+    if len(parts) == 1:
+        (sample, content), image = made[0], parts[0].image
+        glimpse = glimpse_of(image, content[sample.image.path])
+    else:
+        glimpse = glimpse_of(image)
+    return Seen(image=glimpse, mask=mask_glimpse_of(decoded.label))
 
 
 def in_color_model(image: Pixels, rules: Rules) -> tuple[Pixels, int | None]:

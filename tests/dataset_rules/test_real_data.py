@@ -53,8 +53,9 @@ def test_junk_of_an_operating_system_is_ignored(real_data):
 
 def test_stacks_are_damage_that_names_the_pages(real_data):
     findings = examine(real_data("stardist_sample")).findings
-    (damage,) = [finding for finding in findings if finding.code == "damaged"]
-    assert damage.message == "the file is a stack of pages: 31 pages"
+    (stack,) = [finding for finding in findings if finding.code == "stack"]
+    assert stack.severity == "error"
+    assert stack.message == "the file is a stack of pages: 31 pages"
 
 
 def test_same_cell_under_two_numbers_is_reported(real_data):
