@@ -2,8 +2,10 @@
 
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from io import BytesIO
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import IO
 
 from app import store
 from app.db import transaction
@@ -13,8 +15,10 @@ from app.tables import Artifact
 from app.uploads import Upload
 from dataset_rules.archive import unpack
 from dataset_rules.errors import RulesError
+from dataset_rules.exchange.layout import ExportFile
 
 CHUNK_BYTES = 1 << 20
+TEXTS = (".json", ".txt", ".yaml")
 
 
 def keep_archive(here: Service, upload: Upload) -> Artifact:
@@ -66,16 +70,28 @@ def file_name(name: str) -> str:
 
 
 def zipped(folder: Path) -> Iterator[bytes]:
-    """A zip of the folder, made while it is sent; images are compressed already, so stored."""
+    """A zip of the folder, made while it is sent."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return zipped_files(ExportFile(path.relative_to(folder).as_posix(), path) for path in paths)
+
+
+def zipped_files(files: Iterable[ExportFile]) -> Iterator[bytes]:
+    """A zip of files, made while it is sent; images are compressed already, so stored."""
     sink = _Sink()
-    with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            entry = zipfile.ZipInfo(path.relative_to(folder).as_posix())
-            with archive.open(entry, "w", force_zip64=True) as out, path.open("rb") as file:
+    with zipfile.ZipFile(sink, "w") as archive:
+        for item in files:
+            entry = zipfile.ZipInfo(item.path)
+            if item.path.endswith(TEXTS):
+                entry.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(entry, "w", force_zip64=True) as out, _opened(item.content) as file:
                 while chunk := file.read(CHUNK_BYTES):
                     out.write(chunk)
                     yield sink.taken()
     yield sink.taken()
+
+
+def _opened(content: bytes | Path) -> IO[bytes]:
+    return BytesIO(content) if isinstance(content, bytes) else content.open("rb")
 
 
 class _Sink:

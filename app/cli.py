@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from app.commands import data, infra, network, service
+from app.commands import data, exchange, infra, network, service
 from app.commands.console import run
 
 app = typer.Typer(
@@ -19,6 +19,9 @@ app = typer.Typer(
 app.command()(service.demo)
 app.command()(data.doctor)
 app.command("format")(data.format_)
+app.command("import-dataset")(exchange.import_dataset)
+app.command("export-dataset")(exchange.export_dataset)
+app.command("write-back")(exchange.write_back)
 app.command()(data.verify)
 app.add_typer(data.rules_app, name="rules")
 app.command()(network.plan)

@@ -178,10 +178,10 @@ def finish(
         notes: further facts for the provenance.
     """
     files = {name: known or content_hash(folder / name) for name, known in content.items()}
-    manifest = _json_bytes({**step.head(), "files": dict(sorted(files.items()))})
+    manifest = json_bytes({**step.head(), "files": dict(sorted(files.items()))})
     _carry_lineage(folder, step.inputs)
     artifact_id = hashlib.sha256(manifest).hexdigest()
-    provenance = _json_bytes(
+    provenance = json_bytes(
         provenance_document(artifact_id, step.inputs, folder=folder, started=started, notes=notes)
     )
     write_file(folder / MANIFEST, manifest)
@@ -246,12 +246,12 @@ def make_source(files: Mapping[str, str], *, location: str, started: datetime) -
         started: when it was read, UTC.
     """
     step = Step("source", 1)
-    manifest = _json_bytes({**step.head(), "files": dict(sorted(files.items()))})
+    manifest = json_bytes({**step.head(), "files": dict(sorted(files.items()))})
     artifact_id = hashlib.sha256(manifest).hexdigest()
     document = provenance_document(
         artifact_id, (), folder=None, started=started, notes={"location": location}
     )
-    return Ancestor(manifest, _json_bytes(document))
+    return Ancestor(manifest, json_bytes(document))
 
 
 def altered_files(folder: Path) -> list[str]:
@@ -314,7 +314,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON document for people, atomically."""
-    write_file(path, _json_bytes(value))
+    write_file(path, json_bytes(value))
 
 
 def provenance_document(
@@ -388,7 +388,8 @@ def _way_to(target: Path | None, start: Path | None) -> str | None:
     return Path(os.path.relpath(target.resolve(), start.resolve())).as_posix()
 
 
-def _json_bytes(value: Any) -> bytes:
+def json_bytes(value: Any) -> bytes:
+    """A JSON document as people read it."""
     return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 

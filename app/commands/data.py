@@ -67,7 +67,7 @@ def format_(
         folder = format_dataset(
             source, new_folder(to), read_rules(rules), jobs=jobs, on_progress=show
         )
-    _show_dataset(folder, as_json=as_json)
+    show_dataset(folder, as_json=as_json)
 
 
 def verify(
@@ -199,7 +199,8 @@ def _few(paths: list[str], most: int) -> str:
     return ", ".join(paths[:most]) + more
 
 
-def _show_dataset(folder: Path, *, as_json: bool) -> None:
+def show_dataset(folder: Path, *, as_json: bool) -> None:
+    """What a finished dataset holds."""
     artifact, dataset = read_artifact(folder, "dataset"), read_dataset(folder)
     splits = {str(split): len(dataset.of(split)) for split in Split}
     if as_json:

@@ -1,11 +1,13 @@
 """Datasets: make, list, look into, take away."""
 
-from fastapi import APIRouter, Response
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from sqlalchemy.orm import Session
 
 from app import jobs, store
-from app.archives import zipped
+from app.archives import zipped, zipped_files
 from app.db import transaction
 from app.errors import NotFound
 from app.schemas import ArtifactView, DatasetRequest, Made, Samples, SampleView
@@ -13,6 +15,10 @@ from app.service import Here, Service
 from app.tables import Artifact
 from app.views import API, artifact_view, made_job
 from dataset_rules.dataset import Sample, read_dataset
+from dataset_rules.exchange.export import export_files
+from dataset_rules.exchange.layout import Layout
+
+ExportForm = Literal["zip", "coco", "nnunet", "cellpose", "yolo"]
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
@@ -68,13 +74,21 @@ def read_sample_mask(here: Here, dataset_id: str, name: str) -> FileResponse:
 
 
 @router.get("/{dataset_id}/export", response_class=StreamingResponse)
-def export_dataset(here: Here, dataset_id: str) -> StreamingResponse:
-    """The dataset's folder as a zip, with its manifest, seal and lineage."""
+def export_dataset(
+    here: Here, dataset_id: str, form: Annotated[ExportForm, Query(alias="format")] = "zip"
+) -> StreamingResponse:
+    """The dataset as a zip: its own folder, or the files that another tool reads.
+
+    The folder comes with manifest, seal and lineage. COCO, nnU-Net, Cellpose and YOLO come with
+    an `export.json` that names the dataset and says what the format cannot hold.
+    """
     with transaction(here.engine) as session:
         row = _find(session, dataset_id)
         folder = store.place(here.settings, row)
-    headers = {"Content-Disposition": f'attachment; filename="dataset-{row.id[:12]}.zip"'}
-    return StreamingResponse(zipped(folder), media_type="application/zip", headers=headers)
+    sent = zipped(folder) if form == "zip" else zipped_files(export_files(folder, Layout(form)))
+    name = f"dataset-{row.id[:12]}{'' if form == 'zip' else f'-{form}'}.zip"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return StreamingResponse(sent, media_type="application/zip", headers=headers)
 
 
 def _find(session: Session, dataset_id: str) -> Artifact:

@@ -1,0 +1,78 @@
+"""Commands that bring datasets to other tools and back, and masks back to the source's values."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.commands.console import AsJson, new_folder, note, out, print_json, progress, table
+from app.commands.data import show_dataset
+from dataset_rules.exchange.layout import EXPORT, Layout
+from dataset_rules.manifest import read_artifact
+from dataset_rules.rules import read_rules
+
+
+def export_dataset(
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET")],
+    to: Annotated[Layout, typer.Option(help="The tool that is to read it")],
+    folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder")],
+    as_json: AsJson = False,
+) -> None:
+    """Write a dataset as COCO, nnU-Net, Cellpose or YOLO read it; says what they cannot hold."""
+    from dataset_rules.exchange.export import export_dataset  # opens no pixel library for --help
+
+    with progress("exporting", quiet=as_json) as show:
+        made = export_dataset(dataset, new_folder(folder), to, on_progress=show)
+    document = {"id": read_artifact(made, "export").id, "path": str(made),
+                **json.loads((made / EXPORT).read_bytes())}  # fmt: skip
+    if as_json:
+        print_json(document)
+        return
+    facts = {**document["samples"], **document["facts"]}
+    rows = [[name.replace("_", " "), str(fact)] for name, fact in facts.items()]
+    table(f"Dataset for {to}", ["", ""], [*rows, ["id", document["id"]], ["folder", str(made)]])
+    for sentence in document["said"]:
+        out.print(sentence, markup=False, soft_wrap=True)
+
+
+def import_dataset(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder or archive")],
+    to: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the dataset")],
+    layout: Annotated[Layout, typer.Option("--from", help="The tool whose layout it is")],
+    rules: Annotated[
+        Path | None,
+        typer.Option(help="Rules document: sizes, format, splits, source.exclude. Default: as is"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a dataset of a folder of COCO, nnU-Net, Cellpose or YOLO; their splits stay."""
+    from dataset_rules.exchange.intake import import_dataset  # opens no pixel library for --help
+
+    given = read_rules(rules) if rules else None
+    with progress("importing", quiet=as_json) as show:
+        folder = import_dataset(source, new_folder(to), layout, rules=given, on_progress=show)
+    show_dataset(folder, as_json=as_json)
+    for problem in json.loads((folder / "problems.json").read_bytes()):
+        note(f"{problem['severity']}: {problem['message']}")
+
+
+def write_back(
+    artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="Dataset or prediction")],
+    folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder")],
+    rules: Annotated[
+        Path | None, typer.Option(help="Rules document; default: that of the dataset behind it")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write label masks with the grey values or colours that the source's masks have."""
+    from dataset_rules.write_back import write_back  # opens no pixel library for --help
+
+    made = write_back(artifact, new_folder(folder), rules=read_rules(rules) if rules else None)
+    top = read_artifact(made, "masks")
+    count = len(json.loads(top.manifest)["files"])
+    if as_json:
+        print_json({"id": top.id, "path": str(made), "files": count})
+    else:
+        table("Masks with the source's values", ["", ""],
+              [["files", str(count)], ["id", top.id], ["folder", str(made)]])  # fmt: skip

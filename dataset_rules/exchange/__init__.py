@@ -1,0 +1,1 @@
+"""Datasets on their way to and from other tools: COCO, nnU-Net, Cellpose and YOLO."""

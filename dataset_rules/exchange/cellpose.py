@@ -1,0 +1,138 @@
+"""Cellpose: `NAME.png` and `NAME_masks.png` (uint16, a number an object) in a folder a split."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from dataset_rules.dataset import IGNORE, Dataset, DatasetClass
+from dataset_rules.errors import RulesError
+from dataset_rules.exchange.layout import (
+    Account,
+    Arriving,
+    Collection,
+    ExportFile,
+    Leaving,
+    foreground,
+    with_background,
+)
+from dataset_rules.exchange.objects import numbered
+from dataset_rules.exchange.papers import is_image, split_in, stated_classes
+from dataset_rules.findings import Finding, Severity, counted
+from dataset_rules.images import encode, read_image, read_mask
+from dataset_rules.look import gray_if_equal
+from dataset_rules.masks import MAX_OBJECTS, DecodedMask
+
+MASKS = "_masks"
+READ = {".png", ".jpg", ".tiff"}  # of our image formats those that Cellpose opens
+ITS_OWN = (MASKS, "_flows", "_seg", "_cp_output")  # names that Cellpose takes for its results
+
+
+class CellposeExporter:
+    """Files of a Cellpose export."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.account = Account()
+        self._classes = foreground(dataset.classes)
+        names = [s.name for s in dataset.samples if s.name.endswith(ITS_OWN)]
+        if names:
+            raise RulesError(
+                "Cellpose would take these images for results of its own",
+                where=", ".join(names[:5]), expected=f"no name that ends in {', '.join(ITS_OWN)}",
+                remedy="rename them in the source and format the dataset again",
+            )  # fmt: skip
+
+    def sample(self, leaving: Leaving) -> Iterator[ExportFile]:
+        """Image and numbered objects."""
+        objects = self._objects(leaving)
+        place = f"{leaving.sample.split}/{leaving.sample.name}"
+        suffix = leaving.image.suffix
+        if suffix in READ:
+            yield ExportFile(f"{place}{suffix}", leaving.image)
+        else:
+            yield ExportFile(f"{place}.png", encode(read_image(leaving.image), ".png"))
+        yield ExportFile(f"{place}{MASKS}.png", encode(objects.astype(np.uint16), ".png"))
+        self.account.add("reencoded_images", suffix not in READ)
+        self.account.add("ignored_px", np.count_nonzero((leaving.label == IGNORE) & (objects == 0)))
+        if leaving.instances is not None:
+            loose = (objects == 0) & (leaving.label != 0) & (leaving.label != IGNORE)
+            self.account.add("outside_objects_px", loose.sum())
+
+    def _objects(self, leaving: Leaving) -> np.ndarray:
+        self.account.add("parts_as_objects", leaving.instances is None)
+        if leaving.instances is not None:
+            return leaving.instances
+        objects = numbered(leaving.label)
+        if objects.max(initial=0) > MAX_OBJECTS:
+            raise RulesError(
+                "too many objects in one image", where=leaving.sample.name,
+                expected=f"at most {MAX_OBJECTS}", found=str(objects.max()),
+            )  # fmt: skip
+        return objects
+
+    def rest(self) -> Iterator[ExportFile]:
+        """Nothing: the format has no document."""
+        if len(self._classes) > 1:
+            names = ", ".join(known.name for known in self._classes)
+            self.account.say(f"the format holds no classes: objects of {names} are not told apart")
+        self.account.say(
+            "the dataset holds no objects: connected parts of each class were numbered",
+            where="parts_as_objects",
+        )
+        self.account.say("ignored pixels became background", where="ignored_px")
+        self.account.say("pixels of a class outside of all objects became background",
+                         where="outside_objects_px")  # fmt: skip
+        self.account.say("images that Cellpose cannot open are PNG now, of equal pixels",
+                         where="reencoded_images")  # fmt: skip
+        yield from ()
+
+
+def read_cellpose(folder: Path, paths: Sequence[str]) -> Collection:
+    """All images that have a file of masks beside them.
+
+    Raises:
+        RulesError: if there is none, or two images share one.
+    """
+    images = [path for path in paths if is_image(path)]
+    stems: dict[str, list[str]] = {}
+    for path in images:
+        stems.setdefault(str(PurePosixPath(path).with_suffix("")), []).append(path)
+    classes = foreground(stated_classes(folder) or ())
+    alone = classes[0] if len(classes) == 1 else DatasetClass(id=1, name="cell")
+    samples, lone = [], []
+    for mask in (path for path in images if PurePosixPath(path).stem.endswith(MASKS)):
+        stem = str(PurePosixPath(mask).with_suffix("")).removesuffix(MASKS)
+        image = [*stems.get(stem, ()), *stems.get(f"{stem}_img", ())]
+        if len(image) > 1:
+            raise RulesError("two images share one file of masks", where=mask,
+                             found=", ".join(image))  # fmt: skip
+        if not image:
+            lone.append(mask)
+            continue
+        samples.append(Arriving(
+            title=f"{stem}.png", image=image[0], masks=(mask,), split=split_in(mask),
+            decode=partial(_decode, path=folder / mask, class_id=alone.id),
+        ))  # fmt: skip
+    if not samples:
+        raise RulesError(
+            "no Cellpose dataset here", where=str(folder), expected=f"NAME.png and NAME{MASKS}.png",
+            remedy="masks in _seg.npy: save them as PNG or TIFF in Cellpose first",
+        )  # fmt: skip
+    return Collection(tuple(samples), with_background([alone]), (), tuple(_findings(lone)))
+
+
+def _decode(_height: int, _width: int, *, path: Path, class_id: int) -> DecodedMask:
+    values = gray_if_equal(read_mask(path))
+    if values.ndim == 3:
+        raise RulesError("the masks are coloured", where=str(path), expected="one number a pixel")
+    label = np.where(values > 0, class_id, 0).astype(np.uint8)
+    return DecodedMask(label, values.astype(np.uint16))
+
+
+def _findings(lone: Sequence[str]) -> Iterator[Finding]:
+    if lone:
+        yield Finding(
+            code="lone_masks", severity=Severity.WARNING, paths=tuple(lone),
+            message=f"{counted(len(lone), 'file')} of masks without an image left out",
+        )  # fmt: skip

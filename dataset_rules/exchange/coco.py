@@ -1,0 +1,291 @@
+"""COCO: images in a folder a split, objects as run lengths in `annotations/instances_SPLIT.json`.
+
+COCO has no ignored pixels. They leave as objects with `iscrowd` 1 of a category 255 `ignore`, and
+any crowd comes back as ignored. `object_number` keeps the numbers of the instance map.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dataset_rules.dataset import IGNORE, Dataset, DatasetClass, Split
+from dataset_rules.errors import RulesError
+from dataset_rules.exchange.layout import (
+    EXPORT,
+    Account,
+    Arriving,
+    Collection,
+    ExportFile,
+    Leaving,
+    foreground,
+    with_background,
+)
+from dataset_rules.exchange.objects import Canvas, Object, objects_in
+from dataset_rules.exchange.papers import found_images, read_json, split_in, text_of
+from dataset_rules.exchange.runs import box_of, packed, unpacked
+from dataset_rules.findings import Finding, Severity, counted
+from dataset_rules.manifest import MANIFEST, PROVENANCE
+from dataset_rules.masks import DecodedMask
+from dataset_rules.rules import canonical_json
+
+IGNORED = {"id": IGNORE, "name": "ignore", "supercategory": "ignore"}
+PARTS = ("images", "annotations", "categories")
+MAX_CLASSES = 254  # class ids of a label mask beside background and ignore
+
+
+class CocoExporter:
+    """Files of a COCO export."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.account = Account()
+        self._classes = foreground(dataset.classes)
+        self._images: dict[Split, list[bytes]] = defaultdict(list)
+        self._objects: dict[Split, list[bytes]] = defaultdict(list)
+        self._count = 0
+
+    def sample(self, leaving: Leaving) -> Iterator[ExportFile]:
+        """The image, as it is."""
+        sample = leaving.sample
+        height, width = leaving.label.shape
+        name = f"{sample.name}{leaving.image.suffix}"
+        number = sum(map(len, self._images.values())) + 1
+        entry = {
+            "id": number, "file_name": name, "height": height, "width": width,
+            "group": sample.group, "pixel_size_um": sample.pixel_size_um,
+        }  # fmt: skip
+        self._images[sample.split].append(canonical_json(entry))
+        self._objects[sample.split] += self._annotations(leaving, number)
+        yield ExportFile(f"{sample.split}/{name}", leaving.image)
+
+    def _annotations(self, leaving: Leaving, image: int) -> Iterator[bytes]:
+        height, width = leaving.label.shape
+        for item in objects_in(leaving.label, leaving.instances):
+            self._count += 1
+            is_ignored = item.class_id == IGNORE
+            self.account.add("ignored_px" if is_ignored else "objects",
+                             len(item.rows) if is_ignored else 1)  # fmt: skip
+            counts = packed(item.rows, item.columns, height, width)
+            yield canonical_json({
+                "id": self._count, "image_id": image, "category_id": item.class_id,
+                "segmentation": {"size": [height, width], "counts": counts},
+                "area": len(item.rows), "bbox": box_of(item.rows, item.columns).tolist(),
+                "iscrowd": int(is_ignored), "object_number": item.number,
+            })  # fmt: skip
+        self.account.add("parts_as_objects", leaving.instances is None)
+        if leaving.instances is not None:
+            lost = (leaving.instances > 0) & (leaving.label == 0)
+            self.account.add("background_in_objects_px", lost.sum())
+
+    def rest(self) -> Iterator[ExportFile]:
+        """One list of annotations a split."""
+        known = [{"id": c.id, "name": c.name, "supercategory": ""} for c in self._classes]
+        self.account.say(
+            "the dataset holds no objects: connected parts of each class became objects",
+            where="parts_as_objects",
+        )
+        self.account.say(
+            "ignored pixels are objects of category 255 'ignore' with iscrowd 1", where="ignored_px"
+        )
+        self.account.say(
+            "pixels of objects that are background in the label mask are left out",
+            where="background_in_objects_px",
+        )
+        categories = known + [IGNORED] * bool(self.account.facts.get("ignored_px"))
+        for split, images in self._images.items():
+            parts = {"images": images, "annotations": self._objects[split]}
+            lists = b",\n".join(
+                b'"%s": [\n%s\n]' % (name.encode(), b",\n".join(items))
+                for name, items in parts.items()
+            )
+            head = b'"categories": ' + canonical_json(categories)
+            yield ExportFile(
+                f"annotations/instances_{split}.json", b"{" + head + b",\n" + lists + b"}\n"
+            )
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """An annotation file."""
+
+    path: str
+    images: Sequence[Mapping[str, Any]]
+    objects: Mapping[Any, Sequence[Mapping[str, Any]]]  # by the id of their image
+    classes: Mapping[Any, str]
+
+
+def read_coco(folder: Path, paths: Sequence[str]) -> Collection:
+    """All images that the annotation files of a folder list.
+
+    Raises:
+        RulesError: if there is no annotation file, or one is damaged.
+    """
+    documents = {path: read_json(folder, path) for path in paths if _may_list(path)}
+    lists = [_listed(path, d) for path, d in documents.items() if _is_list(d)]
+    if not lists:
+        raise RulesError(
+            "no COCO annotations here", where=str(folder),
+            expected='a JSON file with "images", "annotations" and "categories"',
+            remedy="name the folder that holds both the images and the annotations",
+        )  # fmt: skip
+    ids = _class_ids(lists)
+    classes = {ids[key]: name for each in lists for key, name in each.classes.items() if key in ids}
+    has_objects = any(
+        item.get("object_number", 1) and not item.get("iscrowd")
+        for each in lists for items in each.objects.values() for item in items
+    )  # fmt: skip
+    found: dict[str, Arriving] = {}
+    absent: list[str] = []
+    for each in lists:
+        names = [text_of(image, "file_name", each.path) for image in each.images]
+        located = found_images(paths, names, split_in(each.path))
+        for image in each.images:
+            path = located.get(image["file_name"])
+            if path is None:
+                absent.append(image["file_name"])
+                continue
+            _refuse_second(found.get(path), path, each.path)
+            items = each.objects.get(image.get("id"), ())
+            found[path] = _arriving(each.path, image, path, partial(
+                _decode, items=items, ids=ids, where=each.path, image=image["file_name"],
+                has_objects=has_objects,
+            ))  # fmt: skip
+    return Collection(
+        samples=tuple(found.values()),
+        classes=with_background([DatasetClass(id=i, name=n) for i, n in classes.items()]),
+        papers=tuple(each.path for each in lists),
+        findings=tuple(_findings(lists, absent)),
+    )
+
+
+def _may_list(path: str) -> bool:
+    return path.endswith(".json") and path.rpartition("/")[2] not in {EXPORT, MANIFEST, PROVENANCE}
+
+
+def _is_list(document: Any) -> bool:
+    """True for objects on images; lists of captions have no categories."""
+    return isinstance(document, dict) and set(PARTS) <= document.keys()
+
+
+def _listed(path: str, document: Mapping[str, Any]) -> _Listed:
+    parts = {name: document[name] for name in PARTS}
+    for name, items in parts.items():
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+            raise RulesError(f'"{name}" is no list of objects', where=path, expected="COCO's form")
+    objects: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
+    for item in parts["annotations"]:
+        objects[_id_of(item, "image_id", path)].append(item)
+    strangers = objects.keys() - {_id_of(image, "id", path) for image in parts["images"]}
+    if strangers:
+        raise RulesError(
+            "annotations belong to images that are not listed", where=path,
+            found="image_id " + ", ".join(sorted(map(str, strangers))[:10]),
+        )  # fmt: skip
+    classes = {
+        _id_of(known, "id", path): text_of(known, "name", path) for known in parts["categories"]
+    }
+    return _Listed(path, parts["images"], objects, classes)
+
+
+def _id_of(item: Mapping[str, Any], key: str, where: str) -> int | str:
+    value = item.get(key)
+    if isinstance(value, int | str):
+        return value
+    raise RulesError(
+        f'an entry has no "{key}"', where=where, found=json.dumps(item)[:80], expected="COCO's form"
+    )
+
+
+def _class_ids(lists: Sequence[_Listed]) -> dict[Any, int]:
+    """Category -> class id: kept where it is one, else numbered in the order of the categories."""
+    named: dict[Any, str] = {}
+    for each in lists:
+        for key, name in each.classes.items():
+            if named.setdefault(key, name) != name:
+                raise RulesError(
+                    "a category has two names", where=each.path, expected=named[key], found=name,
+                    remedy="leave one annotation file out by source.exclude in the rules",
+                )  # fmt: skip
+    keys = sorted((k for k in named if (k, named[k]) != (IGNORE, "ignore")), key=_by_number)
+    if len(keys) > MAX_CLASSES:
+        raise RulesError(
+            "too many categories", where=lists[0].path, expected=f"at most {MAX_CLASSES}",
+            found=str(len(keys)),
+        )  # fmt: skip
+    if all(isinstance(key, int) and 1 <= key <= MAX_CLASSES for key in keys):
+        return {key: key for key in keys}
+    return {key: number for number, key in enumerate(keys, start=1)}
+
+
+def _by_number(key: Any) -> tuple[int, str]:
+    return (key, "") if isinstance(key, int) else (0, key)
+
+
+def _refuse_second(earlier: Arriving | None, path: str, where: str) -> None:
+    if earlier is not None:
+        raise RulesError(
+            f"two entries describe {path}", where=where, found=f"also in {earlier.masks[0]}",
+            remedy="leave one annotation file out by source.exclude in the rules",
+        )  # fmt: skip
+
+
+def _arriving(
+    where: str, image: Mapping[str, Any], path: str, decode: "partial[DecodedMask]"
+) -> Arriving:
+    group, size_um = image.get("group"), image.get("pixel_size_um")
+    is_size = isinstance(size_um, int | float) and not isinstance(size_um, bool) and size_um > 0
+    return Arriving(
+        title=path, image=path, masks=(where,), split=split_in(where), decode=decode,
+        group=group if isinstance(group, str) and group else None,
+        pixel_size_um=float(size_um) if is_size and size_um is not None else None,
+    )  # fmt: skip
+
+
+def _decode(
+    height: int,
+    width: int,
+    *,
+    items: Sequence[Mapping[str, Any]],
+    ids: Mapping[Any, int],
+    where: str,
+    image: str,
+    has_objects: bool,
+) -> DecodedMask:
+    canvas = Canvas(height, width)
+    for count, item in enumerate(items, start=1):
+        place = f"{where}, annotation {item.get('id')} of {image}"
+        category = item.get("category_id")
+        number = item.get("object_number", 0 if item.get("iscrowd") else count)
+        if category not in ids and not item.get("iscrowd"):
+            raise RulesError("a category that is not listed", where=place, found=repr(category))
+        if not isinstance(number, int) or number < 0:
+            raise RulesError("object_number is no number", where=place, found=repr(number)[:40])
+        try:
+            rows, columns = unpacked(item.get("segmentation"), height, width)
+            class_id = IGNORE if item.get("iscrowd") else ids[category]
+            canvas.paint(Object(number, class_id, rows, columns))
+        except RulesError as error:
+            raise RulesError(error.what, where=place, expected=error.expected,
+                             found=error.found) from error  # fmt: skip
+    return canvas.decoded(has_objects=has_objects)
+
+
+def _findings(lists: Sequence[_Listed], absent: Sequence[str]) -> Iterator[Finding]:
+    if absent:
+        yield Finding(
+            code="absent_images", severity=Severity.WARNING, paths=tuple(sorted(absent)),
+            message=f"{counted(len(absent), 'listed image')} not found in the folder and left out",
+            remedy="bring the images, or take the entries out of the annotations",
+        )  # fmt: skip
+    crowds = sum(
+        bool(item.get("iscrowd")) and item.get("category_id") != IGNORE
+        for each in lists for items in each.objects.values() for item in items
+    )  # fmt: skip
+    if crowds:
+        yield Finding(
+            code="crowds_ignored", severity=Severity.INFO,
+            message=f"{counted(crowds, 'crowd')} (iscrowd 1) became ignored pixels",
+        )  # fmt: skip

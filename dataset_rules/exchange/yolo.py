@@ -1,0 +1,259 @@
+"""YOLO segmentation: `images/SPLIT/NAME.png`, `labels/SPLIT/NAME.txt`, data.yaml.
+
+A line of a label file is one object: its class and one outline, as shares of width and height.
+A corner is written as the middle of its pixel, so that rounding down gives the pixel again.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import yaml
+
+from dataset_rules.dataset import IGNORE, Dataset, DatasetClass, Split
+from dataset_rules.errors import RulesError
+from dataset_rules.exchange.layout import (
+    Account,
+    Arriving,
+    Collection,
+    ExportFile,
+    Leaving,
+    foreground,
+    with_background,
+)
+from dataset_rules.exchange.objects import Canvas, Object, objects_in
+from dataset_rules.exchange.outline import filled, outline_of
+from dataset_rules.exchange.papers import is_image, stated_classes
+from dataset_rules.findings import Finding, Severity, counted
+from dataset_rules.masks import DecodedMask
+
+DATA = "data.yaml"
+DIGITS = 7  # of a share: a hundredth of a pixel on the largest image
+KEYS = {Split.TRAIN: ("train",), Split.VAL: ("val", "valid"), Split.TEST: ("test",)}
+NEAR = 1e-3  # shares so little beyond 0 and 1 are rounding
+
+
+class YoloExporter:
+    """Files of a YOLO export; every outline is filled again and compared with its object."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.account = Account()
+        self._classes = foreground(dataset.classes)
+        self._index = {known.id: index for index, known in enumerate(self._classes)}
+        self._splits = [split for split in Split if dataset.of(split)]
+        self._iou: list[float] = []
+
+    def sample(self, leaving: Leaving) -> Iterator[ExportFile]:
+        """The image as it is, and its outlines."""
+        place = f"{leaving.sample.split}/{leaving.sample.name}"
+        yield ExportFile(f"images/{place}{leaving.image.suffix}", leaving.image)
+        self.account.add("parts_as_objects", leaving.instances is None)
+        lines = "".join(f"{line}\n" for line in self._lines(leaving))
+        yield ExportFile(f"labels/{place}.txt", lines.encode())
+
+    def _lines(self, leaving: Leaving) -> Iterator[str]:
+        height, width = leaving.label.shape
+        for item in objects_in(leaving.label, leaving.instances):
+            if item.class_id == IGNORE:
+                self.account.add("ignored_px", len(item.rows))
+                continue
+            outline = outline_of(item.rows, item.columns)
+            covered = len(filled(outline)[0])
+            self._iou.append(len(item.rows) / covered)  # an outline covers all of its object
+            shares = (outline + 0.5) / (width, height)
+            numbers = " ".join(f"{share:.{DIGITS}f}" for share in shares.ravel())
+            yield f"{self._index[item.class_id]} {numbers}"
+
+    def rest(self) -> Iterator[ExportFile]:
+        """The document, without `path`: its own folder is the dataset's."""
+        document: dict[str, Any] = {str(split): f"images/{split}" for split in self._splits}
+        document["names"] = {index: known.name for index, known in enumerate(self._classes)}
+        text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+        yield ExportFile(DATA, text.encode())
+        facts, exact = self.account.facts, sum(iou == 1 for iou in self._iou)
+        facts |= {"objects": len(self._iou), "exact_objects": exact}
+        if self._iou:
+            facts |= {"iou_mean": round(float(np.mean(self._iou)), 6),
+                      "iou_min": round(min(self._iou), 6)}  # fmt: skip
+            self.account.say(
+                f"{exact} of {counted(len(self._iou), 'object')} come back exactly; IoU of all: "
+                f"mean {facts['iou_mean']}, least {facts['iou_min']} (parts of one object are "
+                "joined by a line)"
+            )
+        self.account.say(
+            "the dataset holds no objects: connected parts of each class became objects",
+            where="parts_as_objects",
+        )
+        self.account.say("ignored pixels became background", where="ignored_px")
+        for split in (Split.TRAIN, Split.VAL):
+            if split not in self._splits:
+                self.account.say(f"no sample is in {split}, which a training asks for")
+
+
+def read_yolo(folder: Path, paths: Sequence[str]) -> Collection:
+    """All images that data.yaml leads to; one without a label file shows no object.
+
+    Raises:
+        RulesError: if the document is damaged or leads out of the folder.
+    """
+    paper, document = _document(folder, paths)
+    classes = _classes(folder, document, paper)
+    known, samples, unlabelled = frozenset(paths), [], []
+    for split, keys in KEYS.items():
+        for path in _images(folder, paths, document, keys=keys, paper=paper):
+            labels = _labels_of(path)
+            if labels not in known:
+                unlabelled.append(path)
+            samples.append(Arriving(
+                title=path, image=path, masks=(labels,) if labels in known else (), split=split,
+                decode=partial(_decode, folder=folder, path=labels if labels in known else None,
+                               classes=classes),
+            ))  # fmt: skip
+    return Collection(
+        tuple(samples), with_background(list(classes)), (paper,), tuple(_findings(unlabelled))
+    )
+
+
+def _document(folder: Path, paths: Sequence[str]) -> tuple[str, Mapping[str, Any]]:
+    papers = [path for path in paths if "/" not in path and path.endswith((".yaml", ".yml"))]
+    if len(papers) != 1:
+        raise RulesError(
+            "no YOLO dataset here" if not papers else "which of these describes the dataset?",
+            where=str(folder), expected=f"{DATA} beside images and labels",
+            found=", ".join(papers) or None, remedy="name the folder that holds it",
+        )  # fmt: skip
+    try:
+        document = yaml.safe_load((folder / papers[0]).read_bytes())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise RulesError("the file is no valid YAML", where=str(folder / papers[0]),
+                         found=str(error)[:200]) from error  # fmt: skip
+    if not isinstance(document, dict) or "names" not in document:
+        raise RulesError("the document names no classes", where=str(folder / papers[0]),
+                         expected='"names" and "train"')  # fmt: skip
+    return papers[0], document
+
+
+def _classes(folder: Path, document: Mapping[str, Any], paper: str) -> tuple[DatasetClass, ...]:
+    """Class of each index; ids as an export of ours states them, else from 1 on."""
+    names = document["names"]
+    listed = dict(enumerate(names)) if isinstance(names, list) else names
+    if not isinstance(listed, dict) or listed.keys() != set(range(len(listed))):
+        raise RulesError(
+            "the names of the classes are damaged", where=str(folder / paper),
+            expected="a list, or numbers from 0 on with a name each", found=repr(names)[:80],
+        )  # fmt: skip
+    if not 1 <= len(listed) < IGNORE:
+        raise RulesError("no class, or too many", where=str(folder / paper),
+                         expected=f"1 to {IGNORE - 1}", found=str(len(listed)))  # fmt: skip
+    stated = foreground(stated_classes(folder) or ())
+    ids = [known.id for known in stated] if len(stated) == len(listed) else []
+    return tuple(
+        DatasetClass(id=ids[index] if ids else index + 1, name=str(listed[index]))
+        for index in range(len(listed))
+    )
+
+
+def _images(
+    folder: Path, paths: Sequence[str], document: Mapping[str, Any], *, keys: Sequence[str],
+    paper: str,
+) -> list[str]:  # fmt: skip
+    """Images of a split: folders or lists of files, relative to the document or to its `path`."""
+    stated: Any = next((document[key] for key in keys if document.get(key)), [])
+    entries = stated if isinstance(stated, list) else [stated]
+    root = document.get("path")
+    found: list[str] = []
+    for entry in entries:
+        place = _place(folder, str(root or "."), str(entry))
+        if place is None:
+            raise RulesError(
+                f"{keys[0]} leads to nothing inside the folder", where=str(folder / paper),
+                found=str(entry)[:200], remedy="name the folder that holds all of the dataset",
+            )  # fmt: skip
+        if (folder / place).is_dir():
+            start = "" if place == "." else f"{place}/"
+            found += [path for path in paths if path.startswith(start) and is_image(path)]
+        elif place.endswith(".txt"):
+            found += _listed(folder, paths, place)
+        else:
+            found.append(place)
+    return sorted(set(found))
+
+
+def _place(folder: Path, root: str, entry: str) -> str | None:
+    """The path that an entry means, as trainers look for it; None where there is none inside."""
+    short = entry.removeprefix("../")  # some exports write it although nothing lies above
+    for text in (f"{root}/{entry}", entry, short):
+        way = (folder / text).resolve()
+        if way.is_relative_to(folder.resolve()) and way.exists():
+            return way.relative_to(folder.resolve()).as_posix()
+    return None
+
+
+def _listed(folder: Path, paths: Sequence[str], list_path: str) -> list[str]:
+    known = frozenset(paths)
+    lines = (folder / list_path).read_text("utf-8", "replace").splitlines()
+    names = [line.strip().replace("\\", "/").removeprefix("./") for line in lines if line.strip()]
+    absent = [name for name in names if name not in known]
+    if absent:
+        raise RulesError(
+            f"{counted(len(absent), 'listed image')} not in the folder",
+            where=str(folder / list_path), found=", ".join(absent[:5])[:200],
+            remedy="correct the list: paths are relative to the dataset's folder",
+        )  # fmt: skip
+    return names
+
+
+def _labels_of(image: str) -> str:
+    """`labels` instead of the last `images` of the path, as trainers do."""
+    parts = list(PurePosixPath(image).with_suffix(".txt").parts)
+    at = len(parts) - 1 - parts[::-1].index("images") if "images" in parts else None
+    if at is not None:
+        parts[at] = "labels"
+    return "/".join(parts)
+
+
+def _decode(
+    height: int, width: int, *, folder: Path, path: str | None, classes: Sequence[DatasetClass]
+) -> DecodedMask:
+    canvas = Canvas(height, width)
+    text = (folder / path).read_text("utf-8", "replace") if path else ""
+    lines = [line.split() for line in text.splitlines()]
+    for number, words in enumerate(filter(None, lines), start=1):
+        place = f"{folder / (path or '')}, object {number}"
+        index, shares = _numbers(words, place)
+        if index >= len(classes):
+            raise RulesError("a class that has no name", where=place, found=str(index),
+                             expected=f"0 to {len(classes) - 1}")  # fmt: skip
+        corners = np.floor(shares * (width, height)).astype(np.int64)
+        rows, columns = filled(corners.clip(0, (width - 1, height - 1)))
+        canvas.paint(Object(number, classes[index].id, rows, columns))
+    return canvas.decoded()
+
+
+def _numbers(words: Sequence[str], where: str) -> tuple[int, np.ndarray]:
+    """The class and the corners (n, 2) of a line."""
+    try:
+        index, shares = int(words[0]), np.array([float(word) for word in words[1:]])
+    except ValueError as error:
+        raise RulesError("not a number", where=where, found=str(error)[:80]) from error
+    if len(shares) == 4:
+        raise RulesError("the label is a box", where=where, expected="an outline",
+                         remedy="masks cannot be made of boxes")  # fmt: skip
+    if index < 0 or len(shares) < 6 or len(shares) % 2:
+        raise RulesError("the outline is damaged", where=where, found=" ".join(words)[:80],
+                         expected="class x1 y1 x2 y2 x3 y3 ...")  # fmt: skip
+    if not ((shares >= -NEAR) & (shares <= 1 + NEAR)).all():
+        raise RulesError("a corner lies outside of the image", where=where,
+                         expected="shares from 0 to 1",
+                         found=f"{shares.min():g} to {shares.max():g}")  # fmt: skip
+    return index, shares.reshape(-1, 2)
+
+
+def _findings(unlabelled: Sequence[str]) -> Iterator[Finding]:
+    if unlabelled:
+        yield Finding(
+            code="no_label_file", severity=Severity.INFO, paths=tuple(unlabelled),
+            message=f"{counted(len(unlabelled), 'image')} without a label file, so without objects",
+        )  # fmt: skip

@@ -1,0 +1,263 @@
+"""Folders that other tools made, and the ways in which they are wrong."""
+
+import json
+
+import numpy as np
+import pytest
+
+from dataset_rules.dataset import IGNORE, Split, read_dataset, read_sample
+from dataset_rules.errors import RulesError
+from dataset_rules.exchange.intake import import_dataset
+from dataset_rules.exchange.layout import Layout
+from dataset_rules.rules import rules_from_mapping
+from tests.messy import put, tissue
+
+IMAGE = tissue(1, size=20)[0]
+SQUARE = [[2, 2, 8, 2, 8, 8, 2, 8]]
+
+
+def taken_in(folder, layout, **rules):
+    given = rules_from_mapping({"version": 2, **rules}) if rules else None
+    return import_dataset(folder, folder.with_name("made"), layout, rules=given)
+
+
+def refused(folder, layout):
+    with pytest.raises(RulesError) as caught:
+        taken_in(folder, layout)
+    assert not folder.with_name("made").exists()
+    return str(caught.value)
+
+
+def first(out):
+    return read_sample(out, read_dataset(out).samples[0])
+
+
+def problems(out):
+    return {p["code"]: p for p in json.loads((out / "problems.json").read_bytes())}
+
+
+def coco(folder, *, name="annotations.json", items=(), image=None, categories=None):
+    document = {
+        "images": [image or {"id": 1, "file_name": "a.png", "width": 20, "height": 20}],
+        "annotations": [{"id": n, "image_id": 1, **item} for n, item in enumerate(items)],
+        "categories": categories or [{"id": 18, "name": "cat"}, {"id": 90, "name": "dog"}],
+    }
+    put(folder, "images/a.png", IMAGE)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(json.dumps(document))
+    return folder
+
+
+def item(**fields):
+    return {"category_id": 18, "segmentation": SQUARE, "iscrowd": 0, **fields}
+
+
+def test_coco_polygons_keep_category_numbers_and_the_later_object_wins(tmp_path):
+    later = item(category_id=90, segmentation=[[6, 6, 12, 6, 12, 12, 6, 12]])
+    out = taken_in(coco(tmp_path / "set", items=[item(), later]), Layout.COCO)
+    _, label, instances = first(out)
+    assert (label[2:6, 2:6] == 18).all()
+    assert (label[6:12, 6:12] == 90).all()
+    assert ((label > 0) == (instances > 0)).all()
+    assert (np.count_nonzero(instances == 1), np.count_nonzero(instances == 2)) == (32, 36)
+    assert "4 px" in problems(out)["overlaps"]["message"]
+    assert [c.id for c in read_dataset(out).classes] == [0, 18, 90]
+
+
+def test_coco_crowd_becomes_ignored(tmp_path):
+    crowd = item(segmentation={"size": [20, 20], "counts": [0, 40, 360]}, iscrowd=1)
+    out = taken_in(coco(tmp_path / "set", items=[crowd, item()]), Layout.COCO)
+    label = first(out)[1]
+    assert (label[:, :2] == IGNORE).all()
+    assert problems(out)["crowds_ignored"]["severity"] == "info"
+
+
+def test_coco_category_numbers_that_no_mask_holds_are_made_anew(tmp_path):
+    categories = [{"id": 0, "name": "all"}, {"id": 18, "name": "cat"}, {"id": 999, "name": "emu"}]
+    out = taken_in(coco(tmp_path / "set", items=[item()], categories=categories), Layout.COCO)
+    assert [(c.id, c.name) for c in read_dataset(out).classes] == [
+        (0, "background"), (1, "all"), (2, "cat"), (3, "emu"),
+    ]  # fmt: skip
+    assert set(np.unique(first(out)[1])) == {0, 2}
+
+
+def test_coco_split_is_the_word_in_the_file_name_and_absent_images_are_left_out(tmp_path):
+    folder = coco(tmp_path / "set", name="annotations/instances_val2017.json", items=[item()])
+    missing = {"id": 1, "file_name": "gone.png", "width": 20, "height": 20}
+    coco(folder, name="annotations/instances_train2017.json", image=missing)
+    out = taken_in(folder, Layout.COCO)
+    assert [s.split for s in read_dataset(out).samples] == [Split.VAL]
+    assert problems(out)["absent_images"]["paths"] == ["gone.png"]
+
+
+def test_captions_beside_the_annotations_are_passed_over(tmp_path):
+    folder = coco(tmp_path / "set", items=[item()])
+    (folder / "captions.json").write_text(json.dumps({"images": [], "annotations": []}))
+    assert len(read_dataset(taken_in(folder, Layout.COCO)).samples) == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (item(segmentation=[]), "annotation 0 of a.png: a polygon is no list"),
+        (item(segmentation={"size": [20, 20], "counts": [3]}), "do not cover the image"),
+        (item(segmentation={"size": [9, 20], "counts": [180]}), "an image of another size"),
+        (item(category_id=5), "a category that is not listed"),
+        (item(object_number="x"), "object_number is no number"),
+        (item(object_number=70_000), "too many objects"),
+        (item(image_id=7), "images that are not listed; found image_id 7"),
+        (item(image_id=None), 'no "image_id"'),
+    ],
+)
+def test_damaged_coco_annotations_are_named(tmp_path, wrong, message):
+    assert message in refused(coco(tmp_path / "set", items=[wrong]), Layout.COCO)
+
+
+def test_two_lists_of_one_image_are_refused_until_one_is_left_out(tmp_path):
+    folder = coco(tmp_path / "set", items=[item()])
+    coco(folder, name="person_keypoints.json", items=[item()])
+    assert "two entries describe images/a.png" in refused(folder, Layout.COCO)
+    out = taken_in(folder, Layout.COCO, source={"exclude": ["person_*"]})
+    assert len(read_dataset(out).samples) == 1
+
+
+def test_image_name_that_fits_several_images_is_refused(tmp_path):
+    folder = coco(tmp_path / "set")
+    put(folder, "more/a.png", IMAGE)
+    assert "several images fit the listed name a.png" in refused(folder, Layout.COCO)
+
+
+def test_all_damaged_samples_are_named_at_once(tmp_path):
+    folder = tmp_path / "set"
+    for name in "abc":
+        put(folder, f"{name}.png", IMAGE)
+        put(folder, f"{name}_masks.png", np.zeros((20, 20), np.uint16))
+    (folder / "a.png").write_bytes((folder / "a.png").read_bytes()[:200])
+    put(folder, "b_masks.png", np.zeros((9, 9), np.uint16))
+    message = refused(folder, Layout.CELLPOSE)
+    assert "2 samples cannot be imported, nothing was written" in message
+    assert "a.png: " in message
+    assert "b.png: image and mask differ in size" in message
+    assert str(folder) not in message
+
+
+def nnunet(folder, **fields):
+    document = {"labels": {"background": 0, "cell": 1, "ignore": 2}, "file_ending": ".png",
+                "channel_names": {"0": "R"}, "numTraining": 1, **fields}  # fmt: skip
+    put(folder, "imagesTr/a_0000.png", IMAGE)
+    mask = np.zeros((20, 20), np.uint8)
+    mask[2:5, 2:5], mask[9:, 9:] = 1, 2
+    put(folder, "labelsTr/a.png", mask)
+    (folder / "dataset.json").write_text(json.dumps(document))
+    return folder
+
+
+def test_nnunet_ignore_label_becomes_ignored_and_images_without_labels_are_reported(tmp_path):
+    folder = nnunet(tmp_path / "set")
+    put(folder, "imagesTs/b_0000.png", IMAGE)
+    out = taken_in(folder, Layout.NNUNET)
+    assert set(np.unique(first(out)[1])) == {0, 1, IGNORE}
+    assert [s.name for s in read_dataset(out).samples] == ["a"]
+    assert problems(out)["unlabelled"]["paths"] == ["imagesTs/b_0000.png"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"file_ending": ".nii.gz"}, "volumes cannot be read"),
+        ({"labels": {"background": 0, "whole": [1, 2]}}, "regions of several values"),
+        ({"labels": {"background": 0, "cell": 1}}, "values of no label; found [2]"),
+        ({"labels": None}, "not nnU-Net's"),
+        ({"modality": {"0": "MRI"}}, "nnU-Net v1"),
+    ],
+)
+def test_what_nnunet_holds_and_we_do_not_read_is_refused(tmp_path, fields, message):
+    assert message in refused(nnunet(tmp_path / "set", **fields), Layout.NNUNET)
+
+
+def test_nnunet_channels_in_files_of_their_own_are_refused(tmp_path):
+    folder = nnunet(tmp_path / "set")
+    put(folder, "imagesTr/a_0001.png", IMAGE)
+    assert "imagesTr/a_0001.png: channels in files of their own" in refused(folder, Layout.NNUNET)
+
+
+def test_cellpose_finds_images_beside_masks_and_names_the_class_cell(tmp_path):
+    folder = tmp_path / "set"
+    put(folder, "train/w_0_img.tif", IMAGE)
+    put(folder, "train/w_0_masks.tif", tissue(1, size=20)[1])
+    put(folder, "train/lone_masks.png", tissue(1, size=20)[1])
+    out = taken_in(folder, Layout.CELLPOSE)
+    (sample,) = read_dataset(out).samples
+    assert (sample.name, sample.split) == ("w_0", Split.TRAIN)
+    assert np.array_equal(first(out)[2], tissue(1, size=20)[1])
+    assert [c.name for c in read_dataset(out).classes] == ["background", "cell"]
+    assert problems(out)["lone_masks"]["paths"] == ["train/lone_masks.png"]
+
+
+def yolo(folder, lines, *, data="names: [cell, debris]\ntrain: ../train/images\n"):
+    put(folder, "train/images/a.png", IMAGE)
+    (folder / "train/labels").mkdir(parents=True)
+    (folder / "train/labels/a.txt").write_text(lines)
+    (folder / "data.yaml").write_text(data)
+    return folder
+
+
+def test_yolo_outline_is_filled_and_a_list_of_images_is_followed(tmp_path):
+    folder = yolo(tmp_path / "set", "1 0.1 0.1 0.45 0.1 0.45 0.45 0.1 0.45\n\n")
+    put(folder, "other/b.png", IMAGE)
+    (folder / "val.txt").write_text("./other/b.png\n")
+    with (folder / "data.yaml").open("a") as file:
+        file.write("val: val.txt\n")
+    out = taken_in(folder, Layout.YOLO)
+    one, other = read_dataset(out).samples
+    assert (one.split, other.split) == (Split.TRAIN, Split.VAL)
+    _, label, instances = read_sample(out, one)
+    assert (label[2:10, 2:10] == 2).all()
+    assert np.count_nonzero(label) == np.count_nonzero(instances == 1) == 64
+    assert not read_sample(out, other)[1].any()
+    assert problems(out)["no_label_file"]["paths"] == ["other/b.png"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("0 0.5 0.5 0.2 0.2", "a.txt, object 1: the label is a box"),
+        ("0 0.1 0.1 0.2 0.2 0.3", "the outline is damaged"),
+        ("0 0.1 0.1 0.2 x 0.3 0.3", "not a number"),
+        ("7 0.1 0.1 0.2 0.2 0.3 0.3", "a class that has no name"),
+        ("0 0.1 0.1 0.2 0.2 0.3 nan", "lies outside of the image"),
+        ("0 10 10 20 20 30 30", "lies outside of the image"),
+    ],
+)
+def test_damaged_yolo_labels_are_named(tmp_path, lines, message):
+    assert message in refused(yolo(tmp_path / "set", lines), Layout.YOLO)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("names: [a]\ntrain: ../../../etc\n", "leads to nothing inside the folder"),
+        ("names: [a]\ntrain: /etc\n", "leads to nothing inside the folder"),
+        ("names: {1: a}\ntrain: train/images\n", "names of the classes are damaged"),
+        ("names: []\ntrain: train/images\n", "no class, or too many"),
+        ("train: train/images\n", "names no classes"),
+        ("names: [a\n", "no valid YAML"),
+        ("!!python/object/apply:os.system ['true']\n", "no valid YAML"),
+        ("names: [a]\n", "no sample was found"),
+    ],
+)
+def test_damaged_yolo_documents_are_refused(tmp_path, data, message):
+    assert message in refused(yolo(tmp_path / "set", "", data=data), Layout.YOLO)
+
+
+@pytest.mark.parametrize("layout", Layout)
+def test_folder_of_something_else_is_refused_with_what_was_expected(tmp_path, layout):
+    put(tmp_path / "set", "photo.png", IMAGE)
+    assert "expected" in refused(tmp_path / "set", layout)
+
+
+def test_import_records_the_files_it_was_made_of(tmp_path):
+    out = taken_in(coco(tmp_path / "set", items=[item()]), Layout.COCO)
+    (source,) = (out / "lineage").glob("*/manifest.json")
+    files = json.loads(source.read_bytes())["files"]
+    assert sorted(files) == ["annotations.json", "images/a.png"]
