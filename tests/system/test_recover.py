@@ -105,6 +105,27 @@ def test_a_droplet_that_was_made_is_taken_in_and_not_replaced(
 
 
 @pytest.mark.system
+@pytest.mark.parametrize(("bootstrap", "step"), [("1", "import"), ("2", "refresh")])
+def test_a_recovery_that_is_killed_itself_goes_on_when_typed_again(
+    one: Stack, api: Api, bootstrap: str, step: str
+) -> None:
+    if bootstrap == "2":
+        one.up()
+        one.config("bootstrap", bootstrap)
+    one.cloud.faults = [Fault(one.kill_engine(), "create", "Droplet", after=True)]
+    one.up(code=KILLED)
+    one.cloud.faults = [Fault(one.kill_engine(), "read", "Droplet")]
+    with pytest.raises(AssertionError, match=f"pulumi {step} ended with -9"):
+        recover(one, api, "--yes")
+    one.cloud.faults = []
+    recover(one, api, "--yes")
+    made = one.cloud.only("Volume")[0], one.cloud.only("Droplet")[0]
+    one.up()
+    assert (one.cloud.only("Volume")[0], one.cloud.only("Droplet")[0]) == made
+    one.up("--expect-no-changes")
+
+
+@pytest.mark.system
 def test_an_orphan_without_a_mark_is_named_and_taken_in_by_the_line_it_comes_with(
     one: Stack, api: Api
 ) -> None:
