@@ -21,7 +21,8 @@ APPLICATION = "unetops"
 APPLICATION_VERSION = "1"  # pinned: a new release takes up the jobs that the old one left
 EXECUTOR = "worker"  # pinned: a restarted worker is the same one and takes up its own jobs
 WORKFLOW = "run_job"
-QUEUES = {"run": "training"}  # kind -> queue; every other kind goes to the short queue
+# Kind -> queue; every other kind goes to the short queue. A slow server holds up no other work.
+QUEUES = {"run": "training", "source": "fetching"}
 SHORT_QUEUE = "steps"
 MOST_EVENTS = 1000  # in one answer
 
@@ -59,14 +60,18 @@ def open_client(engine: Engine) -> DBOSClient:
 
 def submit(
     engine: Engine, client: DBOSClient, kind: str, *,
-    inputs: Mapping[str, str], parameters: Mapping[str, Any],
+    inputs: Mapping[str, str], parameters: Mapping[str, Any], is_done_again: bool = False,
 ) -> Job:  # fmt: skip
-    """The job for this request: the one that waits, runs or has succeeded, else a new one."""
+    """The job for this request: the one that waits, runs or has succeeded, else a new one.
+
+    With `is_done_again` one that has succeeded does not count: what it read may have changed.
+    """
+    over = {State.FAILED, State.CANCELLED} | ({State.SUCCEEDED} if is_done_again else set())
     key = request_key(kind, inputs, parameters)
     with transaction(engine) as session:
         session.execute(text("BEGIN IMMEDIATE"))  # of two equal requests the later sees the first
         known = next(iter(_with_key(session, key)), None)
-        if known and state_of(client, known.id) not in {State.FAILED, State.CANCELLED}:
+        if known and state_of(client, known.id) not in over:
             return known
         job = Job(
             id=uuid.uuid4().hex, key=key, kind=kind, inputs=dict(inputs),

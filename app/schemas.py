@@ -20,6 +20,14 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class SourceRequest(Body):
+    """Fetch an archive and keep its files as a source."""
+
+    url: str = Field(
+        max_length=2000, description="https address, with #sha256= or #md5= at its end if known"
+    )
+
+
 class DoctorRequest(Body):
     """Examine a source, by rules where they are given."""
 

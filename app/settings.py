@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.errors import AppError
+from app.home import home_folder
 
 LONGEST_SOCKET_PATH = 100  # the kernel takes 107 bytes; macOS takes 103
 
@@ -25,19 +26,20 @@ class Settings:
     max_upload_bytes: int = 8 << 30
     max_image_bytes: int = 512 << 20
     max_image_pixels: int = 64 << 20  # of one image that is predicted while the client waits
+    fetch_loopback: bool = False  # sources may be fetched from this machine itself
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
         """Settings from `UNETOPS_*`; raises `AppError` for a value that is no number."""
         given = os.environ if environment is None else environment
-        home = given.get("UNETOPS_HOME") or str(Path.home() / ".local/share/unetops")
         return cls(
-            home=Path(home).expanduser().resolve(),
+            home=home_folder(given),
             require_auth=_switch(given, "UNETOPS_REQUIRE_AUTH"),
             secret=given.get("UNETOPS_SECRET") or None,
             max_upload_bytes=_number(given, "UNETOPS_MAX_UPLOAD_BYTES", cls.max_upload_bytes),
             max_image_bytes=_number(given, "UNETOPS_MAX_IMAGE_BYTES", cls.max_image_bytes),
             max_image_pixels=_number(given, "UNETOPS_MAX_IMAGE_PIXELS", cls.max_image_pixels),
+            fetch_loopback=_switch(given, "UNETOPS_FETCH_LOOPBACK"),
         )
 
     @property

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from app.process import die_with_parent, locked
+from app.settings import Settings
 from dataset_rules.errors import UserError
 from dataset_rules.manifest import write_json
 
@@ -84,10 +85,21 @@ def run(request: StepRequest, tell: Tell) -> None:
         raise SystemExit(STOPPED) from None
 
 
+def source(request: StepRequest, tell: Tell) -> None:
+    """Fetch an archive and unpack it; `fetched.json` says what it was."""
+    from app.fetching import fetch_source  # each step loads only what it needs
+
+    fetch_source(
+        request.parameters["url"], Path(request.work), Settings.from_environment(),
+        lambda done, total: tell({"event": "progress", "done": done, "total": total}),
+    )  # fmt: skip
+
+
 STEPS: Mapping[str, Callable[[StepRequest, Tell], None]] = {
     "doctor": doctor,
     "dataset": dataset,
     "run": run,
+    "source": source,
 }
 
 

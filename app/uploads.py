@@ -3,13 +3,16 @@
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Annotated
+from typing import IO, Annotated, Any
 
 from fastapi import Depends, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.errors import AppError, TooLarge, Unprocessable
+from app.schemas import SourceRequest
 from app.service import Here
 from app.store import new_upload
 
@@ -37,8 +40,11 @@ async def small_body(request: Request) -> bytes:
     return bytes(body)
 
 
-async def source_upload(request: Request, here: Here) -> AsyncIterator[Upload]:
-    """The archive in the field `file`."""
+async def source_body(request: Request, here: Here) -> AsyncIterator[Upload | SourceRequest]:
+    """The archive in the field `file`, or the address in a JSON body."""
+    if parse_options_header(request.headers.get("content-type"))[0] == b"application/json":
+        yield _parsed(await small_body(request))
+        return
     upload = Upload(new_upload(here.settings))
     try:
         await _receive(request, "file", upload, most_bytes=here.settings.max_upload_bytes)
@@ -58,8 +64,15 @@ async def image_upload(request: Request, here: Here) -> AsyncIterator[Upload]:
 
 
 SmallBody = Annotated[bytes, Depends(small_body)]
-SourceUpload = Annotated[Upload, Depends(source_upload)]
+SourceBody = Annotated[Upload | SourceRequest, Depends(source_body)]
 ImageUpload = Annotated[Upload, Depends(image_upload)]
+
+
+def _parsed(body: bytes) -> SourceRequest:
+    try:
+        return SourceRequest.model_validate_json(body)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors(include_url=False)) from error
 
 
 def multipart_body(file_field: str, **text_fields: str) -> dict[str, object]:
@@ -72,6 +85,15 @@ def multipart_body(file_field: str, **text_fields: str) -> dict[str, object]:
     return {
         "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
     }
+
+
+def source_bodies() -> dict[str, Any]:
+    """The OpenAPI description of both ways to bring a source."""
+    described: dict[str, Any] = multipart_body("file")
+    described["requestBody"]["content"]["application/json"] = {
+        "schema": SourceRequest.model_json_schema()
+    }
+    return described
 
 
 async def _receive(request: Request, file_field: str, upload: Upload, *, most_bytes: int) -> None:

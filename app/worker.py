@@ -19,9 +19,11 @@ from typing import Any
 
 from dbos import DBOS, DBOSClient, DBOSConfig
 from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
 from app import jobs, logs, store, tables
 from app.db import database_url, migrate, open_engine, transaction
+from app.fetching import keep_fetched
 from app.process import (
     DRAIN_S,
     JOB,
@@ -177,16 +179,22 @@ class Executor:
         with transaction(self.engine) as session:
             row = jobs.find_job(session, job.id)
             row.finished_at = tables.now()
-            if job.kind == "doctor":
-                row.result = {"id": job.id, "kind": "doctor"}
-            else:
-                made = store.keep_folder(
-                    self.settings, session, moved or work, job_id=job.id,
-                    label=self._label(job),
-                )  # fmt: skip
-                row.result = {"id": made.id, "kind": made.kind}
+            row.result = self._stored(session, job, moved or work)
             jobs.tell(session, job.id, "succeeded", row.result)
         store.forget_move(self.settings, job.id)
+        if job.kind == "source":
+            self._clear(job.id)  # the archive: its files are in the store
+
+    def _stored(self, session: Session, job: Job, folder: Path) -> dict[str, str]:
+        """What a finished job has made, in the store."""
+        if job.kind == "doctor":
+            return {"id": job.id, "kind": "doctor"}
+        if job.kind == "source":
+            made = keep_fetched(self.settings, session, folder, job.parameters["url"])
+        else:
+            label = self._label(job)
+            made = store.keep_folder(self.settings, session, folder, job_id=job.id, label=label)
+        return {"id": made.id, "kind": made.kind}
 
     def _label(self, job: Job) -> str:
         with transaction(self.engine) as session:

@@ -148,8 +148,8 @@ class _Counted(io.BufferedReader):
 
     def read(self, size: int | None = -1) -> bytes:
         data = super().read(-1 if size is None else size)
-        if len(data) > _BLOCK and data.count(_ENTRY) > self._gate.limits.files:
-            raise self._gate.refused("too many files", f"more than {self._gate.limits.files}")
+        if len(data) > _BLOCK:
+            self._gate.refuse_more_than(data.count(_ENTRY))
         return data
 
 

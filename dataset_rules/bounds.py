@@ -3,10 +3,13 @@
 import re
 import shutil
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from dataset_rules.errors import RulesError
+
+Progress = Callable[[int, int], None]  # bytes that are here, bytes in all (0: not stated)
 
 LONGEST_NAME_BYTES = 255  # of one part of a path, as file systems have it
 LONGEST_PATH_BYTES = 1000
@@ -57,8 +60,7 @@ class Gate:
         """The path of the member inside the source; raises `RulesError` if it is not taken."""
         self._count += 1
         self.total_bytes += member.size_bytes
-        if self._count > self.limits.files:
-            raise self.refused("too many files", f"more than {self.limits.files}")
+        self.refuse_more_than(self._count)
         if member.refusal or member.size_bytes < 0:
             raise self.refused(member.refusal or "a size below zero", member.name)
         if self.total_bytes > self._most:
@@ -70,6 +72,11 @@ class Gate:
             raise self.refused("a file without a name", member.name)
         self._refuse_clash(path, member.is_folder)
         return path
+
+    def refuse_more_than(self, count: int) -> None:
+        """Raise `RulesError` where a list of so many members is too long already."""
+        if count > self.limits.files:
+            raise self.refused("too many files", f"more than {self.limits.files}")
 
     def refused(self, what: str, found: str) -> RulesError:
         """The error that says what the source holds."""

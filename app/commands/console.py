@@ -1,6 +1,7 @@
 """What all commands share: the edge where errors, durations and results become text."""
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -11,10 +12,20 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
+from app.home import home_folder
 from dataset_rules.errors import UserError
+from dataset_rules.source import is_remote, local_source
 
 OK, FINDINGS, BAD_INPUT, STOPPED = 0, 1, 2, 130
 
@@ -25,6 +36,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document fo
 DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 EXTRAS = {
     **dict.fromkeys(("torch", "scipy", "skimage", "safetensors"), "unet"),
+    **dict.fromkeys(("httpx", "obstore"), "remote"),
     **dict.fromkeys(("pulumi", "pulumi_digitalocean", "pydo", "yaml"), "infra"),
 }
 
@@ -50,13 +62,15 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
 
 
 @contextmanager
-def progress(label: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+def progress(
+    label: str, *, quiet: bool, is_bytes: bool = False
+) -> Iterator[Callable[[int, int], None]]:
     """A bar with count and remaining time on standard error; nothing where it is no terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-               TimeRemainingColumn())  # fmt: skip
+    counts = (DownloadColumn(), TransferSpeedColumn()) if is_bytes else (MofNCompleteColumn(),)
+    columns = (TextColumn("{task.description}"), BarColumn(), *counts, TimeRemainingColumn())
     with Progress(*columns, console=err, disable=quiet or not err.is_terminal) as bar:
         task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
 
 def seconds(text: str | None) -> float | None:
@@ -83,6 +97,17 @@ def new_folder(path: Path) -> Path:
     if path.exists() and not path.is_dir():
         raise UserError("a file is in the way", where=str(path), expected="a folder's name")
     return path
+
+
+def source_of(text: str, *, quiet: bool) -> Path:
+    """The folder or archive of a source; one that lies elsewhere is fetched and kept."""
+    if not is_remote(text):
+        return Path(text)
+    downloads = home_folder(os.environ) / "downloads"
+    with progress("fetching", quiet=quiet, is_bytes=True) as show:
+        place = local_source(text, downloads, environment=os.environ, on_progress=show)
+    note(f"fetched, and kept for the next time: {place}")
+    return place
 
 
 def run(app: Callable[[], Any]) -> int:

@@ -14,20 +14,23 @@ from app.commands.console import (
     out,
     print_json,
     progress,
+    source_of,
     table,
 )
 from dataset_rules.dataset import Split, read_dataset
 from dataset_rules.lineage import LinkState, is_whole, trace
 from dataset_rules.manifest import altered_files, contradictions, read_artifact, write_json
 from dataset_rules.rules import Rules, read_rules, rules_document, rules_id, to_paper
+from dataset_rules.source import location_of
 
+SOURCE = "Folder, archive, https://... or s3://bucket/prefix"
 SHOWN = 12  # findings and paths that a terminal shows; --json has all
 
 rules_app = typer.Typer(no_args_is_help=True, help="Check, show or convert a rules document.")
 
 
 def doctor(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder, .zip or .tar")],
+    source: Annotated[str, typer.Argument(metavar="SRC", help=SOURCE)],
     rules: Annotated[
         Path | None, typer.Option(metavar="OUT.json", help="Write the proposed rules here.")
     ] = None,
@@ -36,7 +39,7 @@ def doctor(
     """Say what a source holds: pairs, classes, sizes, problems; propose rules. Changes nothing."""
     from dataset_rules.doctor import examine  # opens no pixel library for --help
 
-    document = examine(source).document()
+    document = examine(source_of(source, quiet=as_json)).document()
     if rules is not None:
         _keep_old(rules, document["rules"])
         write_json(rules, document["rules"])
@@ -54,7 +57,7 @@ def doctor(
 
 
 def format_(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder, .zip or .tar")],
+    source: Annotated[str, typer.Argument(metavar="SRC", help=SOURCE)],
     to: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the dataset")],
     rules: Annotated[Path, typer.Option(help="Rules document, either form")],
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes; default: all cores")] = None,
@@ -63,10 +66,12 @@ def format_(
     """Write the formatted dataset. Stop it at any moment; the same command goes on."""
     from dataset_rules.format import format_dataset  # opens no pixel library for --help
 
+    place = source_of(source, quiet=as_json)
     with progress("formatting", quiet=as_json) as show:
         folder = format_dataset(
-            source, new_folder(to), read_rules(rules), jobs=jobs, on_progress=show
-        )
+            place, new_folder(to), read_rules(rules), jobs=jobs, location=location_of(source),
+            on_progress=show,
+        )  # fmt: skip
     show_dataset(folder, as_json=as_json)
 
 

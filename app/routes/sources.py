@@ -1,4 +1,4 @@
-"""Sources: upload, list, examine."""
+"""Sources: upload, fetch, list, examine."""
 
 import json
 from typing import Any
@@ -8,20 +8,27 @@ from fastapi import APIRouter, Response
 from app import jobs, store
 from app.archives import keep_archive
 from app.db import transaction
-from app.errors import NotFound
-from app.schemas import ArtifactView, DoctorRequest, Made
+from app.errors import NotFound, Unprocessable
+from app.schemas import ArtifactView, DoctorRequest, Made, SourceRequest
 from app.service import Here, Service
 from app.tables import Job
-from app.uploads import SourceUpload, multipart_body
+from app.uploads import SourceBody, source_bodies
 from app.views import artifact_view, made, made_job
+from dataset_rules.address import address_of
 
 router = APIRouter(prefix="/sources", tags=["sources"])
 
 
-@router.post("", status_code=201, openapi_extra=multipart_body("file"))
-def create_source(here: Here, upload: SourceUpload, response: Response) -> Made:
-    """Upload a folder as zip or tar; equal content is stored once."""
-    return Made(**made(keep_archive(here, upload), response))
+@router.post("", status_code=201, openapi_extra=source_bodies())
+def create_source(here: Here, body: SourceBody, response: Response) -> Made:
+    """Upload a folder as zip or tar, or name an https address: then a job fetches it (202).
+
+    Equal content is stored once.
+    """
+    if isinstance(body, SourceRequest):
+        response.status_code = 202
+        return made_job(*submit_fetch(here, body.url), response)
+    return Made(**made(keep_archive(here, body), response))
 
 
 @router.get("")
@@ -61,6 +68,20 @@ def read_report(here: Here, source_id: str) -> dict[str, Any]:
         "no report on this source yet", where=source_id,
         remedy=f"POST /api/v1/sources/{source_id}/doctor makes one",
     )  # fmt: skip
+
+
+def submit_fetch(here: Service, url: str) -> tuple[Job, jobs.State]:
+    """The job that fetches an archive; what lies behind an address may change, so it does anew."""
+    address = address_of(url)
+    if address.has_password:
+        raise Unprocessable(
+            "a job would keep the password", where=address.shown,
+            remedy="upload the file, or use an address that needs none",
+        )  # fmt: skip
+    job = jobs.submit(
+        here.engine, here.client, "source", inputs={}, parameters={"url": url}, is_done_again=True
+    )
+    return job, jobs.state_of(here.client, job.id)
 
 
 def submit_doctor(here: Service, source_id: str, rules: str | None) -> tuple[Job, jobs.State]:

@@ -1,0 +1,125 @@
+"""An https server on loopback that gives files as well or as badly as a test wants."""
+
+import datetime
+import hashlib
+import ipaddress
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+Answer = Callable[["Handler"], None]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request; `server.answer` says what happens."""
+
+    protocol_version = "HTTP/1.1"
+    server: "FileHost"
+
+    def do_GET(self) -> None:
+        self.server.asked.append((self.path, dict(self.headers)))
+        self.close_connection = True
+        self.server.answer(self)
+
+    def head(self, status: int, **headers: object) -> None:
+        """Status and headers; `_` in their names stands for `-`."""
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), str(value))
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Silent."""
+
+
+class FileHost(ThreadingHTTPServer):
+    """Serves on https://localhost:PORT and https://127.0.0.1:PORT."""
+
+    daemon_threads = True
+
+    def __init__(self, certificate: Path) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        self.socket = context.wrap_socket(self.socket, server_side=True)
+        self.asked: list[tuple[str, dict[str, str]]] = []
+        self.answer: Answer = lambda handler: handler.head(404, Content_Length=0)
+
+    def handle_error(self, *_: object) -> None:
+        """Clients that hang up are part of the tests."""
+
+    def url(self, path: str = "/set.zip", host: str = "127.0.0.1") -> str:
+        return f"https://{host}:{self.server_port}{path}"
+
+
+def file_answer(
+    data: bytes, *, etag: str = '"1"', breaks_at: int | None = None, has_ranges: bool = True
+) -> Answer:
+    """Gives the data, whole or from where it is asked to; may hang up after some bytes."""
+
+    def answer(handler: Handler) -> None:
+        asked, condition = handler.headers.get("Range"), handler.headers.get("If-Range", etag)
+        if handler.headers.get("If-None-Match") == etag:
+            handler.head(304)
+            return
+        start = 0
+        if has_ranges and asked and condition == etag:
+            start = int(asked.removeprefix("bytes=").rstrip("-"))
+        if start:
+            place = f"bytes {start}-{len(data) - 1}/{len(data)}"
+            handler.head(206, Content_Length=len(data) - start, ETag=etag, Content_Range=place)
+        else:
+            handler.head(200, Content_Length=len(data), ETag=etag)
+        end = len(data) if breaks_at is None else start + breaks_at
+        handler.wfile.write(data[start:end])
+
+    return answer
+
+
+def digest(data: bytes, algorithm: str = "sha256") -> str:
+    return hashlib.new(algorithm, data).hexdigest()
+
+
+@contextmanager
+def file_host(folder: Path) -> Iterator[FileHost]:
+    """A running host; its certificate, which is its own authority, is `folder/host.pem`."""
+    host = FileHost(certificate_in(folder))
+    thread = threading.Thread(target=host.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield host
+    finally:
+        host.shutdown()
+        host.server_close()
+        thread.join()
+
+
+def certificate_in(folder: Path) -> Path:
+    """Key and certificate for this machine in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "unetops tests")])
+    now = datetime.datetime.now(datetime.UTC)
+    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    certificate = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        .serial_number(x509.random_serial_number()).not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    path = folder / "host.pem"
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )  # fmt: skip
+    path.write_bytes(secret + certificate.public_bytes(serialization.Encoding.PEM))
+    return path
