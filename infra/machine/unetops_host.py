@@ -231,7 +231,9 @@ def _requirements(wheel: Path) -> str:
 def build(machine: Machine, source: str) -> Path:
     """The wheel behind a URL, or of a commit."""
     tools, out = machine.opt / "tools", machine.opt / "wheel"
-    run("python3", "-m", "venv", str(tools))
+    if not (tools / ".complete").exists():
+        run("python3", "-m", "venv", str(tools))
+        (tools / ".complete").touch()
     shutil.rmtree(out, ignore_errors=True)
     pip(tools, "wheel", "--no-deps", "-w", str(out), source)
     found = sorted(out.glob("*.whl"))
@@ -646,7 +648,11 @@ def _go_on(url: str, part: Path) -> None:
 
 
 def set_address(machine: Machine, address: str) -> None:
-    """Have Caddy show the certificate for this address to clients that send no name."""
+    """Have Caddy show the certificate for this address to clients that send no name.
+
+    It starts over: a domain's certificate, which could not be had before the address led here, is
+    asked for at once and not after its next pause.
+    """
     file, text = machine.at("/etc/caddy/address.d/address.conf"), f"default_sni {address}\n"
     if not file.exists() or file.read_text() != text:
         write(file, text)
