@@ -4,7 +4,7 @@
 set -euo pipefail
 declare -A package=([mmdebstrap]=mmdebstrap [systemd-nspawn]=systemd-container [ip]=iproute2
     [ssh]=openssh-client [dpkg-scanpackages]=dpkg-dev [mkfs.ext4]=e2fsprogs [losetup]=mount
-    [pgrep]=procps [nsenter]=util-linux)
+    [pgrep]=procps [nsenter]=util-linux [openssl]=openssl)
 missing=()
 for name in "${!package[@]}"; do command -v "$name" >/dev/null || missing+=("${package[$name]}"); done
 [ ${#missing[@]} = 0 ] && exit 0
