@@ -1,5 +1,6 @@
 """What an examination says of a source: findings, and questions that only a person can answer."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
@@ -45,6 +46,17 @@ class Question(Document):
     field: str
     why: str
     options: tuple[Any, ...] = ()
+
+    def answers(self) -> list[str]:
+        """For each option the line to write into the rules."""
+        *parents, leaf = self.field.split(".")
+        lines = []
+        for option in self.options:
+            value: Any = option if isinstance(option, dict) else {leaf: option}
+            for parent in reversed(parents):
+                value = {parent: value}
+            lines.append(json.dumps(value)[1:-1])
+        return lines
 
 
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}

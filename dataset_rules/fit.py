@@ -11,6 +11,10 @@ from dataset_rules.images import Pixels
 from dataset_rules.rules import Fit, Rules
 
 SAME_SCALE = 0.01  # relative difference of the two sides' scales that does not count
+HALF, QUARTER = 128, 64  # of a pixel that a class covers by 255
+# Share of a class in pixels that it would lose, above which it is thin. Membranes of 6 px: 0.11
+# when shrunk 4 times, 0.24 when 8 times; nuclei of 20 px: 0.06 and 0.14; lines of 1 px: 0.99.
+THIN = 0.15
 
 
 @dataclass(frozen=True)
@@ -81,34 +85,80 @@ def resize_image(image: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def resize_label(label: Pixels, size: tuple[int, int]) -> Pixels:
-    """The label mask at (height, width): each pixel takes the class with the largest area in it."""
-    ids = np.unique(label)
+    """The label mask at (height, width): each pixel takes the class with the largest area in it.
+
+    A class that would lose much by that, because it is thin, also takes the background pixels
+    that it runs through.
+    """
+    ids = values_in(label)
     if len(ids) == 1:
         return np.full(size, ids[0], label.dtype)
-    best = np.full(size, -1.0, np.float32)
+    shares = {class_id: _share(label, class_id, size) for class_id in ids}
+    best = np.zeros(size, np.uint8)
     resized = np.zeros(size, label.dtype)
     # At equal shares the one painted last wins: a thin object over the background.
-    for class_id in sorted(ids, key=lambda number: (number != 0, -int(number))):
-        share = _area_share(label == class_id, size)
-        wins = share >= best
-        best[wins], resized[wins] = share[wins], class_id
+    for class_id in sorted(ids, key=lambda number: (number != 0, -number)):
+        wins = shares[class_id] >= best
+        best[wins], resized[wins] = shares[class_id][wins], class_id
+    for class_id in reversed(ids):
+        if class_id not in {0, IGNORE} and _is_thin(shares[class_id]):
+            resized[_ridge(shares[class_id]) & (resized == 0)] = class_id
     return resized
 
 
-def _area_share(area: Pixels, size: tuple[int, int]) -> Pixels:
-    share = area.astype(np.float32)
+def values_in(label: Pixels) -> list[int]:
+    """The values of an array of 8 bits, ascending."""
+    low, high = int(label.min()), int(label.max())
+    if high - low <= 1:
+        return sorted({low, high})
+    counts = cv2.calcHist([label], [0], None, [256], [0, 256])  # 4 times as fast as np.unique
+    return [int(value) for value in np.flatnonzero(counts)]
+
+
+def _share(label: Pixels, class_id: int, size: tuple[int, int]) -> Pixels:
+    """How much of each pixel a class covers, 0 to 255."""
+    area = cv2.compare(label, class_id, cv2.CMP_EQ)
     shrinks = size[0] <= area.shape[0] and size[1] <= area.shape[1]
     how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(share, (size[1], size[0]), interpolation=how))
+    return np.asarray(cv2.resize(area, (size[1], size[0]), interpolation=how))
+
+
+def _is_thin(share: Pixels) -> bool:
+    """True where much of a class lies in pixels of which it does not cover half."""
+    lost = share[share < HALF].sum(dtype=np.int64)
+    return bool(lost > THIN * share.sum(dtype=np.int64))
+
+
+def _ridge(share: Pixels) -> Pixels:
+    """Pixels of which a class covers a quarter, and more than of those on both sides."""
+    framed = np.pad(share, 1)
+    up, down = framed[:-2, 1:-1], framed[2:, 1:-1]
+    left, right = framed[1:-1, :-2], framed[1:-1, 2:]
+    crest = ((share > up) & (share >= down)) | ((share > left) & (share >= right))
+    ridge: Pixels = crest & (share >= QUARTER)
+    return ridge
 
 
 def _resized_instances(instances: Pixels | None, label: Pixels) -> Pixels | None:
-    """Numbers by nearest pixel, none where the label mask has no object."""
+    """Numbers by nearest pixel, a number wherever the label mask has an object and none else."""
     if instances is None:
         return None
     height, width = label.shape
-    near = np.asarray(cv2.resize(instances, (width, height), interpolation=cv2.INTER_NEAREST_EXACT))
-    return np.where((label != 0) & (label != IGNORE), near, np.uint16(0))
+    is_object = (label != 0) & (label != IGNORE)
+    near = _nearest(instances, (height, width))
+    missed = is_object & (near == 0)
+    if missed.any():  # the object does not reach the pixel's middle: the highest number there
+        reach = [
+            max(3, -(-old // new)) for old, new in zip(instances.shape, near.shape, strict=True)
+        ]
+        grown = np.asarray(cv2.dilate(instances, np.ones(reach, np.uint8)))
+        near = np.where(missed, _nearest(grown, (height, width)), near)
+    return np.where(is_object, near, np.uint16(0))
+
+
+def _nearest(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    how = cv2.INTER_NEAREST_EXACT
+    return np.asarray(cv2.resize(pixels, (size[1], size[0]), interpolation=how))
 
 
 def _shrunk(part: Part, size: tuple[int, int]) -> Part:

@@ -1,32 +1,14 @@
-"""Write the formatted dataset: in parallel, one file at a time, safe to stop and to resume.
+"""Write the formatted dataset: in parallel, one file at a time, safe to stop and to resume."""
 
-Each finished pair leaves a note in `.progress/` that says what was written; a run that is taken
-up again skips the pairs that have one. Notes end in `.part`, so that no seal covers them.
-"""
-
-import json
-import os
 import shutil
-import signal
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from hashlib import sha256
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
-
-import cv2
 
 from dataset_rules.dataset import DATASET, Dataset, DatasetClass, Split, split_of
 from dataset_rules.doctor import Report, examine_folder
-from dataset_rules.errors import ArtifactError, RulesError
+from dataset_rules.errors import RulesError
 from dataset_rules.files import Files, opened_files
 from dataset_rules.findings import (
     Finding,
@@ -44,32 +26,24 @@ from dataset_rules.manifest import (
     begin,
     file_hash,
     finish,
+    flush_files,
     make_source,
-    write_file,
     write_json,
 )
-from dataset_rules.rules import Rules, canonical_json, rules_document
-from dataset_rules.sample import Outcome, Task, make_sample, place_of
-from dataset_rules.survey import told
+from dataset_rules.parallel import each, processors
+from dataset_rules.rules import Rules, rules_document
+from dataset_rules.sample import Outcome, Task, place_of
+from dataset_rules.workers import PROGRESS, Failure, Worker, made_by
 
 # Raised by hand when the same source and rules give another dataset. 2: problems.json tells what
-# all pixels tell, and nothing of how the rules were inferred.
+# all pixels tell, and nothing of how the rules were inferred; shares of a class are counted in
+# 255ths when a mask shrinks, and thin structures also take pixels that they cover less than half.
 VERSION = 2
-PROGRESS = ".progress"
 PROBLEMS = "problems.json"
 RULES = "rules.json"
 MAX_LINES = 50  # problems that an error spells out
-MIN_PARALLEL = 8  # pairs below which starting processes takes longer than the work
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A pair that cannot be formatted, and why."""
-
-    paths: tuple[str, ...]
-    message: str
 
 
 def format_dataset(
@@ -103,7 +77,7 @@ def format_dataset(
         if begin(out, step):
             return out
         try:
-            outcomes = _run(folder, out, report, jobs or _processors(), on_progress)
+            outcomes = _run(folder, out, report, jobs or processors(), on_progress)
         except RulesError:
             shutil.rmtree(out)  # only what this step wrote: another begin would refuse it
             raise
@@ -115,8 +89,8 @@ def format_dataset(
 
 
 def _step(folder: Files, location: str, report: Report, started: datetime) -> Step:
-    used = {path for pair in report.pairing.pairs for path in (pair.image, *pair.masks)}
-    files = {path: file_hash(folder / path) for path in sorted(used)}
+    used = sorted({path for pair in report.pairing.pairs for path in (pair.image, *pair.masks)})
+    files = dict(zip(used, each(lambda path: file_hash(folder / path), used), strict=True))
     origin = make_source(files, location=location, started=started)
     return Step("dataset", VERSION, (origin,), {"rules": rules_document(report.rules)})
 
@@ -138,14 +112,7 @@ def _refuse(report: Report, source: Path) -> None:
 
 
 def _line_to_write(question: Question) -> str:
-    *parents, leaf = question.field.split(".")
-    lines = []
-    for option in question.options:
-        value: Any = option if isinstance(option, dict) else {leaf: option}
-        for parent in reversed(parents):
-            value = {parent: value}
-        lines.append(json.dumps(value)[1:-1])
-    return f"{question.why}; write into the rules " + " or ".join(lines)
+    return f"{question.why}; write into the rules " + " or ".join(question.answers())
 
 
 def _run(
@@ -153,10 +120,10 @@ def _run(
 ) -> list[Outcome]:
     """Make all samples; the pairs that cannot be made are named together at the end."""
     tasks = _tasks(report)
-    worker = _Worker(folder, out, report.rules)
+    worker = Worker(folder, out, report.rules)
     outcomes: list[Outcome] = []
     failures: list[Failure] = []
-    for done, made in enumerate(_results(worker, tasks, jobs), start=1):
+    for done, made in enumerate(made_by(worker, tasks, jobs), start=1):
         if isinstance(made, Failure):
             failures.append(made)
         else:
@@ -183,85 +150,6 @@ def _tasks(report: Report) -> list[Task]:
             remedy="choose another mask_keyword or layout 'separate'",
         )  # fmt: skip
     return sorted(tasks, key=lambda task: task.name)
-
-
-@dataclass(frozen=True)
-class _Worker:
-    """Makes samples in whatever process it is sent to."""
-
-    folder: Files
-    out: Path
-    rules: Rules
-
-    def __call__(self, task: Task) -> Outcome | Failure:
-        note = self.out / PROGRESS / f"{sha256(task.name.encode()).hexdigest()}.part"
-        if note.exists():
-            return Outcome.model_validate_json(note.read_bytes())
-        try:
-            outcome = make_sample(self.folder, self.out, task, self.rules)
-        except RulesError as error:
-            return Failure((task.image, *task.masks), _without_folder(error, self.folder))
-        write_file(note, canonical_json(outcome.model_dump(mode="json")))
-        return outcome
-
-
-def _without_folder(error: RulesError, folder: Files) -> str:
-    place = (error.where or "").removeprefix(f"{folder}{os.sep}")
-    return f"{place}: {told(error)}" + (f", expected {error.expected}" if error.expected else "")
-
-
-def _results(worker: _Worker, tasks: Sequence[Task], jobs: int) -> Iterator[Outcome | Failure]:
-    """Results in the order of the tasks."""
-    (worker.out / PROGRESS).mkdir(exist_ok=True)
-    if jobs == 1 or len(tasks) < MIN_PARALLEL:
-        yield from map(worker, tasks)
-        return
-    # Not forked: the caller may have threads, whose locks a forked child would inherit held.
-    with ProcessPoolExecutor(
-        min(jobs, len(tasks)), mp_context=get_context("spawn"), initializer=_start_process
-    ) as pool:
-        try:
-            with _deaf_to_interrupts():
-                results = pool.map(worker, tasks, chunksize=4)
-            yield from results
-        except BrokenProcessPool as error:
-            raise ArtifactError(
-                "a process of the formatter was killed", where=str(worker.out),
-                remedy="memory may be short: go on with fewer jobs; what is finished is kept",
-            ) from error  # fmt: skip
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-@contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Processes that are started here never see Ctrl-C: it is their parent's to answer."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _start_process() -> None:
-    """One thread a process; and none outlives the process that gave it work."""
-    cv2.setNumThreads(1)
-    parent = parent_process()
-    assert parent is not None  # only a child runs this
-
-    def follow() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _refuse_failures(failures: Sequence[Failure]) -> None:
@@ -293,6 +181,7 @@ def finish_dataset(
     content: dict[str, str | None] = {DATASET: None, RULES: None, PROBLEMS: None}
     for outcome in outcomes:
         content.update(outcome.content)
+    flush_files([out / path for path in content])
     finish(out, step, content=content, started=started)
 
 

@@ -14,6 +14,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ from typing import Any
 
 from dataset_rules.errors import ArtifactError, UserError
 from dataset_rules.images import IMAGE_SUFFIXES, pixel_hash, read_image
+from dataset_rules.parallel import each
 from dataset_rules.png import png_with_text
 from dataset_rules.rules import canonical_json
 
@@ -40,7 +42,11 @@ MADE_BY = {
     "run": "`unetops train` makes a run",
     "prediction": "`unetops predict` makes a prediction",
 }
-LIBRARIES = ("numpy", "opencv-python-headless", "pillow", "tifffile", "torch", "scipy")
+LIBRARIES = (
+    "imagecodecs", "isal", "numpy", "opencv-python-headless", "pillow", "scipy", "simplejpeg",
+    "tifffile", "torch",
+)  # fmt: skip
+FLUSHED_AT_ONCE = 16  # 400 files take 0.2 s, one after the other 1.5 s
 
 
 @dataclass(frozen=True)
@@ -302,14 +308,33 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write beside, flush, rename: a reader sees the old file or the new one, never half."""
+def write_file(path: Path, data: bytes, *, flush: bool = True) -> None:
+    """Write beside, flush, rename: a reader sees the old file or the new one, never half.
+
+    Args:
+        path: of the file.
+        data: its bytes.
+        flush: wait until they are on the disk; without it, a power cut may still lose them.
+    """
     beside = path.with_name(f".{path.name}.part")
     with beside.open("wb") as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+        if flush:
+            file.flush()
+            os.fsync(file.fileno())
     beside.replace(path)
+
+
+def flush_files(paths: Sequence[Path]) -> None:
+    """Wait until files are on the disk; many at once, since a disk gathers what it is asked for."""
+
+    def flush(path: Path) -> None:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+    with ThreadPoolExecutor(FLUSHED_AT_ONCE) as pool:
+        for _ in pool.map(flush, paths):
+            pass
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -411,8 +436,9 @@ def _carry_lineage(folder: Path, inputs: Iterable[Ancestor]) -> None:
 
 
 def _seal(folder: Path) -> bytes:
-    lines = (f"{file_hash(folder / name)}  {name}\n" for name in sorted(_names(folder)))
-    return "".join(lines).encode()
+    names = sorted(_names(folder))
+    hashes = each(lambda name: file_hash(folder / name), names)
+    return "".join(f"{found}  {name}\n" for found, name in zip(hashes, names, strict=True)).encode()
 
 
 def _names(folder: Path) -> Iterator[str]:

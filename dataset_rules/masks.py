@@ -9,6 +9,7 @@ import numpy as np
 
 from dataset_rules.dataset import IGNORE
 from dataset_rules.errors import RulesError
+from dataset_rules.fit import values_in
 from dataset_rules.images import Pixels, read_image, read_mask
 from dataset_rules.look import gray_if_equal
 from dataset_rules.rules import ClassRule, MaskKind, Rules, SourceValue
@@ -79,16 +80,16 @@ def _exact(values: Pixels, table: Sequence[tuple[SourceValue, int]], path: Path)
     for value, class_id in table:
         if isinstance(value, int) and value < len(lookup):
             lookup[value] = class_id
-    label = lookup[values]
-    if (label == UNKNOWN).any():
-        strangers = np.unique(values[label == UNKNOWN])
+    present = values_in(values) if values.dtype == np.uint8 else np.unique(values)
+    strangers = [int(value) for value in present if lookup[value] == UNKNOWN]
+    if strangers:
         raise RulesError(
             "the mask holds values of no class", where=str(path),
             expected=", ".join(str(value) for value, _ in table),
-            found=", ".join(map(str, strangers[:10].tolist())),
+            found=", ".join(map(str, strangers[:10])),
             remedy="give them a class in the rules or list them in ignore_values",
         )  # fmt: skip
-    return label.astype(np.uint8)
+    return _looked_up(values, lookup.astype(np.uint8))
 
 
 def _nearest_value(values: Pixels, table: Sequence[tuple[SourceValue, int]]) -> Pixels:
@@ -102,6 +103,10 @@ def _nearest_value(values: Pixels, table: Sequence[tuple[SourceValue, int]]) -> 
 
 
 def _looked_up(values: Pixels, lookup: Pixels) -> Pixels:
+    """The entry of an ascending or any other table for each value."""
+    steps = np.flatnonzero(lookup[1:] != lookup[:-1]) + 1
+    if len(steps) == 1 and lookup[0] == 0 and lookup[-1] == 1:  # 6 times as fast as a table
+        return np.asarray(values >= steps[0]).view(np.uint8)
     if values.dtype == np.uint8 and lookup.dtype == np.uint8:
         return np.asarray(cv2.LUT(values, lookup))  # 4 times as fast as indexing
     found: Pixels = lookup[values]

@@ -1,5 +1,6 @@
 """One pair of the source -> its files in the dataset."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,11 +35,20 @@ class Task:
     class_ids: tuple[int | None, ...]
 
 
+@dataclass(frozen=True)
+class _Written:
+    """SHA-256 of a file's content, as `content_hash` has it, and of its bytes."""
+
+    content: str
+    data: str
+
+
 class Outcome(Document):
     """What a task made: samples (several with tiles), the hash of each file, what was seen."""
 
     samples: tuple[Sample, ...]
     content: dict[str, str]
+    bytes_hash: dict[str, str]  # SHA-256 of each file as it was written
     findings: tuple[Finding, ...] = ()
     seen: Seen | None = None
     see_through: tuple[str, ...] = ()  # files with alpha that is not opaque
@@ -95,7 +105,8 @@ def write_sample(
     made = [_write(out, part, task, rules, threshold, size_um) for part in parts]
     return Outcome(
         samples=tuple(sample for sample, _ in made),
-        content={path: digest for _, files in made for path, digest in files.items()},
+        content={path: file.content for _, files in made for path, file in files.items()},
+        bytes_hash={path: file.data for _, files in made for path, file in files.items()},
         findings=tuple(_findings(task, decoded, image, rules)),
         seen=_seen(image, decoded, parts, made),
     )
@@ -105,15 +116,14 @@ def _seen(
     image: Pixels,
     decoded: DecodedMask,
     parts: Sequence[Part],
-    made: Sequence[tuple[Sample, dict[str, str]]],
+    made: Sequence[tuple[Sample, dict[str, _Written]]],
 ) -> Seen:
     """The pair seen small; of a single part the pixels are fewer and their hash is known."""
     if len(parts) == 1:
-        (sample, content), image = made[0], parts[0].image
-        glimpse = glimpse_of(image, content[sample.image.path])
-    else:
-        glimpse = glimpse_of(image)
-    return Seen(image=glimpse, mask=mask_glimpse_of(decoded.label))
+        (sample, files), part = made[0], parts[0]
+        glimpse = glimpse_of(part.image, files[sample.image.path].content)
+        return Seen(image=glimpse, mask=mask_glimpse_of(part.label))
+    return Seen(image=glimpse_of(image), mask=mask_glimpse_of(decoded.label))
 
 
 def in_color_model(image: Pixels, rules: Rules) -> tuple[Pixels, int | None]:
@@ -165,7 +175,7 @@ def place_of(name: str, split: Split, rules: Rules) -> Place:
 
 def _write(
     out: Path, part: Part, task: Task, rules: Rules, threshold: int | None, size_um: float | None
-) -> tuple[Sample, dict[str, str]]:
+) -> tuple[Sample, dict[str, _Written]]:
     name = task.name + part.suffix
     place = place_of(name, task.split, rules)
     files = {place.image: binarized(part.image, threshold), place.mask: part.label}
@@ -183,11 +193,14 @@ def _write(
     return sample, {path: _write_pixels(out / path, pixels) for path, pixels in files.items()}
 
 
-def _write_pixels(path: Path, pixels: Pixels) -> str:
-    """Write, read again and return the hash of what a reader will see."""
+def _write_pixels(path: Path, pixels: Pixels) -> _Written:
+    """Write a file, and hash what a reader will see. It is flushed when the dataset is sealed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, encode(pixels, path.suffix))
-    return pixel_hash(read_image(path))
+    data = encode(pixels, path.suffix)
+    write_file(path, data, flush=False)
+    # Of PNG the pixels themselves come back; the other formats lose some or turn grey to colour.
+    seen = pixels if path.suffix == ".png" else read_image(path)
+    return _Written(pixel_hash(seen), hashlib.sha256(data).hexdigest())
 
 
 def _findings(task: Task, decoded: DecodedMask, image: Pixels, rules: Rules) -> list[Finding]:

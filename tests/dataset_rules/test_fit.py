@@ -1,10 +1,15 @@
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
+from skimage import measure
+from skimage.morphology import skeletonize
 
 from dataset_rules.errors import RulesError
 from dataset_rules.fit import Part, fitted, resize_label
+from dataset_rules.images import read_mask
 from dataset_rules.rules import Fit, Rules
 from dataset_rules.sample import as_in_dataset, binarized, in_color_model
 from tests.messy import tissue
@@ -50,6 +55,66 @@ def test_thin_line_survives_where_it_covers_half():
     label = np.zeros((64, 64), np.uint8)
     label[:, 10:12] = 1
     assert resize_label(label, (16, 16)).sum() == 16
+
+
+def drawn_lines(width_px):
+    """Twelve lines across 512 x 512 px, in all directions."""
+    rng, label = np.random.default_rng(0), np.zeros((512, 512), np.uint8)
+    for x0, y0, x1, y1 in rng.integers(0, 512, (12, 4)).tolist():
+        cv2.line(label, (x0, y0), (x1, y1), 1, width_px)
+    return label
+
+
+def nearest(label, size):
+    """What Pillow's NEAREST makes: the pixel in the middle."""
+    return np.asarray(Image.fromarray(label).resize(size[::-1], Image.Resampling.NEAREST))
+
+
+def centre_line_kept(label, small):
+    """Share of the structure's centre line that lies in pixels of it after shrinking."""
+    large = cv2.resize(small, label.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    return large[skeletonize(label > 0)].mean()
+
+
+def pieces(label):
+    return measure.label(label, connectivity=2).max()
+
+
+@pytest.mark.parametrize("width_px", [1, 2])
+def test_lines_that_fill_less_than_half_a_pixel_stay_in_one_piece(width_px):
+    label = drawn_lines(width_px)
+    ours, theirs = resize_label(label, (128, 128)), nearest(label, (128, 128))
+    assert centre_line_kept(label, ours) > centre_line_kept(label, theirs) + 0.1
+    assert pieces(ours) < pieces(theirs) * 1.1
+
+
+def test_wide_objects_take_only_what_they_cover_half():
+    label = cv2.circle(np.zeros((400, 400), np.uint8), (200, 200), 150, 1, -1)
+    share = cv2.resize(label.astype(float), (100, 100), interpolation=cv2.INTER_AREA)
+    assert np.array_equal(resize_label(label, (100, 100)), share >= 0.5)
+
+
+@pytest.mark.parametrize(("side", "kept", "kept_by_nearest"), [(128, 0.99, 0.986), (64, 0.9, 0.8)])
+def test_membranes_survive_shrinking_better_than_with_nearest(
+    real_data, side, kept, kept_by_nearest
+):
+    ours, theirs, torn, torn_by_nearest = [], [], 0, 0
+    for path in sorted((real_data("isbi2012_em") / "data/membrane/train/label").glob("*.png")):
+        label = (read_mask(path) == 0).astype(np.uint8)
+        small, other = resize_label(label, (side, side)), nearest(label, (side, side))
+        ours.append(centre_line_kept(label, small))
+        theirs.append(centre_line_kept(label, other))
+        torn, torn_by_nearest = torn + pieces(small), torn_by_nearest + pieces(other)
+    assert np.mean(ours) > kept
+    assert np.mean(theirs) < kept_by_nearest
+    assert torn < torn_by_nearest
+
+
+def test_every_pixel_of_an_object_has_its_number_after_shrinking():
+    label = drawn_lines(1)
+    instances = label.astype(np.uint16) * 7
+    (made,) = fit(Part(np.zeros((512, 512), np.uint8), label, instances), Fit.STRETCH, 100, 100)
+    assert np.array_equal(made.instances, made.label.astype(np.uint16) * 7)
 
 
 def test_pad_ignores_what_it_adds_and_never_enlarges():
