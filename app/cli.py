@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from app.commands import data, exchange, infra, network, service
+from app.commands import data, doctor, exchange, infra, network, service
 from app.commands.console import run
 
 app = typer.Typer(
@@ -17,7 +17,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command()(service.demo)
-app.command()(data.doctor)
+app.command()(doctor.doctor)
 app.command("format")(data.format_)
 app.command("import-dataset")(exchange.import_dataset)
 app.command("export-dataset")(exchange.export_dataset)

@@ -45,14 +45,20 @@ class StepRequest:
 
 
 def doctor(request: StepRequest, tell: Tell) -> None:
-    """Write `report.json`: what the doctor finds in the source."""
-    from dataset_rules.doctor import examine  # each step loads only what it needs
+    """Write `report.json`, what the doctor finds in the source, and pictures of it."""
+    from dataset_rules.doctor import examine_folder  # each step loads only what it needs
+    from dataset_rules.files import opened_files
+    from dataset_rules.pictures import pictures_of
     from dataset_rules.rules import read_rules
 
     rules = read_rules(Path(request.inputs["rules"])) if "rules" in request.inputs else None
-    report = examine(Path(request.inputs["source"]), rules)
-    Path(request.work).mkdir(exist_ok=True)
-    write_json(Path(request.work) / "report.json", report.document())
+    work = Path(request.work)
+    with opened_files(Path(request.inputs["source"])) as files:
+        report = examine_folder(files, rules)
+        pictures = pictures_of(files, report.findings, report.pairing, report.rules)
+    work.mkdir(exist_ok=True)
+    write_json(work / "pictures.json", pictures.model_dump(mode="json"))
+    write_json(work / "report.json", report.document())
 
 
 def dataset(request: StepRequest, tell: Tell) -> None:

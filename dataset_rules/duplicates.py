@@ -100,10 +100,10 @@ def _alike(textures: Vectors) -> Iterator[tuple[int, int]]:
     """Pairs of places whose textures agree in one of the eight ways to lay an image down."""
     count = len(textures)
     project = np.random.default_rng(0).standard_normal((SIDE_PX**2, _PROJECTED), np.float32)
-    short = _unit(textures.reshape(count, -1) @ project)
-    flat = textures.reshape(count, -1)
+    short = _unit(textures.reshape(count, SIDE_PX**2) @ project)
+    flat = textures.reshape(count, SIDE_PX**2)
     for turned in _turned(textures) if count <= MAX_TURNED else (textures,):
-        ways = np.ascontiguousarray(turned).reshape(count, -1)
+        ways = np.ascontiguousarray(turned).reshape(count, SIDE_PX**2)
         projected = _unit(ways @ project)
         for start in range(0, count, _BLOCK):
             likeness = np.triu(short[start : start + _BLOCK] @ projected[start:].T, 1)

@@ -133,12 +133,12 @@ def is_opaque(path: Path) -> bool:
     return alpha[0] == 255
 
 
-def encode(pixels: Pixels, suffix: str) -> bytes:
+def encode(pixels: Pixels, suffix: str, *, quality: int = 95) -> bytes:
     """File bytes of an image; `suffix` (".png", ".jpg", ...) names the format."""
     if suffix == ".png":
         return encode_png(pixels)
     stored = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
-    options = [cv2.IMWRITE_JPEG_QUALITY, 95] if suffix in {".jpg", ".jpeg"} else []
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix in {".jpg", ".jpeg"} else []
     done, data = cv2.imencode(suffix, np.ascontiguousarray(stored), options)
     if not done:
         raise ValueError(f"cannot encode {pixels.dtype} {pixels.shape} as {suffix}")

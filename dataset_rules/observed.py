@@ -76,10 +76,10 @@ def observe(
         is_full: decode everything, not a sample.
         tick: called after each file.
     """
+    seen = Observed(of_images=len(images), of_pairs=len(pairs))
     images = [p for p in images if p in survey.headers and survey.headers[p].pages == 1]
     sound = [p for p in pairs if not survey.damage.keys() & {p.image, *p.masks}]
     known = sound if rules.classes and rules.source.mask_kind else []
-    seen = Observed(of_images=len(images), of_pairs=len(pairs))
     if not is_full:
         images, known = _some_images(images, survey), _some_pairs(known, survey)
     _see_images(seen, files, images, survey, tick)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from dataset_rules.dataset import Split
 from dataset_rules.duplicates import MAX_COMPARED, equal_pixels, near_duplicates
-from dataset_rules.findings import Finding, Severity, counted, some_of
+from dataset_rules.findings import Finding, Severity, counted
 from dataset_rules.glimpse import Glimpse
 from dataset_rules.images import Header
 from dataset_rules.leaks import check_leaks
@@ -90,8 +90,7 @@ def _copies(code: str, what: str, groups: Sequence[Group]) -> list[Finding]:
     if len(groups) <= MAX_GROUPS:
         return [_copy(code, f"{len(group)} {what}", group) for group in groups]
     paths = tuple(path for group in groups for path in group)
-    said = some_of([" = ".join(group[:3]) for group in groups], MAX_GROUPS, "; ")
-    return [_copy(code, f"in {len(groups)} groups {what}: {said}", paths)]
+    return [_copy(code, f"in {len(groups)} groups {what}", paths)]
 
 
 def _copy(code: str, message: str, paths: Group) -> Finding:

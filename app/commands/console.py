@@ -22,6 +22,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from app.home import home_folder
 from dataset_rules.errors import UserError
@@ -51,23 +52,26 @@ def note(text: str) -> None:
     err.print(escape(text))
 
 
-def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """A table on standard output."""
+def table(
+    title: str, columns: list[str], rows: list[list[str]], *, styles: list[str] | None = None
+) -> None:
+    """A table on standard output; `styles` are those of the first cell of each row."""
     view = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
     for name in columns:
         view.add_column(name, overflow="fold")
-    for row in rows:
-        view.add_row(*(escape(cell) for cell in row))
+    for row, style in zip(rows, styles or [""] * len(rows), strict=True):
+        view.add_row(Text(row[0], style), *(escape(cell) for cell in row[1:]))
     out.print(view)
 
 
 @contextmanager
 def progress(
-    label: str, *, quiet: bool, is_bytes: bool = False
+    label: str, *, quiet: bool, is_bytes: bool = False, has_rate: bool = False
 ) -> Iterator[Callable[[int, int], None]]:
     """A bar with count and remaining time on standard error; nothing where it is no terminal."""
     counts = (DownloadColumn(), TransferSpeedColumn()) if is_bytes else (MofNCompleteColumn(),)
-    columns = (TextColumn("{task.description}"), BarColumn(), *counts, TimeRemainingColumn())
+    rate = (TextColumn("{task.speed:.0f} files/s"),) if has_rate else ()
+    columns = (TextColumn("{task.description}"), BarColumn(), *counts, *rate, TimeRemainingColumn())
     with Progress(*columns, console=err, disable=quiet or not err.is_terminal) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total or None)

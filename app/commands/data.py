@@ -1,6 +1,5 @@
 """Commands on sources, rules, datasets and artifacts."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +9,6 @@ from app.commands.console import (
     FINDINGS,
     AsJson,
     new_folder,
-    note,
     out,
     print_json,
     progress,
@@ -19,41 +17,13 @@ from app.commands.console import (
 )
 from dataset_rules.dataset import Split, read_dataset
 from dataset_rules.lineage import LinkState, is_whole, trace
-from dataset_rules.manifest import altered_files, contradictions, read_artifact, write_json
+from dataset_rules.manifest import altered_files, contradictions, read_artifact
 from dataset_rules.rules import Rules, read_rules, rules_document, rules_id, to_paper
 from dataset_rules.source import location_of
 
 SOURCE = "Folder, archive, https://... or s3://bucket/prefix"
-SHOWN = 12  # findings and paths that a terminal shows; --json has all
 
 rules_app = typer.Typer(no_args_is_help=True, help="Check, show or convert a rules document.")
-
-
-def doctor(
-    source: Annotated[str, typer.Argument(metavar="SRC", help=SOURCE)],
-    rules: Annotated[
-        Path | None, typer.Option(metavar="OUT.json", help="Write the proposed rules here.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Say what a source holds: pairs, classes, sizes, problems; propose rules. Changes nothing."""
-    from dataset_rules.doctor import examine  # opens no pixel library for --help
-
-    document = examine(source_of(source, quiet=as_json)).document()
-    if rules is not None:
-        _keep_old(rules, document["rules"])
-        write_json(rules, document["rules"])
-    if as_json:
-        print_json(document)
-    else:
-        _show_report(document)
-        if rules is not None:
-            note(f"proposed rules: {rules}")
-    is_clear = not document["questions"] and all(
-        finding["severity"] == "info" for finding in document["findings"]
-    )
-    if not is_clear:
-        raise typer.Exit(FINDINGS)
 
 
 def format_(
@@ -145,20 +115,6 @@ def convert(
     print_json(to_paper(rules) if to == "paper" else rules_document(rules))
 
 
-def _keep_old(path: Path, new: Any) -> None:
-    """Move rules that a person may have edited out of the way, never over them."""
-    if not path.is_file():
-        return
-    try:
-        is_same = json.loads(path.read_bytes()) == new
-    except ValueError:
-        is_same = False
-    if not is_same:
-        old = path.with_name(f"{path.name}.old")
-        path.replace(old)
-        note(f"the rules that were there: {old}")
-
-
 def _paper_or_reason(rules: Rules) -> Any:
     from dataset_rules.errors import RulesError
 
@@ -166,42 +122,6 @@ def _paper_or_reason(rules: Rules) -> Any:
         return to_paper(rules)
     except RulesError as error:
         return {"cannot_say": str(error)}
-
-
-def _show_report(document: dict[str, Any]) -> None:
-    pairs = document["pairs"]
-    counts = [
-        ["pairs", str(len(pairs))],
-        ["masks are", str(document["mask_kind"] or "an open question")],
-        ["classes", ", ".join(f"{c['id']} {c['name']}" for c in document["classes"]) or "none"],
-        ["images without mask", str(len(document["unpaired_images"]))],
-        ["masks without image", str(len(document["unpaired_masks"]))],
-        ["ignored files", str(len(document["ignored"]))],
-    ]
-    table("What is here", ["", ""], counts)
-    if pairs:
-        first = pairs[0]
-        out.print(f"first pair: {first['image']}  +  {_few(first['masks'], 2)}", markup=False,
-                  soft_wrap=True)  # fmt: skip
-    order = {"error": 0, "warning": 1, "info": 2}
-    findings = sorted(document["findings"], key=lambda f: order[f["severity"]])
-    rows = [
-        [f["severity"], f["message"], f["remedy"] or "", _few(f["paths"], 3)]
-        for f in findings[:SHOWN]
-    ]
-    if rows:
-        table("Findings", ["", "what", "what to do", "where"], rows)
-    if len(findings) > SHOWN:
-        out.print(f"and {len(findings) - SHOWN} more: --json shows all")
-    for question in document["questions"]:
-        options = " or ".join(str(option) for option in question["options"])
-        out.print(f"open question: {question['field']}: {question['why']} ({options})",
-                  markup=False, soft_wrap=True)  # fmt: skip
-
-
-def _few(paths: list[str], most: int) -> str:
-    more = f" and {len(paths) - most} more" if len(paths) > most else ""
-    return ", ".join(paths[:most]) + more
 
 
 def show_dataset(folder: Path, *, as_json: bool) -> None:

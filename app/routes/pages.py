@@ -10,14 +10,16 @@ from fastapi.responses import RedirectResponse, Response
 
 from app import jobs, store
 from app.db import transaction
-from app.errors import Unauthorized
-from app.pages import login_page, render
+from app.errors import NotFound, Unauthorized
+from app.examinations import newest_examination
+from app.pages import PAGE_HEADERS, login_page, render
 from app.routes.rules import forms_of
 from app.service import Here, Service
 from app.tokens import token_of_secret
 from app.views import artifact_view, job_view
 from dataset_rules.dataset import Split, read_dataset
 from dataset_rules.errors import RulesError
+from dataset_rules.examination_page import STYLE
 from dataset_rules.rules import MAX_SIDE_PX, PAPER_KEYS, rules_from_mapping
 
 router = APIRouter(include_in_schema=False)
@@ -81,6 +83,29 @@ def datasets_page(request: Request, here: Here) -> Response:
         request, here.sessions, "datasets.html", source_rows=sources, rules_rows=rules,
         dataset_rows=datasets,
     )  # fmt: skip
+
+
+@router.get("/sources/{source_id}")
+def source_page(request: Request, here: Here, source_id: str) -> Response:
+    """What the doctor found in a source."""
+    with transaction(here.engine) as session:
+        row = artifact_view(store.find(session, source_id, kind="source"))
+    try:
+        report = newest_examination(here, source_id).body(row.label)
+    except NotFound:
+        report = None
+    return render(
+        request, here.sessions, "source.html", row=row, report=report, style=STYLE.read_text()
+    )
+
+
+@router.get("/sources/{source_id}/report.html")
+def source_report(here: Here, source_id: str) -> Response:
+    """The same as one file that needs nothing beside itself."""
+    with transaction(here.engine) as session:
+        label = store.find(session, source_id, kind="source").label
+    page = newest_examination(here, source_id).page(label)
+    return Response(page, media_type="text/html; charset=utf-8", headers=PAGE_HEADERS)
 
 
 @router.get("/datasets/{dataset_id}")

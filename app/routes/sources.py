@@ -1,6 +1,5 @@
 """Sources: upload, fetch, list, examine."""
 
-import json
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -8,7 +7,8 @@ from fastapi import APIRouter, Response
 from app import jobs, store
 from app.archives import keep_archive
 from app.db import transaction
-from app.errors import NotFound, Unprocessable
+from app.errors import Unprocessable
+from app.examinations import newest_examination
 from app.schemas import ArtifactView, DoctorRequest, Made, SourceRequest
 from app.service import Here, Service
 from app.tables import Job
@@ -57,17 +57,7 @@ def examine_source(
 @router.get("/{source_id}/doctor")
 def read_report(here: Here, source_id: str) -> dict[str, Any]:
     """The newest report of the doctor on this source, as `unetops doctor --json` writes it."""
-    with transaction(here.engine) as session:
-        source = store.find(session, source_id, kind="source")
-        for job in jobs.newest(session, kind="doctor", limit=1000):
-            report = store.work_folder(here.settings, job.id) / "report.json"
-            if job.inputs["source"] == source.id and job.result and report.exists():
-                document: dict[str, Any] = json.loads(report.read_bytes())
-                return document
-    raise NotFound(
-        "no report on this source yet", where=source_id,
-        remedy=f"POST /api/v1/sources/{source_id}/doctor makes one",
-    )  # fmt: skip
+    return newest_examination(here, source_id).document
 
 
 def submit_fetch(here: Service, url: str) -> tuple[Job, jobs.State]:

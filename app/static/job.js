@@ -52,6 +52,7 @@ function onEvent(event) {
 async function showReport(job) {
   const report = await api(`/sources/${job.inputs.source}/doctor`);
   byId('report').hidden = false;
+  byId('pictures').href = `/sources/${job.inputs.source}`;
   byId('report-summary').textContent = `${report.pairs.length} pairs; ${report.unpaired_images.length} images and `
     + `${report.unpaired_masks.length} masks without partner; ${report.questions.length} open questions.`;
   byId('findings').replaceChildren(...report.findings.map((finding) => {

@@ -226,3 +226,29 @@ def test_durations(text: str | None, expected: float | None) -> None:
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="no duration"):
         seconds(text)
+
+
+def test_doctor_writes_a_page_that_stands_by_itself(pairs: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    assert unetops("doctor", pairs, "--html", page).returncode in {0, 1}
+    assert page.read_text().startswith("<!doctype html>")
+    assert 'src="data:image/jpeg;base64,' in page.read_text()
+
+
+def test_full_examination_looks_at_every_file(pairs: Path) -> None:
+    document = json.loads(unetops("doctor", pairs, "--full", "--json").stdout)
+    looked = [(f["looked_at"], f["of"]) for f in document["findings"] if f["of"]]
+    assert looked
+    assert all(at == of for at, of in looked)
+
+
+def test_doctor_goes_by_the_rules_that_are_given(pairs: Path, tmp_path: Path) -> None:
+    rules = tmp_path / "rules.json"
+    rules.write_text('{"version": 2, "split": {"group": "{case}-*"}}')
+    document = json.loads(unetops("doctor", pairs, "--by", rules, "--json").stdout)
+    assert "group_unmatched" in {finding["code"] for finding in document["findings"]}
+    assert document["rules"]["split"]["group"] == "{case}-*"
+
+
+def test_report_that_is_piped_has_no_colours(pairs: Path) -> None:
+    assert "\x1b" not in unetops("doctor", pairs).stdout

@@ -69,6 +69,17 @@ def test_doctor_reports_on_a_source(http, settings):
     with working(settings.home):
         assert finished(http, job)["status"] == "succeeded"
     assert len(http.get(address).json()["pairs"]) == 4
+    assert http.get(f"/sources/{source}").text.count('src="data:image/') >= 12
+    alone = http.get(f"/sources/{source}/report.html")
+    assert alone.text.startswith("<!doctype html>")
+    assert "default-src 'self'" in alone.headers["Content-Security-Policy"]
+
+
+def test_page_of_a_source_that_nobody_examined_says_so(http):
+    source = post_source(http)
+    assert "No doctor has looked at this source yet" in http.get(f"/sources/{source}").text
+    assert http.get(f"/sources/{source}/report.html").status_code == 404
+    assert f'href="/sources/{source}"' in http.get("/datasets").text
 
 
 def test_refused_step_fails_its_job_with_the_reason(http, settings):
