@@ -31,7 +31,7 @@ from tests.system.test_service import PAPER
 
 pytestmark = pytest.mark.timeout(900)
 
-CALLS = {"first": 19, "bootstrap": 21, "release": 8}
+CALLS = {"first": 20, "bootstrap": 22, "release": 9}
 """Requests of one undisturbed `up` of each sort."""
 LONG_COMMANDS = {"first": "create", "bootstrap": "create", "release": "update"}
 """How the engine calls the commands over SSH that last: end of the boot, installation."""
@@ -173,7 +173,10 @@ def relayed(one: Deployment) -> Iterator[Callable[[], None]]:
     ("seed", "points"),
     [
         pytest.param(0, SHORT, marks=pytest.mark.system),
-        *[pytest.param(seed, LONG, marks=pytest.mark.long) for seed in range(1, 5)],
+        *[
+            pytest.param(seed, LONG, marks=[pytest.mark.long, pytest.mark.timeout(3600)])
+            for seed in range(1, 5)
+        ],
     ],
 )
 def test_killed_anywhere_one_command_and_up_bring_all_back(
