@@ -17,6 +17,8 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
@@ -64,13 +66,20 @@ def table(
     out.print(view)
 
 
+class _Rate(ProgressColumn):
+    """Files a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.0f} files/s" if task.speed else "", style="progress.data.speed")
+
+
 @contextmanager
 def progress(
     label: str, *, quiet: bool, is_bytes: bool = False, has_rate: bool = False
 ) -> Iterator[Callable[[int, int], None]]:
     """A bar with count and remaining time on standard error; nothing where it is no terminal."""
     counts = (DownloadColumn(), TransferSpeedColumn()) if is_bytes else (MofNCompleteColumn(),)
-    rate = (TextColumn("{task.speed:.0f} files/s"),) if has_rate else ()
+    rate = (_Rate(),) if has_rate else ()
     columns = (TextColumn("{task.description}"), BarColumn(), *counts, *rate, TimeRemainingColumn())
     with Progress(*columns, console=err, disable=quiet or not err.is_terminal) as bar:
         task = bar.add_task(label, total=None)
