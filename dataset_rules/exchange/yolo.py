@@ -139,10 +139,12 @@ def _classes(folder: Path, document: Mapping[str, Any], paper: str) -> tuple[Dat
     """Class of each index; ids as an export of ours states them, else from 1 on."""
     names = document["names"]
     listed = dict(enumerate(names)) if isinstance(names, list) else names
-    if not isinstance(listed, dict) or listed.keys() != set(range(len(listed))):
+    # Nothing else is made text: a few lines of YAML can unfold into any number of lists.
+    is_named = isinstance(listed, dict) and all(isinstance(n, str | int) for n in listed.values())
+    if not is_named or listed.keys() != set(range(len(listed))):
         raise RulesError(
             "the names of the classes are damaged", where=str(folder / paper),
-            expected="a list, or numbers from 0 on with a name each", found=repr(names)[:80],
+            expected="a list, or numbers from 0 on with a name each", found=type(names).__name__,
         )  # fmt: skip
     if not 1 <= len(listed) < IGNORE:
         raise RulesError("no class, or too many", where=str(folder / paper),
@@ -162,14 +164,17 @@ def _images(
     """Images of a split: folders or lists of files, relative to the document or to its `path`."""
     stated: Any = next((document[key] for key in keys if document.get(key)), [])
     entries = stated if isinstance(stated, list) else [stated]
-    root = document.get("path")
+    root = document.get("path") or "."
+    if not all(isinstance(text, str) for text in [root, *entries]):
+        raise RulesError("path and splits are no texts", where=str(folder / paper),
+                         expected="folders, or lists of images")  # fmt: skip
     found: list[str] = []
     for entry in entries:
-        place = _place(folder, str(root or "."), str(entry))
+        place = _place(folder, root, entry)
         if place is None:
             raise RulesError(
                 f"{keys[0]} leads to nothing inside the folder", where=str(folder / paper),
-                found=str(entry)[:200], remedy="name the folder that holds all of the dataset",
+                found=entry[:200], remedy="name the folder that holds all of the dataset",
             )  # fmt: skip
         if (folder / place).is_dir():
             start = "" if place == "." else f"{place}/"

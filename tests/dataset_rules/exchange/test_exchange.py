@@ -33,7 +33,7 @@ from dataset_rules.manifest import (
     read_artifact,
     write_json,
 )
-from dataset_rules.rules import Rules, rules_document, rules_from_mapping
+from dataset_rules.rules import Rules, SourceRule, rules_document, rules_from_mapping
 from tests.messy import put, tissue, two_folders
 
 CLASSES = [{"id": 0, "name": "background"}, {"id": 2, "name": "tumour cell"},
@@ -380,3 +380,41 @@ def test_encoded_image_is_the_file_of_the_dataset_where_the_tool_reads_it(datase
     image = (out / "images" / "test" / "slide 4.png").read_bytes()
     assert image == (dataset / "test" / "images" / "slide 4.png").read_bytes()
     assert image == encode(draw(4)[0], ".png")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "deepliif_sample",
+        *(
+            pytest.param(name, marks=pytest.mark.long)
+            for name in (
+                "monuseg_crops_triplets",
+                "dsb2018_nuclei",
+                "wbc",
+                "camvid_segnet",
+                "isbi2012_em",
+            )
+        ),
+    ],
+)
+def test_real_datasets_come_back_pixel_by_pixel(real_data, tmp_path, name):
+    answer = SourceRule(object_value=0 if name == "isbi2012_em" else None)
+    rules = Rules(source=answer)
+    dataset = format_dataset(real_data(name), tmp_path / "dataset", rules, jobs=2)
+    for layout in Layout:
+        out = export_dataset(dataset, tmp_path / layout, layout)
+        back = import_dataset(out, tmp_path / f"{layout}-back", layout)
+        for before, after in pairs(dataset, back):
+            assert np.array_equal(before[0], after[0])
+            check_masks(layout, before, after)
+        assert layout is not Layout.YOLO or facts(out)["iou_mean"] > 0.9999
+
+
+def check_masks(layout, before, after):
+    if layout in {Layout.COCO, Layout.NNUNET}:
+        assert np.array_equal(before[1], after[1])
+    if layout is Layout.COCO:
+        assert (before[2] is None) == (after[2] is None)
+    if before[2] is not None and layout in {Layout.COCO, Layout.CELLPOSE}:
+        assert np.array_equal(before[2], after[2])

@@ -12,6 +12,10 @@ from dataset_rules.exchange.layout import Layout
 from dataset_rules.rules import rules_from_mapping
 from tests.messy import put, tissue
 
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n"
+    for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
 IMAGE = tissue(1, size=20)[0]
 SQUARE = [[2, 2, 8, 2, 8, 8, 2, 8]]
 
@@ -239,6 +243,9 @@ def test_damaged_yolo_labels_are_named(tmp_path, lines, message):
         ("names: [a]\ntrain: ../../../etc\n", "leads to nothing inside the folder"),
         ("names: [a]\ntrain: /etc\n", "leads to nothing inside the folder"),
         ("names: {1: a}\ntrain: train/images\n", "names of the classes are damaged"),
+        (f"{BOMB}names: *i\ntrain: train/images\n", "names of the classes are damaged"),
+        (f"{BOMB}names: [*i]\ntrain: train/images\n", "names of the classes are damaged"),
+        (f"{BOMB}names: [a]\ntrain: *i\n", "splits are no texts"),
         ("names: []\ntrain: train/images\n", "no class, or too many"),
         ("train: train/images\n", "names no classes"),
         ("names: [a\n", "no valid YAML"),
