@@ -83,7 +83,8 @@ def inspect(subject: Subject, depth: Depth, tick: Tick) -> Inspection:
     survey = survey_of(subject.files, paths)
     images, splits = _compared(subject), splits_of(pairing, subject.rules)
     bytes_of = {entry.path: entry.size_bytes for entry in subject.entries}
-    equal = equal_files(subject.files, {path: bytes_of[path] for path in images if bytes_of[path]})
+    whole = [path for path in images if bytes_of[path] and path not in survey.damage]
+    equal = equal_files(subject.files, {path: bytes_of[path] for path in whole})
     found = [
         *check_headers(pairing, survey), *check_names(paths, pairing),
         *check_own_splits(splits), *_check_groups(pairing, subject.rules),

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from dataset_rules.errors import RulesError
 from dataset_rules.files import Files
@@ -29,7 +28,7 @@ def survey_of(files: Files, paths: Sequence[str]) -> Survey:
     """Read the header of every file; those that seem cut short are decoded to be sure."""
 
     def surveyed(block: Sequence[str]) -> list[Header | str]:
-        return [_surveyed(files / path) for path in block]
+        return [_surveyed(files, path) for path in block]
 
     headers: dict[str, Header] = {}
     damage: dict[str, str] = {}
@@ -44,11 +43,12 @@ def survey_of(files: Files, paths: Sequence[str]) -> Survey:
     return Survey(headers, damage)
 
 
-def _surveyed(path: Path) -> Header | str:
+def _surveyed(files: Files, path: str) -> Header | str:
     try:
-        header = read_header(path)
+        file = files / path
+        header = read_header(file)
         if header.is_cut_short and header.pages == 1:
-            read_image(path)
+            read_image(file)
     except RulesError as error:
         return told(error)
     return header

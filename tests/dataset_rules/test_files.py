@@ -104,10 +104,14 @@ def test_damaged_image_in_an_archive_is_a_finding(tmp_path):
     members = dict(tree_of(two_folders(tmp_path / "source")))
     archive = archive_of(tmp_path / "a.zip", *members.items())
     data = bytearray(archive.read_bytes())
-    data[data.index(b"images/2.png") + 40] ^= 0xFF
+    hurt = ["images/2.png", "masks/3.png"]
+    for name in hurt:
+        data[data.index(name.encode()) + 40] ^= 0xFF
     archive.write_bytes(data)
-    report = examine(archive)
-    assert any("images/2.png" in f.paths and "damaged" in f.message for f in report.findings)
+    findings = examine(archive).findings
+    assert {path for f in findings if "damaged" in f.message for path in f.paths} >= set(hurt)
+    with pytest.raises(RulesError, match=r"(?s)2\.png.*3\.png|3\.png.*2\.png"):
+        format_dataset(archive, tmp_path / "set", Rules(), jobs=1)
 
 
 def test_our_own_datasets_in_an_archive_are_passed_over(tmp_path):
