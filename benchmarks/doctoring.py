@@ -35,9 +35,11 @@ def main() -> None:
     started = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, check=False)
     spent_s = time.perf_counter() - started
-    peak_kib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    print(f"{2 * options.pairs} files: {spent_s:.1f} s, {peak_kib / 1024:.0f} MiB, "
-          f"{len(done.stdout) / 1e6:.1f} MB of JSON, exit {done.returncode}")  # fmt: skip
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    busy_s = used.ru_utime + used.ru_stime
+    print(f"{2 * options.pairs} files: {spent_s:.1f} s ({busy_s:.1f} s of processors), "
+          f"{used.ru_maxrss / 1024:.0f} MiB, {len(done.stdout) / 1e6:.1f} MB of JSON, "
+          f"exit {done.returncode}")  # fmt: skip
     if done.returncode not in {0, 1}:
         print(done.stderr.decode())
 

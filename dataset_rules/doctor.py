@@ -129,11 +129,8 @@ def examine_folder(
         )
     pairing = choice.reading.pairing
     all_masks = [path for pair in pairing.pairs for path in pair.masks]
-    is_full = depth is Depth.FULL
-    tick = ticker(
-        on_progress if is_full else None, len(paths) + len(all_masks) + len(pairing.pairs)
-    )
-    masks = all_masks if is_full else sample_of(all_masks, MAX_MASKS)
+    tick = ticker(on_progress, len(paths) + len(pairing.pairs))
+    masks = all_masks if depth is Depth.FULL else sample_of(all_masks, MAX_MASKS)
     for _ in each(look, masks):  # what was seen is kept
         tick()
     meaning = _meaning(folder, pairing, look, given, masks=masks)
