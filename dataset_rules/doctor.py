@@ -131,6 +131,8 @@ def examine_folder(
     all_masks = [path for pair in pairing.pairs for path in pair.masks]
     tick = ticker(on_progress, len(paths) + len(pairing.pairs))
     masks = all_masks if depth is Depth.FULL else sample_of(all_masks, MAX_MASKS)
+    if depth is Depth.HEADERS and _states_meaning(given):
+        masks = []  # nothing is to be learnt of them, and the formatter decodes them anyway
     for _ in each(look, masks):  # what was seen is kept
         tick()
     meaning = _meaning(folder, pairing, look, given, masks=masks)
@@ -143,6 +145,12 @@ def examine_folder(
         in_order([*pairing.findings, *found.findings]),
         in_order([*choice.findings, *meaning.findings, *ignored]), found,
     )  # fmt: skip
+
+
+def _states_meaning(rules: Rules) -> bool:
+    """True where the rules say what each value of a mask means."""
+    is_counted = rules.source.mask_kind is MaskKind.INSTANCES  # each number is an object
+    return bool(rules.source.mask_kind and rules.classes and (is_counted or _has_values(rules)))
 
 
 def _choose(paths: Sequence[str], look: Looker, rules: Rules, *, is_asked: bool) -> Choice:

@@ -1,5 +1,6 @@
 """Bring an image and its masks to the size that the rules ask for; masks are never blended."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -93,17 +94,25 @@ def resize_label(label: Pixels, size: tuple[int, int]) -> Pixels:
     ids = values_in(label)
     if len(ids) == 1:
         return np.full(size, ids[0], label.dtype)
-    shares = {class_id: _share(label, class_id, size) for class_id in ids}
-    best = np.zeros(size, np.uint8)
-    resized = np.zeros(size, label.dtype)
+    shares = _shares(label, ids, size)
     # At equal shares the one painted last wins: a thin object over the background.
-    for class_id in sorted(ids, key=lambda number: (number != 0, -number)):
-        wins = shares[class_id] >= best
-        best[wins], resized[wins] = shares[class_id][wins], class_id
+    first, *others = sorted(ids, key=lambda number: (number != 0, -number))
+    best, resized = shares[first].copy(), np.full(size, first, label.dtype)
+    for class_id in others:
+        np.copyto(resized, class_id, where=shares[class_id] >= best)
+        np.maximum(best, shares[class_id], out=best)
     for class_id in reversed(ids):
         if class_id not in {0, IGNORE} and _is_thin(shares[class_id]):
             resized[_ridge(shares[class_id]) & (resized == 0)] = class_id
     return resized
+
+
+def _shares(label: Pixels, ids: Sequence[int], size: tuple[int, int]) -> dict[int, Pixels]:
+    """How much of each pixel a class covers, 0 to 255."""
+    if len(ids) == 2:
+        share = _share(label, ids[1], size)
+        return {ids[0]: 255 - share, ids[1]: share}
+    return {class_id: _share(label, class_id, size) for class_id in ids}
 
 
 def values_in(label: Pixels) -> list[int]:
@@ -116,7 +125,6 @@ def values_in(label: Pixels) -> list[int]:
 
 
 def _share(label: Pixels, class_id: int, size: tuple[int, int]) -> Pixels:
-    """How much of each pixel a class covers, 0 to 255."""
     area = cv2.compare(label, class_id, cv2.CMP_EQ)
     shrinks = size[0] <= area.shape[0] and size[1] <= area.shape[1]
     how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR

@@ -21,6 +21,8 @@ Pixels = NDArray[Any]  # HW or HWC, uint8 or uint16; colours in RGB order
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 MAX_PIXELS = 1 << 30  # 32768 x 32768: larger files are refused by their header, undecoded
+MAX_RATIO = 2_000  # bytes of pixels a stored byte: deflate reaches 1,032, LZW 1,365
+FREE_BYTES = 64 << 20  # of pixels up to which no ratio counts
 
 _ORIENTATION = 0x0112  # EXIF's tag; values from 5 on lay the image on its side
 _ON_ITS_SIDE = 5
@@ -65,7 +67,21 @@ def read_header(path: Path) -> Header:
             "the image is too large", where=str(path), expected=f"at most {MAX_PIXELS} pixels",
             found=f"{header.width_px} x {header.height_px}",
         )  # fmt: skip
+    _refuse_impossible(path, header)
     return header
+
+
+def _refuse_impossible(path: Path, header: Header) -> None:
+    """A few bytes must not make a decoder ask for gigabytes."""
+    channels = {"RGB": 3, "RGBA": 4, "CMYK": 4, "LA": 2}.get(header.mode, 1)
+    decoded = header.height_px * header.width_px * channels * header.bits // 8
+    stored = path.stat().st_size
+    if decoded > FREE_BYTES + MAX_RATIO * stored:
+        raise RulesError(
+            "the header states more pixels than the file can hold", where=str(path),
+            expected=f"at most {MAX_RATIO} bytes of pixels a byte",
+            found=f"{header.width_px} x {header.height_px} in {stored} bytes",
+        )  # fmt: skip
 
 
 def _header(path: Path, image: Image.Image) -> Header:

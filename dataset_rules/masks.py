@@ -106,7 +106,7 @@ def _looked_up(values: Pixels, lookup: Pixels) -> Pixels:
     """The entry of an ascending or any other table for each value."""
     steps = np.flatnonzero(lookup[1:] != lookup[:-1]) + 1
     if len(steps) == 1 and lookup[0] == 0 and lookup[-1] == 1:  # 6 times as fast as a table
-        return np.asarray(values >= steps[0]).view(np.uint8)
+        return np.asarray(values >= int(steps[0])).view(np.uint8)
     if values.dtype == np.uint8 and lookup.dtype == np.uint8:
         return np.asarray(cv2.LUT(values, lookup))  # 4 times as fast as indexing
     found: Pixels = lookup[values]
