@@ -9,7 +9,6 @@ import io
 import shutil
 import stat
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from typing import IO
 
 from dataset_rules.bounds import LIMITS, Gate, Limits, Member, refuse_without_room
 from dataset_rules.errors import RulesError
+from dataset_rules.spool import spool_folder
 from dataset_rules.tar import headers_of, opened_tar
 
 EXPECTED = "a folder, zip, tar, tar.gz, tar.bz2, tar.xz or tar.zst"
@@ -53,8 +53,8 @@ def opened_source(source: Path, limits: Limits = LIMITS) -> Iterator[Path]:
     if not source.is_file():
         yield source
         return
-    with tempfile.TemporaryDirectory(prefix="unetops-source-") as place:
-        folder = unpack(source, Path(place) / "source", limits)
+    with spool_folder() as place:
+        folder = unpack(source, place / "source", limits)
         try:
             yield folder
         except RulesError as error:

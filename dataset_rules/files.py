@@ -7,7 +7,6 @@ being looked at. Processes that share an archive have a spool each.
 
 import os
 import shutil
-import tempfile
 import threading
 import weakref
 from collections import deque
@@ -23,6 +22,7 @@ from zipfile import ZipFile
 from dataset_rules.archive import files_in, is_in_order, refusing, repack, told_of
 from dataset_rules.bounds import LIMITS, Limits
 from dataset_rules.errors import RulesError
+from dataset_rules.spool import spool_folder
 
 KEPT = 4  # files that stay for a moment: one is often read twice, header first
 
@@ -116,13 +116,13 @@ def opened_files(source: Path, limits: Limits = LIMITS) -> Iterator[Files]:
     if not source.is_file():
         yield source
         return
-    with tempfile.TemporaryDirectory(prefix="unetops-source-") as place:
+    with spool_folder() as place:
         archive = source
         if is_in_order(source):
-            archive = Path(place) / "repacked.zip"
+            archive = place / "repacked.zip"
             repack(source, archive, limits)
             limits = replace(limits, ratio=1 << 62)  # the archive itself was judged already
-        packed = Packed(archive, Path(place), limits)
+        packed = Packed(archive, place, limits)
         try:
             yield packed
         except RulesError as error:

@@ -2,6 +2,8 @@ import gc
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -137,6 +139,36 @@ def test_pipe_or_link_to_a_folder_in_a_source_is_named_and_never_opened(tmp_path
         entries["images/1.png"], path="images/7.png", size_bytes=size
     )
     assert examine(folder).pairing.pairs
+
+
+def test_what_a_kill_left_behind_is_cleared_by_the_next_run_and_nothing_else(tmp_path, temporary):
+    archive = archive_of(tmp_path / "a.tar.gz", ("a.png", bytes(1000)))
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from dataset_rules.files import opened_files\n"
+        "with opened_files(Path(sys.argv[1])): print('open', flush=True); time.sleep(60)"
+    )
+    others = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(archive)], stdout=subprocess.PIPE,
+            env={**os.environ, "TMPDIR": str(temporary)},
+        ) for _ in range(2)
+    ]  # fmt: skip
+    for other in others:
+        with other.stdout as said:
+            assert said.readline() == b"open\n"
+    strange = temporary / "unetops-source-of-somebody"
+    strange.mkdir()
+    before = set(temporary.iterdir())
+    others[0].kill()
+    others[0].wait()
+    with opened_files(archive):
+        left = before & set(temporary.iterdir())
+        assert len(left) == 2  # that of the living one, and the one without a mark
+    others[1].kill()
+    others[1].wait()
+    with opened_files(archive):
+        assert before & set(temporary.iterdir()) == {strange}
 
 
 def test_source_that_is_gone_is_said(tmp_path):
