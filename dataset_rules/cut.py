@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 MAX_NODES = 3_000  # files and folders that are compared; the rest is matched by template only
-_WORD = re.compile(r"[0-9]+|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^0-9A-Za-z]")
+WORD = re.compile(r"[0-9]+|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^0-9A-Za-z]")
 _SIGNS = frozenset("_-. ()[]")  # between which a word may be exchanged
+_LAST_NUMBER = re.compile(r"(?<=[^0-9])[0-9]+$")
 _LEADING_ZEROS = re.compile(r"(?<![0-9])0+(?=[0-9])")
 
 Segments = tuple[str, ...]
@@ -21,6 +22,7 @@ class Shape(StrEnum):
     FILE = "file"
     FOLDER = "folder"  # all images in a folder, told apart by the folders above
     NAMED_FOLDER = "named folder"  # all images in a folder that bears the name of the sample
+    NUMBERED = "numbered"  # all images of a folder whose names differ in the number at the end
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def nodes_among(paths: Sequence[str]) -> list[Node]:
     for place, files in inside.items():
         if place:
             nodes += _folder_nodes(place, files)
+        nodes += _numbered_nodes(place, files)
     return _sampled(nodes)
 
 
@@ -78,6 +81,21 @@ def _folder_nodes(folders: Segments, files: Sequence[Node]) -> list[Node]:
     return [
         Node(Shape.FOLDER, folders, "", suffix, stem, single),
         Node(Shape.NAMED_FOLDER, folders[:-1], folders[-1], suffix, stem, single),
+    ]
+
+
+def _numbered_nodes(folders: Segments, files: Sequence[Node]) -> list[Node]:
+    """Files that would be the objects of one image: `7_obj1`, `7_obj2` make `7_obj`."""
+    alike: dict[tuple[str, str], list[Node]] = defaultdict(list)
+    for file in files:
+        head = _LAST_NUMBER.sub("", file.name)
+        if head not in {"", file.name}:
+            alike[head, file.suffix].append(file)
+    if all(len(group) == 1 for group in alike.values()):
+        return []
+    return [
+        Node(Shape.NUMBERED, folders, head, suffix, is_single=len(group) == 1)
+        for (head, suffix), group in alike.items()
     ]
 
 
@@ -99,7 +117,7 @@ def _sampled(nodes: list[Node]) -> list[Node]:
 def _identity(node: Node) -> str:
     """The numbers in a path without leading zeros, else the first word of the name."""
     numbers = re.findall("0*([0-9]+)", "/".join((*node.folders, node.name)))
-    return " ".join(numbers) or "".join(_WORD.findall(node.name)[:1]).lower()
+    return " ".join(numbers) or "".join(WORD.findall(node.name)[:1]).lower()
 
 
 def cuts_of(node: Node) -> Iterator[Cut]:
@@ -115,14 +133,25 @@ def cuts_of(node: Node) -> Iterator[Cut]:
 
 
 def _word_cuts(name: str) -> Iterator[tuple[str, Segments, str]]:
-    """Ways to take a run of words without digits out of a name; also nothing, at either end."""
-    words = tuple(_WORD.findall(name))
+    """Ways to take a run of words out of a name, also nothing, at either end.
+
+    Numbers tell samples apart and stay, but for one behind the only word of a run at an end of the
+    name (`7_stain01`).
+    """
+    words = tuple(WORD.findall(name))
     for start in range(len(words) + 1):
         for end in range(start, len(words) + 1):
-            if any(word[0].isdigit() for word in words[start:end]):
-                break
+            if not _is_exchangeable(words[start:end], is_whole=start == 0 or end == len(words)):
+                continue
             if _may_stand_alone(words, start, end):
                 yield "".join(words[:start]), words[start:end], "".join(words[end:])
+
+
+def _is_exchangeable(run: Segments, *, is_whole: bool) -> bool:
+    if not any(word[0].isdigit() for word in run):
+        return True
+    spoken = [word for word in run if word not in _SIGNS]
+    return is_whole and len(spoken) == 2 and spoken[0].isalpha() and spoken[1].isdigit()
 
 
 def _may_stand_alone(words: Segments, start: int, end: int) -> bool:

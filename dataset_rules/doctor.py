@@ -6,6 +6,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from dataset_rules.aside import set_aside
+from dataset_rules.choosing import choose
 from dataset_rules.discover import WHY, Entry, Kind, discover
 from dataset_rules.errors import RulesError
 from dataset_rules.files import Files, opened_files
@@ -14,12 +16,11 @@ from dataset_rules.inspection import Depth, Inspection, Subject, inspect, named_
 from dataset_rules.leftovers import check_ignored, is_derived
 from dataset_rules.look import Look, Looker, compactness_of, looker
 from dataset_rules.meaning import Meaning, census_of, meaning_of
-from dataset_rules.pair import MaskSource, Pairing, pair_paths
+from dataset_rules.pair import Pairing
 from dataset_rules.parallel import Progress, each, ticker
-from dataset_rules.reading import Choice, Hints, Reading, choose_reading
-from dataset_rules.rules import ClassRule, MaskKind, MaskTemplate, Rules, rules_document
+from dataset_rules.resolving import has_values, resolve
+from dataset_rules.rules import MaskKind, Rules, rules_document
 from dataset_rules.survey import sample_of
-from dataset_rules.template import Template
 
 MAX_MASKS = 200  # mask files whose values are counted; more are sampled by the hash of their path
 MAX_SHAPES = 9  # of these, masks whose objects are measured
@@ -111,23 +112,27 @@ def examine_folder(
             expected="PNG, JPEG, BMP or TIFF", found=counted(len(entries), "other file"),
             remedy="name the folder that holds images and masks",
         )  # fmt: skip
-    look = looker(folder, as_colors=given.source.mask_kind is MaskKind.COLORS)
-    choice = _choose(paths, look, given, is_asked=rules is not None)
+    is_colored = given.source.mask_kind is MaskKind.COLORS
+    look = looker(folder, as_colors=is_colored, panel=given.source.panel)
+    choice = choose(folder, entries, look, given, is_asked=rules is not None)
     if choice.reading is None:
         others = choice.rest or Pairing((), (), (), tuple(paths), ())
         subject = Subject(folder, entries, others, given, look, (), is_open=True)
         found = inspect(subject, depth, ticker(on_progress, len(paths)))
-        aside = (*choice.findings, *check_ignored(entries, others, is_open=True))
+        said = (*choice.findings, *check_ignored(entries, others, is_open=True))
         return Report(
             entries,
             others,
             given,
             choice.questions,
             in_order(found.findings),
-            in_order(aside),
+            in_order(said),
             found,
         )
-    pairing = choice.reading.pairing
+    if choice.reading.panel is not None:
+        look = looker(folder, as_colors=is_colored, panel=choice.reading.panel)
+    aside = set_aside(folder, choice.reading.pairing, look, given)
+    entries, pairing = aside.kinds(entries), aside.pairing
     all_masks = [path for pair in pairing.pairs for path in pair.masks]
     tick = ticker(on_progress, len(paths) + len(pairing.pairs))
     masks = all_masks if depth is Depth.FULL else sample_of(all_masks, MAX_MASKS)
@@ -136,88 +141,21 @@ def examine_folder(
     for _ in each(look, masks):  # what was seen is kept
         tick()
     meaning = _meaning(folder, pairing, look, given, masks=masks)
-    resolved = _resolved(given, choice, meaning)
+    resolved = resolve(given, choice.reading, meaning, exclude=aside.stacks)
     subject = Subject(folder, entries, pairing, resolved, look, tuple(masks))
     found = inspect(subject, depth, tick)
     ignored = check_ignored(entries, pairing, is_open=False)
     return Report(
         entries, pairing, resolved, (*choice.questions, *meaning.questions),
         in_order([*pairing.findings, *found.findings]),
-        in_order([*choice.findings, *meaning.findings, *ignored]), found,
+        in_order([*choice.findings, *aside.findings, *meaning.findings, *ignored]), found,
     )  # fmt: skip
 
 
 def _states_meaning(rules: Rules) -> bool:
     """True where the rules say what each value of a mask means."""
     is_counted = rules.source.mask_kind is MaskKind.INSTANCES  # each number is an object
-    return bool(rules.source.mask_kind and rules.classes and (is_counted or _has_values(rules)))
-
-
-def _choose(paths: Sequence[str], look: Looker, rules: Rules, *, is_asked: bool) -> Choice:
-    source = rules.source
-    if source.image is not None and source.mask is not None:
-        return _stated(paths, source.image, source.mask)
-    keyword = rules.mask_keyword if is_asked else ""
-    hints = Hints(
-        keyword=keyword,
-        image=Template(source.image) if source.image is not None else None,
-        mask=Template(source.mask) if isinstance(source.mask, str) else None,
-    )
-    choice = choose_reading(paths, look, hints)
-    if choice.questions:
-        return choice
-    if choice.reading is None:
-        return Choice(None, findings=(_nothing_pairs(paths, keyword),))
-    if keyword and not choice.reading.has_keyword:
-        unused = _unused_keyword(keyword, choice.reading)
-        return Choice(choice.reading, choice.questions, (*choice.findings, unused))
-    return choice
-
-
-def _stated(paths: Sequence[str], image: str, mask: str | tuple[MaskTemplate, ...]) -> Choice:
-    """The reading that the rules state; nothing is inferred."""
-    masks = (
-        (MaskSource(Template(mask)),)
-        if isinstance(mask, str)
-        else tuple(MaskSource(Template(m.template), m.class_id) for m in mask)
-    )
-    pairing = pair_paths(paths, Template(image), masks)
-    if pairing.pairs:
-        return Choice(Reading(Template(image), masks, pairing))
-    finding = Finding(
-        code="templates_match_nothing", severity=Severity.ERROR,
-        message=f"the templates pair no image with a mask: {image} and "
-        + ", ".join(m.template.text for m in masks)
-        + f" ({len(pairing.unpaired_images)} images and {len(pairing.unpaired_masks)} masks fit)",
-        remedy="correct source.image and source.mask, or leave both null to have them inferred",
-    )  # fmt: skip
-    return Choice(None, findings=(finding,), rest=pairing)
-
-
-def _nothing_pairs(paths: Sequence[str], keyword: str) -> Finding:
-    if not keyword:
-        return Finding(
-            code="no_masks", severity=Severity.ERROR, paths=tuple(paths),
-            message=f"no mask was found for {counted(len(paths), 'image file')}",
-            remedy="put the masks beside the images, or state source.image and source.mask",
-        )  # fmt: skip
-    count = sum(keyword.casefold() in path.casefold() for path in paths)
-    matches = counted(count, "file") if count else "no file"
-    return Finding(
-        code="keyword_pairs_nothing", severity=Severity.ERROR, paths=tuple(paths),
-        message=f"the mask keyword {keyword!r} matches {matches}, and nothing else pairs the "
-        f"{counted(len(paths), 'image file')} with masks",
-        remedy="correct mask_keyword, add the masks, or state source.image and source.mask",
-    )  # fmt: skip
-
-
-def _unused_keyword(keyword: str, reading: Reading) -> Finding:
-    masks = ", ".join(mask.template.text for mask in reading.masks)
-    return Finding(
-        code="keyword_unused", severity=Severity.INFO,
-        message=f"the mask keyword {keyword!r} tells no masks from images here; "
-        f"{counted(len(reading.pairing.pairs), 'pair')} found by {reading.image.text} and {masks}",
-    )  # fmt: skip
+    return bool(rules.source.mask_kind and rules.classes and (is_counted or has_values(rules)))
 
 
 def _meaning(
@@ -239,61 +177,6 @@ def _meaning(
         looked_at=len(looks), of=total,
     )  # fmt: skip
     return replace(meaning, findings=(*meaning.findings, note))
-
-
-def _resolved(given: Rules, choice: Choice, meaning: Meaning) -> Rules:
-    """The rules with all that is beyond doubt filled in; what a person wrote stays."""
-    reading = choice.reading
-    assert reading is not None  # the caller's condition
-    source = given.source.model_copy(
-        update={
-            "image": reading.image.text,
-            "mask": _mask_field(reading),
-            "mask_kind": given.source.mask_kind or meaning.kind,
-        }
-    )
-    classes = _named(given.classes, meaning.classes, _classes_by_file(reading))
-    ignored = given.ignore_values or (() if _has_values(given) else meaning.ignore_values)
-    return given.model_copy(update={"source": source, "classes": classes, "ignore_values": ignored})
-
-
-def _mask_field(reading: Reading) -> str | tuple[MaskTemplate, ...]:
-    if reading.masks[0].class_id is None:
-        return reading.masks[0].template.text
-    return tuple(
-        MaskTemplate(template=mask.template.text, class_id=mask.class_id)
-        for mask in reading.masks
-        if mask.class_id is not None
-    )
-
-
-def _has_values(rules: Rules) -> bool:
-    return any(rule.source_values for rule in rules.classes or ())
-
-
-def _classes_by_file(reading: Reading) -> list[int]:
-    return sorted({mask.class_id for mask in reading.masks if mask.class_id is not None})
-
-
-def _named(
-    given: tuple[ClassRule, ...] | None,
-    inferred: tuple[ClassRule, ...] | None,
-    by_file: Sequence[int],
-) -> tuple[ClassRule, ...] | None:
-    """The given classes, with the values that were inferred where none is stated."""
-    values = {rule.id: rule.source_values for rule in inferred or ()}
-    if by_file and inferred is not None:
-        object_values = next((v for number, v in values.items() if number), ())
-        values = {0: values.get(0, ()), **dict.fromkeys(by_file, object_values)}
-        inferred = (
-            ClassRule(id=0, name="background", source_values=values[0]),
-            *(ClassRule(id=i, name=f"class_{i}", source_values=values[i]) for i in by_file),
-        )
-    if given is None or any(rule.source_values for rule in given):
-        return given or inferred
-    return tuple(
-        rule.model_copy(update={"source_values": values.get(rule.id, ())}) for rule in given
-    )
 
 
 def _waits(_path: str) -> str:

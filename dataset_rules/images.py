@@ -16,6 +16,7 @@ from dataset_rules.decoders import decode_common
 from dataset_rules.ends import bytes_of, is_cut_short
 from dataset_rules.errors import RulesError
 from dataset_rules.png import encode_png
+from dataset_rules.textmask import is_text_mask, read_grid
 
 Pixels = NDArray[Any]  # HW or HWC, uint8 or uint16; colours in RGB order
 
@@ -57,6 +58,8 @@ class Header:
 
 def read_header(path: Path) -> Header:
     """The header of an image file; raises `RulesError` where it is none."""
+    if is_text_mask(path):
+        return _header_of_text(read_grid(path))
     with _opened(path) as image:
         try:
             header = _header(path, image)
@@ -82,6 +85,11 @@ def _refuse_impossible(path: Path, header: Header) -> None:
             expected=f"at most {MAX_RATIO} bytes of pixels a byte",
             found=f"{header.width_px} x {header.height_px} in {stored} bytes",
         )  # fmt: skip
+
+
+def _header_of_text(values: Pixels) -> Header:
+    height, width = values.shape
+    return Header("TEXT", "L", height, width, 8 * values.itemsize, pages=1, pixel_size_um=None)
 
 
 def _header(path: Path, image: Image.Image) -> Header:
@@ -133,6 +141,8 @@ def _read(path: Path, header: Header) -> Pixels:
 
 def read_mask(path: Path) -> Pixels:
     """Values of a mask as stored: HW (grey values or palette indices) or HW3 (RGB)."""
+    if is_text_mask(path):
+        return read_grid(path)
     header = _header_of_one_page(path)
     if header.mode != "P":
         return _read(path, header)

@@ -1,7 +1,7 @@
 """A look at a file: its header, and how its pixels are spread over values."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from math import log10
 from pathlib import Path
@@ -11,7 +11,15 @@ import numpy as np
 from dataset_rules.errors import RulesError
 from dataset_rules.files import Files
 from dataset_rules.images import Header, Pixels, read_header, read_image, read_mask
+from dataset_rules.panel import panel_of
+from dataset_rules.parts import Panel
 
+RINGING = 63  # grey values up to it surround what is drawn in a JPEG
+MAX_RUNG = 0.35  # of the smaller tone, at most, lies between the two in a mask
+RUNG_MASK = 0.7  # likeness of a JPEG of two tones to a mask
+GRID = 64  # places along each side at which `Look.grid` says whether something lies there
+SAME_DRAWING = 0.9  # share of an area that drawings which show the same have in common
+PHOTOGRAPH = 0.4  # likeness to a mask that photographs stay below, with an even background too
 MAX_VALUES = 4_096  # the rarest beyond it are counted in `pixels` only
 
 
@@ -25,6 +33,9 @@ class Look:
     value_count: int
     is_color: bool  # the channels differ somewhere
     flatness: float  # share of pixels that equal their right neighbour
+    grid: bytes = field(
+        default=b"", repr=False
+    )  # 1 where a value but 0 lies, at GRID x GRID places
 
     @property
     def size_px(self) -> tuple[int, int]:
@@ -34,7 +45,18 @@ class Look:
     @property
     def likeness(self) -> float:
         """Near 1 for the flat areas and few values of a mask, near 0 for a photograph."""
-        return self.flatness - 0.1 * log10(self.value_count)
+        flat = self.flatness - 0.1 * log10(self.value_count)
+        return max(flat, RUNG_MASK) if self.is_rung_mask else flat
+
+    @property
+    def is_rung_mask(self) -> bool:
+        """A JPEG with two tones, and little between: a mask whose edges rang."""
+        if self.header.format != "JPEG" or self.is_color:
+            return False
+        low = sum(count for value, count in self.values.items() if value <= RINGING)
+        high = sum(count for value, count in self.values.items() if value >= 255 - RINGING)
+        between = sum(self.values.values()) - low - high
+        return between <= MAX_RUNG * min(low, high)
 
 
 @dataclass(frozen=True)
@@ -47,28 +69,30 @@ class Damage:
 Looker = Callable[[str], Look | Damage]
 
 
-def looker(source: Files, *, as_colors: bool = False) -> Looker:
+def looker(source: Files, *, as_colors: bool = False, panel: Panel | None = None) -> Looker:
     """A function from relative path to what is seen there; each file is decoded once.
 
     Args:
         source: the files of the source.
         as_colors: see the colours of a palette, not its indices.
+        panel: see the mask's panel of composites.
     """
 
     @cache
     def look(path: str) -> Look | Damage:
         try:
-            return look_at(source / path, as_colors=as_colors)
+            return look_at(source / path, as_colors=as_colors, panel=panel)
         except RulesError as error:
             return Damage(f"{error.what}" + (f": {error.found}" if error.found else ""))
 
     return look
 
 
-def look_at(path: Path, *, as_colors: bool = False) -> Look:
+def look_at(path: Path, *, as_colors: bool = False, panel: Panel | None = None) -> Look:
     """Decode one file; raises `RulesError` where it is damaged."""
     header = read_header(path)
-    values = gray_if_equal(read_image(path) if as_colors else read_mask(path))
+    pixels = read_image(path) if as_colors else read_mask(path)
+    values = gray_if_equal(pixels if panel is None else panel_of(pixels, panel, panel.mask))
     packed = pack(values)
     found, counts = _counted(packed)
     keep = np.argsort(-counts, kind="stable")[:MAX_VALUES]
@@ -78,8 +102,45 @@ def look_at(path: Path, *, as_colors: bool = False) -> Look:
         values={int(found[i]): int(counts[i]) for i in sorted(keep)},
         value_count=len(found),
         is_color=values.ndim == 3,
-        flatness=float(np.mean(packed[:, 1:] == packed[:, :-1])) if packed.shape[1] > 1 else 1.0,
+        flatness=_flatness(packed),
+        grid=_grid_of(packed, above=RINGING if header.format == "JPEG" and values.ndim == 2 else 0),
     )
+
+
+def likeness_of(pixels: Pixels) -> float:
+    """As `Look.likeness`, of pixels."""
+    packed = pack(gray_if_equal(pixels))
+    return _flatness(packed) - 0.1 * log10(len(_counted(packed)[0]))
+
+
+def _flatness(packed: Pixels) -> float:
+    return float(np.mean(packed[:, 1:] == packed[:, :-1])) if packed.shape[1] > 1 else 1.0
+
+
+def _grid_of(packed: Pixels, *, above: int) -> bytes:
+    rows, columns = (np.arange(GRID) * side // GRID for side in packed.shape)
+    places: Pixels = packed[np.ix_(rows, columns)] > above
+    return places.astype(np.uint8).tobytes()
+
+
+def as_area(grid: bytes) -> Pixels:
+    """What `Look.grid` holds: GRID x GRID, uint8."""
+    return np.frombuffer(grid, np.uint8).reshape(GRID, GRID)
+
+
+def overlap_of(one: Look, other: Look) -> float:
+    """Share of the smaller area that the larger one covers, too; areas are what is not 0."""
+    areas = [np.frombuffer(look.grid, np.uint8) for look in (one, other)]
+    smaller = min(int(area.sum()) for area in areas)
+    return float((areas[0] & areas[1]).sum()) / smaller if smaller else 0.0
+
+
+def show_the_same(looks: Sequence[Look]) -> bool:
+    """True where what is not 0, and what is, lies in the same places in all of them."""
+    areas = np.stack([np.frombuffer(look.grid, np.uint8) for look in looks])
+    common = [np.count_nonzero(areas.min(0)), np.count_nonzero(areas.max(0) == 0)]
+    anywhere = [np.count_nonzero(areas.max(0)), np.count_nonzero(areas.min(0) == 0)]
+    return all(share > SAME_DRAWING * of > 0 for share, of in zip(common, anywhere, strict=True))
 
 
 def gray_if_equal(pixels: Pixels) -> Pixels:

@@ -12,6 +12,7 @@ from dataset_rules.errors import RulesError
 from dataset_rules.fit import values_in
 from dataset_rules.images import Pixels, read_image, read_mask
 from dataset_rules.look import gray_if_equal
+from dataset_rules.panel import panel_of
 from dataset_rules.rules import ClassRule, MaskKind, Rules, SourceValue
 
 MAX_OBJECTS = 65_535  # in one image: instance maps are uint16
@@ -56,16 +57,21 @@ def decode_label(path: Path, rules: Rules) -> Pixels:
     """Class ids (HW, uint8) of one mask file."""
     table = _table_of(rules)
     if rules.source.mask_kind is MaskKind.COLORS:
-        return _nearest_color(_as_color(read_image(path)), table)
-    values = gray_if_equal(read_mask(path))
+        return _nearest_color(_as_color(_panel(read_image(path), rules)), table)
+    values = gray_if_equal(_panel(read_mask(path), rules))
     if values.ndim == 3:
         raise RulesError(
             "the mask is coloured", where=str(path), expected="one value a pixel",
             remedy='write "mask_kind": "colors" into source',
         )  # fmt: skip
-    if rules.source.mask_kind is MaskKind.LABEL:
+    if rules.source.mask_kind in {MaskKind.LABEL, MaskKind.TEXT}:
         return _exact(values, table, path)
     return _nearest_value(values, table)
+
+
+def _panel(pixels: Pixels, rules: Rules) -> Pixels:
+    panel = rules.source.panel
+    return pixels if panel is None else panel_of(pixels, panel, panel.mask)
 
 
 def _table_of(rules: Rules) -> list[tuple[SourceValue, int]]:

@@ -3,12 +3,13 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dataset_rules.findings import Finding, Question, Severity
 from dataset_rules.look import Look, unpack
 from dataset_rules.rules import ClassRule, MaskKind, Rules, SourceValue
 
+TEXT = "TEXT"  # what the header of a text file names as its format
 MAX_LABELS = 64  # more values than this are no classes
 SOFT_VALUES = 4  # values between the two ends of a two-valued mask that make it a soft one
 SOFT_SHARE = 0.1  # of all pixels at most lie between the ends
@@ -81,20 +82,26 @@ def meaning_of(census: Census, rules: Rules, *, is_many: bool) -> Meaning:
         case MaskKind.LABEL:
             return _labels(census)
         case MaskKind.TEXT:
-            return Meaning(kind, findings=(_no_text(),))
+            return _text(census)
 
 
-def _no_text() -> Finding:
-    return Finding(
+def _text(census: Census) -> Meaning:
+    """Labels as numbers in text; image files are another kind."""
+    if all(look.header.format == TEXT for look in census.looks):
+        return replace(_labels(census), kind=MaskKind.TEXT)
+    note = Finding(
         code="text_masks", severity=Severity.ERROR,
-        message="masks that are text files cannot be read: mask_kind 'text' takes no image files",
-        remedy="convert them to PNG with one value a pixel, or choose another mask_kind",
+        message="mask_kind is 'text', and the masks are image files",
+        remedy="choose another mask_kind, or leave it null to have it inferred",
     )  # fmt: skip
+    return Meaning(MaskKind.TEXT, findings=(note,))
 
 
 def _kind_of(census: Census, rules: Rules, *, is_many: bool) -> MaskKind | None:
     if is_many:
         return MaskKind.INSTANCE_FILES if _is_two_valued(census) else None
+    if any(look.header.format == TEXT for look in census.looks):
+        return MaskKind.TEXT
     if any(look.is_color for look in census.looks):
         return MaskKind.COLORS
     if rules.source.object_value is not None or len(census.values) <= 2:

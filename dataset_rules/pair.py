@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dataset_rules.findings import Finding, Severity
-from dataset_rules.template import Template
+from dataset_rules.template import OBJECT, Template
 
 Key = tuple[str, ...]
 
@@ -16,6 +16,7 @@ class MaskSource:
 
     template: Template
     class_id: int | None = None
+    name: str = ""  # of that class, where the files tell one
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,21 @@ def pair_paths(paths: Iterable[str], image: Template, masks: Sequence[MaskSource
     return _join(images, found, tuple(others))
 
 
+def pair_panels(paths: Iterable[str], image: Template) -> Pairing:
+    """Each file that fits the template is an image and, in another panel, its mask."""
+    fits = {path: image.match(path) is not None for path in sorted(set(paths))}
+    return Pairing(
+        pairs=tuple(Pair(path, (path,), (None,)) for path, does in fits.items() if does),
+        unpaired_images=(),
+        unpaired_masks=(),
+        others=tuple(path for path, does in fits.items() if not does),
+        findings=(),
+    )
+
+
 def _shared_fields(image: Template, masks: Sequence[MaskSource]) -> tuple[str, ...]:
     shared = set(image.fields).intersection(*(mask.template.fields for mask in masks))
-    return tuple(sorted(shared))
+    return tuple(sorted(shared - {OBJECT}))
 
 
 def _as_mask(path: str, masks: Sequence[MaskSource]) -> tuple[MaskSource, dict[str, str]] | None:
@@ -120,7 +133,7 @@ def _doubt(images: Sequence[str], masks: Sequence[_Mask]) -> Finding | None:
     """Several files where the templates promise one: all are named, none is taken."""
     if masks and len(images) > 1:
         return _double("two_images", "several images fit one mask", (*images, masks[0].path))
-    single = [mask.path for mask in masks if not mask.source.template.has_star]
+    single = [mask.path for mask in masks if not mask.source.template.has_many]
     templates = {mask.source.template.text for mask in masks}
     if len(single) > len(templates):
         return _double("two_masks", "several masks fit one image", (*images, *single))

@@ -6,18 +6,22 @@ same file different partners and weigh about the same are a question, never a ch
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from dataset_rules.class_files import class_note, class_sources, lie_apart, numbered_classes
 from dataset_rules.findings import Finding, Question, Severity
-from dataset_rules.look import Look, Looker
+from dataset_rules.look import PHOTOGRAPH, Look, Looker, show_the_same
 from dataset_rules.names import Role, roles_in
 from dataset_rules.pair import MaskSource, Pairing, pair_paths
+from dataset_rules.parts import Panel
 from dataset_rules.relation import Candidate, candidates_among
-from dataset_rules.template import Template
+from dataset_rules.template import OBJECT, Template
+from dataset_rules.textmask import is_text_mask
 
 MAX_TRIED = 40  # candidates, the best supported first, that are joined over all files
 MAX_LOOKED = 5  # pairs of a candidate whose pixels are looked at
 CLOSE = 0.7  # a rival of this share of the best weight is as good a reading
+USUAL = 0.25  # of the images have a file of each class, at least
 CLEAR = 0.15  # likeness to a mask by which one side must exceed the other to count
 
 # Weights of evidence, multiplied by the number of pairs: a word for the mask alone outweighs any
@@ -25,8 +29,9 @@ CLEAR = 0.15  # likeness to a mask by which one side must exceed the other to co
 KEYWORD, TRUTH_WORD, IMAGE_WORD, LOOKS = 8, 4, 1, 2
 OTHER_SIZES = 0.5  # factor where no mask is as large as its image
 MASK_AS_IMAGE = 0.5  # factor where the images look like masks themselves
+ALL_THE_SAME = 0.2  # factor where the masks of different images do not differ
+FEW = 3  # masks from which that says something
 MASK_LIKE = 0.8  # likeness from which a file looks like a mask
-NO_PHOTOGRAPH = 0.4  # likeness that photographs stay below, those with an even background too
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class Reading:
     pairing: Pairing
     weight: float = 0.0
     has_keyword: bool = False
+    panel: Panel | None = None  # where every file holds its mask, too
 
 
 @dataclass(frozen=True)
@@ -68,10 +74,10 @@ class Hints:
 def choose_reading(paths: Sequence[str], look: Looker, hints: Hints) -> Choice:
     """The reading of image files that is beyond doubt; a question where two are close."""
     readings = _readings(candidates_among(paths), paths, look, hints)
-    if not readings or readings[0].pairing.unpaired_images:
+    if not readings or readings[0].pairing.unpaired_images or readings[0].pairing.others:
         padded = _readings(candidates_among(paths, padded=True), paths, look, hints)
         readings = max(readings, padded, key=_best_weight)
-    return _choice(readings) if readings else Choice(None)
+    return _choice(readings, paths, look) if readings else Choice(None)
 
 
 def _best_weight(readings: Sequence[Reading]) -> float:
@@ -86,8 +92,19 @@ def _readings(
     candidates: Sequence[Candidate], paths: Sequence[str], look: Looker, hints: Hints
 ) -> list[Reading]:
     weighed = [_weighed(c, paths, look, hints) for c in candidates[:MAX_TRIED]]
-    found = [reading for reading in weighed if reading is not None]
+    found = _without_single_objects([reading for reading in weighed if reading is not None])
     return sorted(found, key=lambda r: (-r.weight, r.image.text, r.masks[0].template.text))
+
+
+def _without_single_objects(readings: Sequence[Reading]) -> list[Reading]:
+    """Without those that take one of the numbered files of an image (`7_obj1`) for its mask."""
+    numbered = [r for r in readings if OBJECT in r.masks[0].template.fields]
+    taken = {r.image: {path for p in r.pairing.pairs for path in p.masks} for r in numbered}
+    return [
+        r for r in readings
+        if r in numbered
+        or not {path for p in r.pairing.pairs for path in p.masks} <= taken.get(r.image, set())
+    ]  # fmt: skip
 
 
 def _weighed(
@@ -102,13 +119,15 @@ def _weighed(
     pairing = pair_paths(paths, image, (mask,))
     if not pairing.pairs or not hints.allows(pairing):
         return None
-    if mask.template.has_star and _holds_derived(pairing):
+    if mask.template.has_many and (_holds_derived(pairing) or not lie_apart(pairing, look)):
+        return None
+    if is_text_mask(mask.template.text) and _differ_in_size(pairing, look):
         return None
     looks = _weight_of_looks(pairing, look)
-    if looks is None or words + looks == 0:
+    if looks is None or (looks == 0 and words < TRUTH_WORD):
         return None
-    evidence = (1 + words + looks) * _factor_of_sizes(pairing, look)
-    evidence *= _factor_of_images(pairing, look)
+    evidence = (1 + words + looks) * (OTHER_SIZES if _differ_in_size(pairing, look) else 1.0)
+    evidence *= _factor_of_images(pairing, look) * _factor_of_masks(pairing, look)
     return Reading(image, (mask,), pairing, len(pairing.pairs) * evidence, has_keyword)
 
 
@@ -146,19 +165,27 @@ def _weight_of_looks(pairing: Pairing, look: Looker) -> int | None:
     if not gaps:
         return 0
     gap = sum(gaps) / len(gaps)
-    is_mask = gap > CLEAR and sum(likenesses) / len(likenesses) > NO_PHOTOGRAPH
+    is_mask = gap > CLEAR and sum(likenesses) / len(likenesses) > PHOTOGRAPH
     return None if gap < -CLEAR else LOOKS * is_mask
 
 
-def _factor_of_sizes(pairing: Pairing, look: Looker) -> float:
-    """Below 1 where some pair was seen and no mask is as large as its image."""
+def _differ_in_size(pairing: Pairing, look: Looker) -> bool:
+    """True where some pair was seen and no mask is as large as its image."""
     seen = [(look(image), look(mask)) for image, mask in _some_pairs(pairing)]
     sizes = [
         (one.size_px, other.size_px)
         for one, other in seen
         if isinstance(one, Look) and isinstance(other, Look)
     ]
-    return OTHER_SIZES if sizes and all(one != other for one, other in sizes) else 1.0
+    return bool(sizes) and all(one != other for one, other in sizes)
+
+
+def _factor_of_masks(pairing: Pairing, look: Looker) -> float:
+    """Below 1 where all masks show the same: the field of view, not what lies in it."""
+    looks = [seen for _, mask in _some_pairs(pairing) if isinstance(seen := look(mask), Look)]
+    drawn = [seen for seen in looks if seen.grid]
+    same = len(drawn) >= FEW and show_the_same(drawn)
+    return ALL_THE_SAME if same else 1.0
 
 
 def _factor_of_images(pairing: Pairing, look: Looker) -> float:
@@ -179,12 +206,32 @@ def _some_pairs(pairing: Pairing) -> list[tuple[str, str]]:
     return [(pair.image, pair.masks[0]) for pair in pairing.pairs[::step][:MAX_LOOKED]]
 
 
-def _choice(readings: Sequence[Reading]) -> Choice:
+def _choice(readings: Sequence[Reading], paths: Sequence[str], look: Looker) -> Choice:
     best = readings[0]
+    if OBJECT in best.masks[0].template.fields:
+        numbered = numbered_classes(best.masks[0].template, best.pairing, look)
+        if numbered:
+            best = replace(best, masks=numbered, pairing=pair_paths(paths, best.image, numbered))
     rivals = [r for r in readings[1:] if r.weight >= CLOSE * best.weight and _conflict(best, r)]
+    of_classes = class_sources(
+        [(r.masks[0].template, r.pairing) for r in readings if _may_be_class(r, best)], look
+    )
+    if of_classes and all(r.masks[0].template in {m.template for m in of_classes} for r in rivals):
+        merged = replace(best, masks=of_classes, pairing=pair_paths(paths, best.image, of_classes))
+        return Choice(merged, findings=(class_note(of_classes),))
     if not rivals:
-        return Choice(best, findings=tuple(_other_layouts(best, readings[1:])))
+        notes = () if best.masks[0].class_id is None else (class_note(best.masks),)
+        return Choice(best, findings=(*notes, *_other_layouts(best, readings[1:])))
     return Choice(None, questions=(_which_mask([best, *rivals]),))
+
+
+def _may_be_class(reading: Reading, best: Reading) -> bool:
+    """True for masks of the same images for which, pair by pair, about as much speaks."""
+    own, other = (r.weight / len(r.pairing.pairs) for r in (reading, best))
+    if reading.masks[0].template.has_many or best.masks[0].template.has_many:
+        return False
+    is_usual = len(reading.pairing.pairs) >= USUAL * len(best.pairing.pairs)
+    return is_usual and reading.image == best.image and own >= CLOSE * other
 
 
 def _conflict(one: Reading, other: Reading) -> bool:
@@ -203,7 +250,8 @@ def _which_mask(readings: Sequence[Reading]) -> Question:
     )  # fmt: skip
     return Question(
         field="source.mask",
-        why=f"{len(readings)} readings fit the files about equally: which files are the masks?",
+        why=f"{len(readings)} readings fit the files about equally: which files are the masks? "
+        'Masks of several classes are named together: "mask": [{"template": …, "class": 1}, …]',
         options=options,
     )
 

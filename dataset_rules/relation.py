@@ -17,6 +17,7 @@ from dataset_rules.writing import added_to, write_templates
 MAX_ALIKE = 40  # more files than this that share a key do not tell each other apart
 _TURNS = {
     (Shape.FILE, Shape.FILE), (Shape.FOLDER, Shape.FOLDER), (Shape.FILE, Shape.NAMED_FOLDER),
+    (Shape.FILE, Shape.NUMBERED),
 }  # fmt: skip
 
 

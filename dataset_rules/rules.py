@@ -4,114 +4,37 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from dataset_rules.errors import RulesError
+from dataset_rules.paper import PAPER_KEYS, is_paper_form, paper_form_of, version_2_of
+from dataset_rules.parts import (
+    ClassRule,
+    Document,
+    Fit,
+    MaskKind,
+    MaskTemplate,
+    Panel,
+    SourceRule,
+    SourceValue,
+    SplitRule,
+)
+
+__all__ = [
+    "MAX_SIDE_PX", "PAPER_KEYS", "ClassRule", "Document", "Fit", "MaskKind", "MaskTemplate",
+    "Panel", "Rules", "SourceRule", "SourceValue", "SplitRule", "canonical_json", "parse_rules",
+    "read_rules", "rules_document", "rules_from_mapping", "rules_id", "to_paper",
+]  # fmt: skip
 
 MAX_SIDE_PX = 16_384  # beyond it a resized sample no longer fits a tile-less reader
-PAPER_IMAGE_TYPES = {"1": "jpg", "2": "png", "3": "bmp"}
-PAPER_COLOR_MODELS = {"1": "rgb", "2": "grayscale", "3": "binary"}
-PAPER_KEYS = {
-    "_token", "height", "width", "image_type", "color_model", "separate_file_format", "description",
-}  # fmt: skip
+SHALLOW_FORMATS = frozenset({"jpg", "bmp"})  # they hold 8 bits a channel
 
-
-class Fit(StrEnum):
-    """How an image reaches the size that the rules ask for."""
-
-    STRETCH = "stretch"
-    PAD = "pad"
-    CROP = "crop"
-    TILE = "tile"
-    KEEP = "keep"
-
-
-class MaskKind(StrEnum):
-    """What the values of a mask in the source mean."""
-
-    LABEL = "label"
-    BINARY = "binary"
-    INVERTED = "inverted"
-    COLORS = "colors"
-    INSTANCES = "instances"
-    INSTANCE_FILES = "instance_files"
-    TEXT = "text"
-
-
-class Document(BaseModel):
-    """A small JSON that a person reads and edits: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-SourceValue = int | tuple[int, int, int]
-
-
-class ClassRule(Document):
-    """One class of the formatted masks and the source values that become it."""
-
-    id: int = Field(ge=0, le=254, description="class id in the label mask; 0 is background")
-    name: str = Field(min_length=1, max_length=80)
-    source_values: tuple[SourceValue, ...] = Field(
-        default=(), description="grey values, palette indices or RGB triples in the source masks"
-    )
-
-
-class SplitRule(Document):
-    """Shares of the splits, decided by a hash of each sample's group."""
-
-    train: float = Field(default=0.7, ge=0, le=1)
-    val: float = Field(default=0.15, ge=0, le=1)
-    test: float = Field(default=0.15, ge=0, le=1)
-    group: str | None = Field(
-        default=None,
-        description="name template whose {placeholder} parts make the group, e.g. '{patient}_*'; "
-        "absent: every sample is its own group",
-    )
-    seed: int = Field(default=0, ge=0)
-    groups: dict[Literal["train", "val", "test"], tuple[str, ...]] = Field(
-        default_factory=dict, description="groups whose split is stated; the others go by hash"
-    )
-
-    @model_validator(mode="after")
-    def _groups_are_in_one_split(self) -> Self:
-        counts = Counter(group for groups in self.groups.values() for group in set(groups))
-        doubles = sorted(group for group, count in counts.items() if count > 1)
-        if doubles:
-            raise ValueError(f"groups stand in more than one split: {', '.join(doubles)}")
-        return self
-
-    @model_validator(mode="after")
-    def _shares_sum_to_one(self) -> Self:
-        total = self.train + self.val + self.test
-        if abs(total - 1) > 1e-6:
-            raise ValueError(f"train + val + test must be 1, found {total:g}")
-        return self
-
-
-class MaskTemplate(Document):
-    """Where the masks of one class lie, when classes lie in files of their own."""
-
-    template: str = Field(min_length=1)
-    class_id: int = Field(ge=1, le=254, alias="class")
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-
-class SourceRule(Document):
-    """How images and masks are found in the source and what mask values mean there."""
-
-    image: str | None = Field(default=None, description="path template, e.g. 'images/{name}.png'")
-    mask: str | tuple[MaskTemplate, ...] | None = Field(default=None)
-    mask_kind: MaskKind | None = Field(default=None)
-    object_value: int | None = Field(
-        default=None, ge=0, le=65_535, description="the value of the object in a two-valued mask"
-    )
-    exclude: tuple[str, ...] = Field(default=(), description="path patterns that are left out")
+# Fields that came later: a document that does not use them has the id that it had before.
+_LATER: dict[str, Any] = {"overlap": 0, "depth": None, "drop": []}
+_LATER_IN_SOURCE: dict[str, Any] = {"panel": None, "list": []}
 
 
 class Rules(Document):
@@ -125,8 +48,17 @@ class Rules(Document):
     height: int | None = Field(default=None, ge=1, le=MAX_SIDE_PX, description="px; absent: keep")
     width: int | None = Field(default=None, ge=1, le=MAX_SIDE_PX, description="px; absent: keep")
     fit: Fit = Fit.KEEP
+    overlap: int = Field(
+        default=0, ge=0, description="px that neighbouring tiles share; with fit 'tile' only"
+    )
     image_format: Literal["png", "jpg", "bmp", "tiff"] = "png"
     color_model: Literal["rgb", "grayscale", "binary"] = "rgb"
+    depth: Literal["keep", "divide", "range"] | None = Field(
+        default=None,
+        description="of 16-bit images. keep: 16 bits; divide: 8 bits, values by 257; range: 8 bits,"
+        " each image's lowest value to 0 and its highest to 255; absent: keep where the image "
+        "format holds 16 bits, else divide",
+    )
     layout: Literal["separate", "together"] = "separate"
     mask_keyword: Annotated[str, Field(max_length=64, pattern=r"^[^/\\\x00-\x1f]*$")] = "_mask"
     classes: tuple[ClassRule, ...] | None = None
@@ -135,9 +67,12 @@ class Rules(Document):
     ignore_values: tuple[SourceValue, ...] = Field(
         default=(), description="source values that become 255 (ignore)"
     )
+    drop: tuple[SourceValue, ...] = Field(
+        default=(), description="source values of classes that are dropped: background (0)"
+    )
 
     @model_validator(mode="after")
-    def _combinations_make_sense(self) -> Self:
+    def _sizes_make_sense(self) -> Self:
         has_size = self.height is not None and self.width is not None
         if (self.height is None) != (self.width is None):
             raise ValueError("height and width belong together: give both or neither")
@@ -145,15 +80,78 @@ class Rules(Document):
             raise ValueError("fit 'keep' takes no height and width: drop them or choose 'stretch'")
         if self.fit is not Fit.KEEP and not has_size:
             raise ValueError(f"fit '{self.fit}' needs height and width")
+        if self.overlap and self.fit is not Fit.TILE:
+            raise ValueError(f"overlap is of fit 'tile', found fit '{self.fit}'")
+        if self.overlap >= min(self.height or MAX_SIDE_PX, self.width or MAX_SIDE_PX):
+            raise ValueError(f"overlap of {self.overlap} px leaves no step from tile to tile")
+        return self
+
+    @model_validator(mode="after")
+    def _formats_make_sense(self) -> Self:
         if self.layout == "together" and not self.mask_keyword:
             raise ValueError("layout 'together' needs a mask_keyword to tell masks from images")
+        if self.depth == "keep" and self.image_format in SHALLOW_FORMATS:
+            raise ValueError(
+                f"depth 'keep' needs a format that holds 16 bits: png or tiff, not "
+                f"{self.image_format}"
+            )
+        if self.depth == "keep" and self.color_model == "binary":
+            raise ValueError("color_model 'binary' makes images of two values: drop depth 'keep'")
+        return self
+
+    @model_validator(mode="after")
+    def _classes_make_sense(self) -> Self:
         if self.classes is not None:
             ids = [c.id for c in self.classes]
             if len(set(ids)) != len(ids):
                 raise ValueError(f"class ids must differ, found {ids}")
             if ids != sorted(ids) or ids[:1] != [0]:
                 raise ValueError("classes start with id 0 (background) and ascend")
+        _refuse_doubles(self)
+        _refuse_classes_of_kind(self)
+        _refuse_unknown_class(self)
         return self
+
+
+def _refuse_doubles(rules: Rules) -> None:
+    """A source value can become one thing only; a file of one class has values of its own."""
+    if isinstance(rules.source.mask, tuple):
+        return
+    values = [value for rule in rules.classes or () for value in set(rule.source_values)]
+    counts = Counter([*values, *set(rules.ignore_values), *set(rules.drop)])
+    doubles = [str(value) for value, count in counts.items() if count > 1]
+    if doubles:
+        raise ValueError(
+            f"source values stand in more than one of classes, ignore_values and drop: "
+            f"{', '.join(doubles)}"
+        )
+
+
+def _refuse_classes_of_kind(rules: Rules) -> None:
+    kind = rules.source.mask_kind
+    objects = [rule for rule in rules.classes or () if rule.id != 0]
+    one_class = {MaskKind.BINARY, MaskKind.INVERTED, MaskKind.INSTANCES}
+    if kind in one_class and len(objects) > 1 and not isinstance(rules.source.mask, tuple):
+        raise ValueError(
+            f"mask_kind '{kind}' tells one class from the background, and classes names "
+            f"{len(objects)}: choose 'label', or name a mask template for each class"
+        )
+    stated = [v for rule in rules.classes or () for v in rule.source_values]
+    triples = [v for v in (*stated, *rules.ignore_values, *rules.drop) if not isinstance(v, int)]
+    if triples and kind not in {None, MaskKind.COLORS}:
+        raise ValueError(f"{list(triples[0])} is a colour, and mask_kind '{kind}' has grey values")
+
+
+def _refuse_unknown_class(rules: Rules) -> None:
+    if rules.classes is None or not isinstance(rules.source.mask, tuple):
+        return
+    known = {rule.id for rule in rules.classes}
+    unknown = sorted({mask.class_id for mask in rules.source.mask} - known)
+    if unknown:
+        raise ValueError(
+            f"source.mask names class {unknown[0]}, which classes does not hold: "
+            f"{', '.join(map(str, sorted(known)))}"
+        )
 
 
 def read_rules(path: Path) -> Rules:
@@ -187,7 +185,7 @@ def parse_rules(text: str | bytes, *, where: str = "rules") -> Rules:
 def rules_from_mapping(data: Mapping[str, Any], *, where: str = "rules") -> Rules:
     """Rules from a parsed JSON object in either form."""
     if is_paper_form(data):
-        return _from_paper(data, where=where)
+        return rules_from_mapping(version_2_of(data, where=where), where=where)
     if "version" not in data:
         raise RulesError(
             "the rules name no version", where=where, expected='"version": 2', found="no such key",
@@ -202,34 +200,9 @@ def rules_from_mapping(data: Mapping[str, Any], *, where: str = "rules") -> Rule
         ) from error  # fmt: skip
 
 
-def is_paper_form(data: Mapping[str, Any]) -> bool:
-    """True for the flat form in which all values are strings."""
-    return "version" not in data and bool({"image_type", "description"} & data.keys())
-
-
 def to_paper(rules: Rules) -> dict[str, str]:
-    """The paper's form of the rules.
-
-    Raises:
-        RulesError: for what that form cannot say (a fit other than stretch, TIFF).
-    """
-    types = {name: code for code, name in PAPER_IMAGE_TYPES.items()}
-    models = {name: code for code, name in PAPER_COLOR_MODELS.items()}
-    if rules.fit is not Fit.STRETCH or rules.image_format not in types:
-        raise RulesError(
-            "the paper's form cannot say this", expected="fit 'stretch' and jpg, png or bmp",
-            found=f"fit '{rules.fit}' and {rules.image_format}",
-            remedy="set height, width, fit and image_format, or keep version 2",
-        )  # fmt: skip
-    paper = {
-        "height": str(rules.height),
-        "width": str(rules.width),
-        "image_type": types[rules.image_format],
-        "color_model": models[rules.color_model],
-    }
-    if rules.layout == "separate":
-        paper["separate_file_format"] = "on"
-    return {**paper, "description": rules.mask_keyword}
+    """The paper's form of the rules; raises `RulesError` for what that form cannot say."""
+    return paper_form_of(rules_document(rules))
 
 
 def canonical_json(value: Any) -> bytes:
@@ -240,58 +213,23 @@ def canonical_json(value: Any) -> bytes:
 
 
 def rules_document(rules: Rules) -> dict[str, Any]:
-    """The canonical document: every field, also those left at their default."""
+    """The canonical document: every field, also those left at their default, but the later ones."""
     document: dict[str, Any] = rules.model_dump(mode="json", by_alias=True)
-    return document
+    document["source"] = _without(document["source"], _LATER_IN_SOURCE)
+    return _without(document, _LATER)
+
+
+def _without(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in fields.items()
+        if name not in defaults or value != defaults[name]
+    }
 
 
 def rules_id(rules: Rules) -> str:
     """SHA-256 of the canonical document, hexadecimal."""
     return hashlib.sha256(canonical_json(rules_document(rules))).hexdigest()
-
-
-def _from_paper(data: Mapping[str, Any], *, where: str) -> Rules:
-    mistakes = [f"{key}: unknown key" for key in sorted(data.keys() - PAPER_KEYS)]
-    sizes = {name: _paper_int(data, name, mistakes) for name in ("height", "width")}
-    image_format = _paper_choice(data, "image_type", PAPER_IMAGE_TYPES, mistakes)
-    color_model = _paper_choice(data, "color_model", PAPER_COLOR_MODELS, mistakes)
-    separate = data.get("separate_file_format")
-    if separate not in (None, "on"):
-        mistakes.append(f"separate_file_format: expected 'on' or no such key, found {separate!r}")
-    keyword = data.get("description")
-    if not isinstance(keyword, str):
-        mistakes.append(f"description: expected the mask keyword as text, found {keyword!r}")
-    if mistakes:
-        raise RulesError(
-            "the rules (paper's form) are wrong in " + "; ".join(mistakes), where=where
-        )
-    return rules_from_mapping(
-        {
-            "version": 2, **sizes, "fit": "stretch", "image_format": image_format,
-            "color_model": color_model, "layout": "separate" if separate else "together",
-            "mask_keyword": keyword,
-        },
-        where=where,
-    )  # fmt: skip
-
-
-def _paper_int(data: Mapping[str, Any], key: str, mistakes: list[str]) -> int | None:
-    value = data.get(key)
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 6:
-        return int(value)
-    mistakes.append(f"{key}: expected digits in quotes, found {value!r}")
-    return None
-
-
-def _paper_choice(
-    data: Mapping[str, Any], key: str, choices: Mapping[str, str], mistakes: list[str]
-) -> str | None:
-    value = data.get(key)
-    if isinstance(value, str) and value in choices:
-        return choices[value]
-    known = ", ".join(f'"{code}" {name}' for code, name in choices.items())
-    mistakes.append(f"{key}: expected {known}, found {value!r}")
-    return None
 
 
 def _object_without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

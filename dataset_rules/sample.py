@@ -18,6 +18,8 @@ from dataset_rules.images import Pixels, encode, pixel_hash, read_header, read_i
 from dataset_rules.manifest import write_file
 from dataset_rules.masks import DecodedMask, decode_masks
 from dataset_rules.observed import Seen, see_through_among
+from dataset_rules.panel import panel_of
+from dataset_rules.parts import Panel
 from dataset_rules.rules import Document, Rules
 
 SHALLOW = {"jpg", "bmp"}  # formats that hold 8 bits
@@ -60,11 +62,23 @@ def make_sample(source: Files, out: Path, task: Task, rules: Rules) -> Outcome:
     Raises:
         RulesError: if a file is damaged, sizes differ or a mask holds values of no class.
     """
+    if rules.source.panel is not None:
+        return _sample_of_panels(source, out, task, rules, rules.source.panel)
     image = read_image(source / task.image)
     masks = [source / path for path in task.masks]
     decoded = decode_masks(masks, task.class_ids, rules)
     outcome = write_sample(source, out, task, rules, image=image, decoded=decoded)
     through = see_through_among(source, (task.image, *task.masks))
+    return outcome.model_copy(update={"see_through": through})
+
+
+def _sample_of_panels(source: Files, out: Path, task: Task, rules: Rules, panel: Panel) -> Outcome:
+    """As `make_sample`, of a file that holds image and mask side by side."""
+    composite = source / task.image
+    image = panel_of(read_image(composite), panel, panel.image)
+    decoded = decode_masks([composite], task.class_ids, rules)
+    outcome = write_sample(source, out, task, rules, image=image, decoded=decoded)
+    through = see_through_among(source, (task.image,))
     return outcome.model_copy(update={"see_through": through})
 
 

@@ -3,6 +3,7 @@
     {name}        one or more characters within one segment of the path
     {name:int}    digits, compared as a number: 7 joins 007
     {name:path}   whole segments, also none when a slash follows: {folder:path}/{name}.png
+    {object:int}  the number of one of the objects of an image, joined with nothing
     *             any characters within one segment, joined with nothing
     {{ }} {*}     the characters themselves
 
@@ -20,6 +21,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from dataset_rules.errors import RulesError
+
+OBJECT = "object"  # the placeholder that tells the files of one image apart
 
 _TOKEN = re.compile(
     r"(?P<open>\{\{)|(?P<close>\}\})|(?P<star>\{\*\})"
@@ -44,9 +47,9 @@ class Template:
         return tuple(self._pattern.groupindex)
 
     @cached_property
-    def has_star(self) -> bool:
-        """True if several paths may have the same placeholders."""
-        return any(token["any"] for token in _TOKEN.finditer(self.text))
+    def has_many(self) -> bool:
+        """True if several paths may belong to one image: by a star or a number of the object."""
+        return OBJECT in self.fields or any(token["any"] for token in _TOKEN.finditer(self.text))
 
     @cached_property
     def weight(self) -> int:

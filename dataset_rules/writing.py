@@ -1,12 +1,15 @@
 """Related files -> the image template and the mask template that they have in common."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dataset_rules.cut import Cut, Segments, Shape
+from dataset_rules.cut import WORD, Cut, Segments, Shape
 from dataset_rules.template import escape
 
 _SIGNS = "_-. "
+
+_NUMBER = re.compile("([0-9]+)")
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,8 @@ def _file(cuts: Sequence[Cut], folders: Sequence[_Slot], name: str | None) -> st
     match cuts[0].node.shape:
         case Shape.FILE:
             return None if name is None else name + suffix
+        case Shape.NUMBERED:
+            return None if name is None else f"{name}{{object:int}}{suffix}"
         case Shape.NAMED_FOLDER:
             return None if name is None else f"{name}/*{suffix}"
         case Shape.FOLDER:
@@ -109,13 +114,27 @@ def _varying(values: Sequence[str], placeholder: str, *, forced: bool, padded: b
     """Literal text where all are equal; else a placeholder between the signs they share."""
     if len(set(values)) == 1 and not (forced and values[0]):
         return escape(values[0])
+    if padded:
+        return _numbers(values, placeholder)
     lead = _shared_signs([value[:-1] for value in values])
     cores = [value[len(lead) :] for value in values]
     trail = _shared_signs([core[:0:-1] for core in cores])[::-1]
-    cores = [core[: len(core) - len(trail)] for core in cores]
-    if padded and not all(core.isascii() and core.isdigit() for core in cores):
+    return f"{escape(lead)}{{{placeholder}}}{escape(trail)}"
+
+
+def _numbers(values: Sequence[str], placeholder: str) -> str | None:
+    """Numbers that vary as placeholders, around the text that all have in common."""
+    parts = [_NUMBER.split(value) for value in values]
+    if len({tuple(part[::2]) for part in parts}) > 1:
         return None
-    return f"{escape(lead)}{{{placeholder}{':int' if padded else ''}}}{escape(trail)}"
+    texts: list[str] = []
+    for place, column in enumerate(zip(*parts, strict=True)):
+        if place % 2 == 0 or len({int(number) for number in column}) == 1:
+            texts.append(escape(column[0]))
+            continue
+        count = sum("{" in text for text in texts)
+        texts.append(f"{{{placeholder}{count + 1 if count else ''}:int}}")
+    return "".join(texts)
 
 
 def _shared_signs(values: Sequence[str]) -> str:
@@ -129,7 +148,7 @@ def _shared_signs(values: Sequence[str]) -> str:
 
 
 def added_to(left: Segments, right: Segments) -> tuple[str, str, str, str] | None:
-    """What stands around a folder's name on either side: `train` -> `trainannot` adds `annot`.
+    """What stands around what two names share: `train` -> `trainannot` adds `annot`.
 
     Returns:
         Text before and behind the name in the left run, before and behind it in the right run.
@@ -143,4 +162,30 @@ def added_to(left: Segments, right: Segments) -> tuple[str, str, str, str] | Non
         return ("", "", other[: -len(one)], "")
     if one.startswith(other):
         return ("", one[len(other) :], "", "")
-    return (one[: -len(other)], "", "", "") if one.endswith(other) else None
+    if one.endswith(other):
+        return (one[: -len(other)], "", "", "")
+    return _exchanged(one, other)
+
+
+def _agreeing(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many of the first items are equal."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (left, right) in pairs if left != right), min(len(one), len(other)))
+
+
+def _exchanged(one: str, other: str) -> tuple[str, str, str, str] | None:
+    """As `added_to`, of names in which one word is exchanged: `train_img` and `train_mask`."""
+    words = [WORD.findall(name) for name in (one, other)]
+    lead = _agreeing(*words)
+    trail = _agreeing(*(own[lead:][::-1] for own in words))
+    if lead and words[0][lead - 1] in _SIGNS:
+        lead -= 1  # the sign is no part of what varies
+    if lead:
+        rest = ["".join(own[lead:]) for own in words]
+        return ("", rest[0], "", rest[1])
+    if trail:
+        if words[0][-trail] in _SIGNS:
+            trail -= 1
+        rest = ["".join(own[: len(own) - trail]) for own in words]
+        return (rest[0], "", rest[1], "") if trail else None
+    return None

@@ -3,7 +3,7 @@ import pytest
 
 from dataset_rules.errors import RulesError
 from dataset_rules.masks import decode_label, decode_masks
-from dataset_rules.rules import ClassRule, MaskKind, Rules, SourceRule
+from dataset_rules.rules import ClassRule, MaskKind, MaskTemplate, Rules, SourceRule
 from tests.messy import put
 
 
@@ -79,7 +79,12 @@ def test_classes_in_files_of_their_own_are_merged(tmp_path):
         put(tmp_path, "a.png", gray([255, 0, 255])),
         put(tmp_path, "b.png", gray([0, 255, 255])),
     ]
-    decoded = decode_masks(files, [2, 1], rules(MaskKind.BINARY, [0], [255], [255]))
+    masks = (MaskTemplate(template="a", class_id=2), MaskTemplate(template="b", class_id=1))
+    of_two = Rules(
+        source=SourceRule(image="i", mask=masks, mask_kind=MaskKind.BINARY),
+        classes=rules(MaskKind.LABEL, [0], [255], [254]).classes,
+    )
+    decoded = decode_masks(files, [2, 1], of_two)
     assert decoded.label.tolist() == [[2, 1, 1]]
 
 

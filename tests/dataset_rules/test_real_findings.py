@@ -29,7 +29,7 @@ EXPECTED = {
     "camvid_segnet": {"own_splits": (22, ["CamVid/train/"])},
     "stardist_sample": {
         "stack": (4, ["img3d.tif", "mask3d.tif"]),
-        "deep_images": (3, ["img2d.tif"]),
+        "deep_images": (1, ["img2d.tif"]),
     },
 }
 

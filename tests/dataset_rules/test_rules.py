@@ -11,16 +11,20 @@ KEYWORDS = st.text(
     st.characters(min_codepoint=32, exclude_characters="/\\"), min_size=1, max_size=20
 )
 
+VALUES = st.lists(st.integers(100, 255), max_size=2)
+
 
 @st.composite
 def rules(draw):
     fit = draw(st.sampled_from(["keep", "stretch", "pad", "crop", "tile"]))
-    sides = {} if fit == "keep" else {"height": draw(st.integers(1, 4096)), "width": 64}
+    sides = {} if fit == "keep" else {"height": draw(st.integers(16, 4096)), "width": 64}
     names = draw(st.lists(st.text(min_size=1, max_size=9), max_size=4))
     classes = [{"id": i, "name": name, "source_values": [i, [i, 0, 9]]} for i, name in
                enumerate(names)]  # fmt: skip
     return Rules.model_validate({
-        "fit": fit, **sides,
+        "fit": fit, **sides, "overlap": draw(st.integers(0, 9)) if fit == "tile" else 0,
+        "depth": draw(st.sampled_from([None, "divide", "range"])), "drop": draw(VALUES),
+        "ignore_values": draw(st.just([[9, 9, 9]])),
         "image_format": draw(st.sampled_from(["png", "jpg", "bmp", "tiff"])),
         "color_model": draw(st.sampled_from(["rgb", "grayscale", "binary"])),
         "layout": draw(st.sampled_from(["separate", "together"])),
@@ -28,8 +32,9 @@ def rules(draw):
         "classes": classes or None,
         "split": {"seed": draw(st.integers(0, 99)), "groups": {"val": draw(st.lists(st.text()))}},
         "source": draw(st.sampled_from([
-            {}, {"image": "{n}.png", "mask": [{"template": "{n}_a.png", "class": 3}]},
+            {}, {"image": "{n}.png", "mask": "{n}_a.png", "list": ["train.txt"]},
             {"mask_kind": "colors", "exclude": ["*.tif"]}, {"object_value": 0},
+            {"image": "{n}.png", "panel": {"columns": 2, "image": 0, "mask": 1}},
         ])),
     })  # fmt: skip
 
