@@ -16,19 +16,22 @@ _CHANNELS = {"L": 1, "LA": 1, "RGB": 3, "RGBA": 3}  # that are returned, by Pill
 _NEEDED = {b"IHDR", b"IDAT", b"IEND"}  # chunks; files with a palette are Pillow's
 
 
-def decode_common(path: Path, kind: str, mode: str) -> NDArray[np.uint8] | None:
+def decode_common(
+    path: Path, kind: str, mode: str, *, half_px: tuple[int, int] | None = None
+) -> NDArray[np.uint8] | None:
     """Pixels (HW or HW3, without alpha) of a file of 8 bits, None where Pillow is to decode it.
 
     Args:
         path: the file.
         kind: PNG or JPEG; of others nothing is decoded.
         mode: as Pillow names it; only what the file stores in this very mode is decoded.
+        half_px: half the height and width, rounded up, to get a JPEG at that size.
     """
     if mode not in _CHANNELS or kind not in {"PNG", "JPEG"}:
         return None
     data = path.read_bytes()
     try:
-        pixels: NDArray[Any] = _jpeg(data, mode) if kind == "JPEG" else _png(data)
+        pixels: NDArray[Any] = _jpeg(data, mode, half_px) if kind == "JPEG" else _png(data)
     except (ValueError, RuntimeError):  # what the two raise on damaged data
         return None
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
@@ -40,8 +43,13 @@ def decode_common(path: Path, kind: str, mode: str) -> NDArray[np.uint8] | None:
     return np.ascontiguousarray(pixels[..., :colors] if colors > 1 else pixels[..., 0])
 
 
-def _jpeg(data: bytes, mode: str) -> NDArray[Any]:
-    pixels = np.asarray(simplejpeg.decode_jpeg(data, "GRAY" if mode == "L" else "RGB"))
+def _jpeg(data: bytes, mode: str, half_px: tuple[int, int] | None) -> NDArray[Any]:
+    height, width = half_px or (0, 0)
+    pixels = np.asarray(
+        simplejpeg.decode_jpeg(
+            data, "GRAY" if mode == "L" else "RGB", min_height=height, min_width=width
+        )
+    )
     return pixels[..., 0] if mode == "L" else pixels
 
 

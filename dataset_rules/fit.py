@@ -20,7 +20,10 @@ THIN = 0.15
 
 @dataclass(frozen=True)
 class Part:
-    """An image with its masks, all of one size; `suffix` tells the tiles of an image apart."""
+    """An image with its masks; `suffix` tells the tiles of an image apart.
+
+    All are of one size, but for an image that was decoded smaller since it shrinks anyway.
+    """
 
     image: Pixels
     label: Pixels
@@ -64,7 +67,7 @@ def _size_of(rules: Rules) -> tuple[int, int]:
 
 
 def _stretched(part: Part, size: tuple[int, int]) -> Part:
-    height, width = part.image.shape[:2]
+    height, width = part.label.shape
     if (height, width) == size:
         return part
     label = resize_label(part.label, size)
@@ -171,11 +174,24 @@ def _nearest(pixels: Pixels, size: tuple[int, int]) -> Pixels:
 
 def _shrunk(part: Part, size: tuple[int, int]) -> Part:
     """Small enough to fit, with its sides in proportion; never enlarged."""
-    height, width = part.image.shape[:2]
-    factor = min(size[0] / height, size[1] / width)
-    if factor >= 1:
-        return part
-    return _stretched(part, (max(1, int(height * factor)), max(1, int(width * factor))))
+    return _stretched(part, _inside(part.label.shape, size))
+
+
+def _inside(shape: tuple[int, ...], size: tuple[int, int]) -> tuple[int, int]:
+    height, width = shape[:2]
+    factor = min(1.0, size[0] / height, size[1] / width)
+    return max(1, int(height * factor)), max(1, int(width * factor))
+
+
+def shrunk_size(size_px: tuple[int, int], rules: Rules) -> tuple[int, int] | None:
+    """Height and width that an image of this size will have, None where it is not scaled."""
+    match rules.fit:
+        case Fit.STRETCH:
+            return _size_of(rules)
+        case Fit.PAD:
+            return _inside(size_px, _size_of(rules))
+        case _:
+            return None
 
 
 def _padded(part: Part, size: tuple[int, int]) -> Part:

@@ -12,7 +12,7 @@ from dataset_rules.dataset import Sample, SampleImage, SampleMask, Split
 from dataset_rules.errors import RulesError
 from dataset_rules.files import Files
 from dataset_rules.findings import Finding, Severity
-from dataset_rules.fit import Part, fitted, scaled_as
+from dataset_rules.fit import Part, fitted, scaled_as, shrunk_size
 from dataset_rules.glimpse import glimpse_of, mask_glimpse_of
 from dataset_rules.images import Pixels, encode, pixel_hash, read_header, read_image
 from dataset_rules.manifest import write_file
@@ -64,10 +64,13 @@ def make_sample(source: Files, out: Path, task: Task, rules: Rules) -> Outcome:
     """
     if rules.source.panel is not None:
         return _sample_of_panels(source, out, task, rules, rules.source.panel)
-    image = read_image(source / task.image)
+    size_px = read_header(source / task.image).size_px
+    # Otsu's threshold is that of all pixels.
+    shrinks_to_px = None if rules.color_model == "binary" else shrunk_size(size_px, rules)
+    image = read_image(source / task.image, shrinks_to_px=shrinks_to_px)
     masks = [source / path for path in task.masks]
     decoded = decode_masks(masks, task.class_ids, rules)
-    outcome = write_sample(source, out, task, rules, image=image, decoded=decoded)
+    outcome = write_sample(source, out, task, rules, image=image, decoded=decoded, size_px=size_px)
     through = see_through_among(source, (task.image, *task.masks))
     return outcome.model_copy(update={"see_through": through})
 
@@ -91,6 +94,7 @@ def write_sample(
     image: Pixels,
     decoded: DecodedMask,
     pixel_size_um: float | None = None,
+    size_px: tuple[int, int] | None = None,
 ) -> Outcome:
     """Bring an image and its masks into the form of the rules and write the files.
 
@@ -102,14 +106,16 @@ def write_sample(
         image: HW or HW3, uint8 or uint16.
         decoded: its masks.
         pixel_size_um: as a document states it; None: as the image file states it.
+        size_px: height and width of the image file, where the image was decoded smaller.
 
     Raises:
         RulesError: if the sizes differ.
     """
-    if image.shape[:2] != decoded.label.shape:
+    size_px = size_px or image.shape[:2]
+    if size_px != decoded.label.shape:
         raise RulesError(
             "image and mask differ in size", where=str(source / task.image),
-            expected="{} x {}".format(*image.shape[:2]),
+            expected="{} x {}".format(*size_px),
             found="{} x {} in {}".format(*decoded.label.shape, task.masks[0]),
             remedy="list the pair in source.exclude or correct it",
         )  # fmt: skip

@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dataset_rules.dataset import Split, read_dataset, read_sample
 from dataset_rules.errors import ArtifactError, RulesError
@@ -117,6 +118,34 @@ def test_stretched_dataset_has_the_size_and_format_asked_for(source, tmp_path):
         assert sample.image.path.endswith(".jpg")
         assert image.shape == label.shape == (20, 30)
         assert set(np.unique(label)) <= {0, 1}
+
+
+def test_large_photographs_shrink_to_within_40_db_of_the_mean_of_all_pixels(real_data, tmp_path):
+    tissue_images = real_data("monuseg2018") / "data/MoNuSegTrainData/tissue_image"
+    source, means = tmp_path / "source", {}
+    for folder in ("images", "masks"):
+        (source / folder).mkdir(parents=True)
+    for path in sorted(tissue_images.glob("TCGA*.tif"))[:4]:
+        pixels = read_image(path)[:960, :960]
+        Image.fromarray(pixels).save(source / f"images/{path.stem}.jpg", quality=92)
+        put(source, f"masks/{path.stem}.png", pixels[..., 0] // 128 * 255)
+        whole = np.asarray(Image.open(source / f"images/{path.stem}.jpg"), float)
+        means[path.stem] = whole.reshape(240, 4, 240, 4, 3).mean((1, 3))
+    size = {"fit": "stretch", "height": 240, "width": 240}
+    out = made(source, tmp_path / "out", source={"object_value": 255}, **size)
+    for sample in read_dataset(out).samples:
+        error = np.mean((read_sample(out, sample)[0] - means[sample.name]) ** 2)
+        assert 10 * np.log10(255**2 / error) > 40
+
+
+def test_photograph_that_would_fit_its_mask_at_half_its_size_is_refused(tmp_path):
+    source = tmp_path / "source"
+    for name in ("a", "b"):
+        image, instances = tissue(1, size=60)
+        put(source, f"images/{name}.jpg", image.repeat(2, 0).repeat(2, 1))
+        put(source, f"masks/{name}.png", (instances > 0).astype(np.uint8))
+    with pytest.raises(RulesError, match="120 x 120"):
+        made(source, tmp_path / "out", fit="stretch", height=20, width=20)
 
 
 def test_binary_images_record_their_threshold(source, tmp_path):
@@ -273,23 +302,81 @@ def is_gone(group, *, patience_s=10.0):
     return False
 
 
-def test_killed_run_ends_with_the_same_id_and_leaves_no_process(tmp_path):
-    source, out = two_folders(tmp_path / "source", 60), tmp_path / "out"
-    script = tmp_path / "run.py"
-    script.write_text(RUN)
-    for _ in range(2):
-        process = subprocess.Popen(
-            [sys.executable, str(script), str(source), str(out)], start_new_session=True
-        )
-        notes = len(list(out.glob(f"{PROGRESS}/*.part")))
-        while process.poll() is None and len(list(out.glob(f"{PROGRESS}/*.part"))) < notes + 8:
+def started(script, source, out):
+    return subprocess.Popen(
+        [sys.executable, str(script), str(source), str(out)], start_new_session=True
+    )
+
+
+def noted(out):
+    """The notes of finished pairs, with the time at which each was written."""
+    return {path.name: path.stat().st_mtime_ns for path in out.glob(f"{PROGRESS}/*.part")}
+
+
+@pytest.fixture
+def script(tmp_path):
+    path = tmp_path / "run.py"
+    path.write_text(RUN)
+    return path
+
+
+def test_killed_run_ends_with_the_same_id_and_leaves_no_process(tmp_path, script):
+    source, out = two_folders(tmp_path / "source", 90), tmp_path / "out"
+    for _ in range(5):
+        process, before = started(script, source, out), noted(out)
+        while process.poll() is None and len(noted(out)) < len(before) + 5:
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert is_gone(process.pid)
+        assert before.items() <= noted(out).items()
     made(source, out)
     assert id_of(out) == id_of(made(source, tmp_path / "other"))
     assert altered_files(out) == []
+
+
+@pytest.mark.long
+def test_hundred_kills_at_any_moment_change_nothing(tmp_path, script):
+    source, out, rng = two_folders(tmp_path / "source", 60), tmp_path / "out", random.Random(0)
+    begun = time.monotonic()
+    expected = id_of(made(source, tmp_path / "other", jobs=2))
+    longest_s, kills = time.monotonic() - begun + 1.0, 0
+    while kills < 100:
+        process = started(script, source, out)
+        try:
+            process.wait(rng.uniform(0.1, longest_s))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # all of its processes at once, as a power cut
+            process.wait()
+            kills += 1
+        assert is_gone(process.pid)
+        if process.returncode == 0:
+            assert id_of(out) == expected
+            assert altered_files(out) == []
+            shutil.rmtree(out)
+    made(source, out)
+    assert id_of(out) == expected
+    assert altered_files(out) == []
+
+
+def test_note_of_a_file_that_was_lost_does_not_count(source, tmp_path):
+    class StopError(Exception):
+        pass
+
+    def stop(done, _total):
+        if done == 6:
+            raise StopError
+
+    out = tmp_path / "out"
+    with pytest.raises(StopError):
+        format_dataset(source, out, Rules(), jobs=1, on_progress=stop)
+    images = sorted(out.glob("*/images/*.png"))
+    images[0].unlink()
+    images[1].write_bytes(b"")  # as a file system leaves it after a power cut
+    note = next(out.glob(f"{PROGRESS}/*.part"))
+    note.write_bytes(note.read_bytes()[:50])
+    made(source, out)
+    assert id_of(out) == id_of(made(source, tmp_path / "other"))
 
 
 def test_archive_gives_the_id_of_its_folder(source, tmp_path):
