@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from dataset_rules.aside import set_aside
+from dataset_rules.census import Meaning, census_of
 from dataset_rules.choosing import choose
 from dataset_rules.discover import WHY, Entry, Kind, discover
 from dataset_rules.errors import RulesError
@@ -14,8 +15,9 @@ from dataset_rules.files import Files, opened_files
 from dataset_rules.findings import Finding, Question, Severity, counted, in_order
 from dataset_rules.inspection import Depth, Inspection, Subject, inspect, named_groups
 from dataset_rules.leftovers import check_ignored, is_derived
-from dataset_rules.look import Look, Looker, compactness_of, looker
-from dataset_rules.meaning import Meaning, census_of, meaning_of
+from dataset_rules.look import Look, Looker, compactness_of, looker, palettes_differ
+from dataset_rules.meaning import meaning_of
+from dataset_rules.naming import group_note, unknown_groups
 from dataset_rules.pair import Pairing
 from dataset_rules.parallel import Progress, each, ticker
 from dataset_rules.resolving import has_values, resolve
@@ -142,13 +144,14 @@ def examine_folder(
         tick()
     meaning = _meaning(folder, pairing, look, given, masks=masks)
     resolved = resolve(given, choice.reading, meaning, exclude=aside.stacks)
+    notes = _group_notes(given, resolved, pairing)
     subject = Subject(folder, entries, pairing, resolved, look, tuple(masks))
     found = inspect(subject, depth, tick)
     ignored = check_ignored(entries, pairing, is_open=False)
     return Report(
         entries, pairing, resolved, (*choice.questions, *meaning.questions),
         in_order([*pairing.findings, *found.findings]),
-        in_order([*choice.findings, *aside.findings, *meaning.findings, *ignored]), found,
+        in_order([*choice.findings, *aside.findings, *meaning.findings, *notes, *ignored]), found,
     )  # fmt: skip
 
 
@@ -163,6 +166,11 @@ def _meaning(
 ) -> Meaning:
     """What the masks mean, and on how many of them that rests."""
     looks = {path: seen for path in masks if isinstance(seen := look(path), Look)}
+    if rules.source.mask_kind is None and palettes_differ(looks.values()):
+        colored = rules.source.model_copy(update={"mask_kind": MaskKind.COLORS})
+        rules = rules.model_copy(update={"source": colored})
+        look = looker(folder, as_colors=True)
+        looks = {path: seen for path in masks if isinstance(seen := look(path), Look)}
     if not looks:
         return Meaning(rules.source.mask_kind, rules.classes)
     several = [path for path, seen in looks.items() if seen.value_count > 2][:MAX_SHAPES]
@@ -177,6 +185,16 @@ def _meaning(
         looked_at=len(looks), of=total,
     )  # fmt: skip
     return replace(meaning, findings=(*meaning.findings, note))
+
+
+def _group_notes(given: Rules, resolved: Rules, pairing: Pairing) -> list[Finding]:
+    """What the names tell of groups, and stated groups that nobody has."""
+    groups = {group for _, group in named_groups(pairing, resolved)}
+    found = unknown_groups(groups, resolved.split)
+    if resolved.split.group is not None and resolved.split.group != given.split.group:
+        images = [pair.image for pair in pairing.pairs]
+        found.append(group_note(resolved.split.group, images))
+    return found
 
 
 def _waits(_path: str) -> str:

@@ -49,7 +49,7 @@ def fitted(part: Part, rules: Rules) -> list[Part]:
         case Fit.CROP:
             return [_cropped(part, size)]
         case _:
-            return _tiles(_padded(part, size), size)
+            return _tiles(_padded(part, size), size, rules.overlap)
 
 
 def scaled_as(image: Pixels, rules: Rules) -> Pixels:
@@ -225,9 +225,9 @@ def _cropped(part: Part, size: tuple[int, int]) -> Part:
     return _window(part, (top // 2, left // 2), size)
 
 
-def _tiles(part: Part, size: tuple[int, int]) -> list[Part]:
+def _tiles(part: Part, size: tuple[int, int], overlap: int) -> list[Part]:
     """Windows that cover the image; the last of a row or column ends at the border."""
-    rows, columns = (_origins(part.image.shape[axis], size[axis]) for axis in (0, 1))
+    rows, columns = (_origins(part.image.shape[axis], size[axis], overlap) for axis in (0, 1))
     return [
         _window(part, (top, left), size, suffix=f"_r{i}c{j}")
         for i, top in enumerate(rows)
@@ -235,9 +235,9 @@ def _tiles(part: Part, size: tuple[int, int]) -> list[Part]:
     ]
 
 
-def _origins(length_px: int, tile_px: int) -> list[int]:
+def _origins(length_px: int, tile_px: int, overlap_px: int) -> list[int]:
     last = length_px - tile_px
-    return [*range(0, last, tile_px), last]
+    return [*range(0, last, tile_px - overlap_px), last]
 
 
 def _window(

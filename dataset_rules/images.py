@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from dataset_rules.decoders import decode_common
 from dataset_rules.ends import bytes_of, is_cut_short
 from dataset_rules.errors import RulesError
+from dataset_rules.pixel_size import pixel_size_um_of
 from dataset_rules.png import encode_png
 from dataset_rules.textmask import is_text_mask, read_grid
 
@@ -103,7 +104,7 @@ def _header(path: Path, image: Image.Image) -> Header:
         width_px=width,
         bits=_bits(image),
         pages=int(getattr(image, "n_frames", 1)),
-        pixel_size_um=_pixel_size_um(image),
+        pixel_size_um=pixel_size_um_of(image),
         orientation=orientation,
         has_alpha=image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info,
         is_cut_short=is_cut_short(image),
@@ -296,19 +297,6 @@ def _bits(image: Image.Image) -> int:
     if image.format == "PNG":
         return bytes_of(image, 24, 1)[0]  # of the IHDR chunk, which always comes first
     return 8
-
-
-def _pixel_size_um(image: Image.Image) -> float | None:
-    """Micrometres per pixel where a TIFF states a resolution in centimetres or inches."""
-    tags = getattr(image, "tag_v2", None)
-    if image.format != "TIFF" or not tags or 282 not in tags:
-        return None
-    unit_um = {2: 25_400.0, 3: 10_000.0}.get(tags.get(296, 2))
-    resolution = float(tags[282] or 0)
-    if unit_um is None or resolution <= 0:
-        return None
-    size = unit_um / resolution
-    return size if size < 50 else None  # 72 dpi and its like speak of paper, not of tissue
 
 
 def _head_of(path: Path) -> str:

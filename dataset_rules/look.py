@@ -1,6 +1,6 @@
 """A look at a file: its header, and how its pixels are spread over values."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from math import log10
@@ -36,6 +36,8 @@ class Look:
     grid: bytes = field(
         default=b"", repr=False
     )  # 1 where a value but 0 lies, at GRID x GRID places
+
+    palette: Mapping[int, int] = field(default_factory=dict)  # index -> colour as 0xRRGGBB
 
     @property
     def size_px(self) -> tuple[int, int]:
@@ -92,6 +94,7 @@ def look_at(path: Path, *, as_colors: bool = False, panel: Panel | None = None) 
     """Decode one file; raises `RulesError` where it is damaged."""
     header = read_header(path)
     pixels = read_image(path) if as_colors else read_mask(path)
+    palette = _palette(pixels, read_image(path)) if header.mode == "P" and not as_colors else {}
     values = gray_if_equal(pixels if panel is None else panel_of(pixels, panel, panel.mask))
     packed = pack(values)
     found, counts = _counted(packed)
@@ -104,6 +107,24 @@ def look_at(path: Path, *, as_colors: bool = False, panel: Panel | None = None) 
         is_color=values.ndim == 3,
         flatness=_flatness(packed),
         grid=_grid_of(packed, above=RINGING if header.format == "JPEG" and values.ndim == 2 else 0),
+        palette=palette,
+    )
+
+
+def _palette(indices: Pixels, colors: Pixels) -> dict[int, int]:
+    """The colour of each index that occurs."""
+    found, places = np.unique(indices, return_index=True)
+    packed = pack(colors.reshape(1, -1, 3))[0, places]
+    return {int(index): int(color) for index, color in zip(found, packed, strict=True)}
+
+
+def palettes_differ(looks: Iterable[Look]) -> bool:
+    """True where one index has other colours in other files: then only colours mean something."""
+    seen: dict[int, int] = {}
+    return any(
+        seen.setdefault(index, color) != color
+        for look in looks
+        for index, color in look.palette.items()
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -10,12 +11,13 @@ import numpy as np
 from dataset_rules.dataset import IGNORE
 from dataset_rules.errors import RulesError
 from dataset_rules.fit import values_in
-from dataset_rules.images import Pixels, read_image, read_mask
+from dataset_rules.images import Pixels, read_header, read_image, read_mask
 from dataset_rules.look import gray_if_equal
 from dataset_rules.panel import panel_of
 from dataset_rules.rules import ClassRule, MaskKind, Rules, SourceValue
 
 MAX_OBJECTS = 65_535  # in one image: instance maps are uint16
+JPEG_GAP = 32  # by which values must differ to be told apart after JPEG
 UNKNOWN = 256  # in a table of values: no class has this one
 _BLOCK = 1 << 20  # pixels whose distances to all colours are held at once
 
@@ -47,7 +49,7 @@ def decode_masks(
     """
     kind = rules.source.mask_kind
     if kind is MaskKind.INSTANCES:
-        return _numbered_objects(paths[0])
+        return _numbered_objects(paths, class_ids, rules)
     if kind is MaskKind.INSTANCE_FILES:
         return _object_files(paths, class_ids, rules)
     return DecodedMask(_merged(paths, class_ids, rules))
@@ -65,7 +67,7 @@ def decode_label(path: Path, rules: Rules) -> Pixels:
             remedy='write "mask_kind": "colors" into source',
         )  # fmt: skip
     if rules.source.mask_kind in {MaskKind.LABEL, MaskKind.TEXT}:
-        return _exact(values, table, path)
+        return (_of_jpeg if _is_jpeg(path) else _exact)(values, table, path)
     return _nearest_value(values, table)
 
 
@@ -78,7 +80,8 @@ def _table_of(rules: Rules) -> list[tuple[SourceValue, int]]:
     """Every source value with the class id that it becomes."""
     classes: tuple[ClassRule, ...] = rules.classes or ()
     known = [(value, rule.id) for rule in classes for value in rule.source_values]
-    return known + [(value, IGNORE) for value in rules.ignore_values]
+    ignored: list[tuple[SourceValue, int]] = [(value, IGNORE) for value in rules.ignore_values]
+    return [*known, *ignored, *((value, 0) for value in rules.drop)]
 
 
 def _exact(values: Pixels, table: Sequence[tuple[SourceValue, int]], path: Path) -> Pixels:
@@ -96,6 +99,22 @@ def _exact(values: Pixels, table: Sequence[tuple[SourceValue, int]], path: Path)
             remedy="give them a class in the rules or list them in ignore_values",
         )  # fmt: skip
     return _looked_up(values, lookup.astype(np.uint8))
+
+
+def _is_jpeg(path: Path) -> bool:
+    return path.suffix.lower() in {".jpg", ".jpeg"} and read_header(path).format == "JPEG"
+
+
+def _of_jpeg(values: Pixels, table: Sequence[tuple[SourceValue, int]], path: Path) -> Pixels:
+    """JPEG changes values a little: they are told apart where classes lie far from each other."""
+    known = sorted(value for value, _ in table if isinstance(value, int))
+    if any(right - left < JPEG_GAP for left, right in pairwise(known)):
+        raise RulesError(
+            "JPEG has changed the class numbers of the mask beyond repair", where=str(path),
+            expected=f"values at least {JPEG_GAP} apart", found=", ".join(map(str, known)),
+            remedy="store label masks as PNG",
+        )  # fmt: skip
+    return _nearest_value(values, table)
 
 
 def _nearest_value(values: Pixels, table: Sequence[tuple[SourceValue, int]]) -> Pixels:
@@ -139,13 +158,42 @@ def _as_triple(value: SourceValue) -> tuple[int, int, int]:
     return (value, value, value) if isinstance(value, int) else value
 
 
-def _numbered_objects(path: Path) -> DecodedMask:
-    values = gray_if_equal(read_mask(path))
+def _numbered_objects(
+    paths: Sequence[Path], class_ids: Sequence[int | None], rules: Rules
+) -> DecodedMask:
+    """Instance maps, one a class where classes lie apart; numbers of the later go on."""
+    label = instances = None
+    overlap_px = 0
+    for path, class_id in zip(paths, class_ids, strict=True):
+        numbers, ignored = _numbers_of(path, rules)
+        if label is None or instances is None:
+            label, instances = np.zeros(numbers.shape, np.uint8), np.zeros(numbers.shape, np.uint16)
+        _refuse_other_size(path, numbers, label)
+        area, above = numbers > 0, int(instances.max())
+        if above and above + int(numbers.max()) > MAX_OBJECTS:
+            raise RulesError("too many objects in one image", where=str(path))
+        overlap_px += int(np.count_nonzero(instances[area]))
+        label[area] = _object_class(rules) if class_id is None else class_id
+        instances[area] = numbers[area] + above
+        label[ignored] = IGNORE
+    assert label is not None  # every pair has a mask file
+    return DecodedMask(label, instances, overlap_px)
+
+
+def _numbers_of(path: Path, rules: Rules) -> tuple[Pixels, Pixels]:
+    """Object numbers without those that the rules drop or ignore, and where the ignored lie."""
+    values = gray_if_equal(_panel(read_mask(path), rules))
     if values.ndim == 3:
         raise RulesError(
             "an instance map has one number a pixel", where=str(path), found="a coloured image"
         )
-    return DecodedMask((values > 0).astype(np.uint8), values.astype(np.uint16))
+    ignored = np.isin(values, [v for v in rules.ignore_values if isinstance(v, int)])
+    dropped = np.isin(values, [v for v in rules.drop if isinstance(v, int)])
+    return np.where(ignored | dropped, 0, values).astype(np.uint16), ignored
+
+
+def _object_class(rules: Rules) -> int:
+    return next((rule.id for rule in rules.classes or () if rule.id != 0), 1)
 
 
 def _object_files(
@@ -163,7 +211,8 @@ def _object_files(
         if label is None or instances is None:
             label, instances = np.zeros_like(own), np.zeros(own.shape, np.uint16)
         _refuse_other_size(path, own, label)
-        area = own != 0
+        area = (own != 0) & (own != IGNORE)
+        label[own == IGNORE] = IGNORE
         overlap_px += int(np.count_nonzero(instances[area]))
         empty_files += not area.any()
         label[area] = own[area] if class_id is None else class_id

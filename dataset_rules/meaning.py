@@ -1,64 +1,22 @@
 """What the values of the source's masks mean: their kind, and the table of values and classes."""
 
-import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
+from dataset_rules.census import MAX_LABELS, Census, Meaning, unclear
+from dataset_rules.colors import meaning_of_colors
 from dataset_rules.findings import Finding, Question, Severity
-from dataset_rules.look import Look, unpack
+from dataset_rules.look import Look
+from dataset_rules.masks import JPEG_GAP
 from dataset_rules.rules import ClassRule, MaskKind, Rules, SourceValue
 
 TEXT = "TEXT"  # what the header of a text file names as its format
-MAX_LABELS = 64  # more values than this are no classes
 SOFT_VALUES = 4  # values between the two ends of a two-valued mask that make it a soft one
 SOFT_SHARE = 0.1  # of all pixels at most lie between the ends
 SOFT_EACH = 0.005  # of all pixels at most have any one value between the ends
-MAJOR_COLOR = 0.002  # share of all pixels from which a colour counts as drawn, not as blended
-SAME_COLOR = 60  # colours nearer than this to a more frequent one are shades of it
+LEVEL = 0.01  # share of all pixels from which a grey value of a JPEG counts as drawn
+NEAR_LEVELS = 0.85  # of all pixels are near one of the values that were drawn
 COMPACT = 0.35  # of its bounding box is filled by an object, as a median; a disc fills 0.79
-
-RED, GREEN, BLUE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)
-
-
-@dataclass(frozen=True)
-class Meaning:
-    """Kind and classes; None where a question is open."""
-
-    kind: MaskKind | None
-    classes: tuple[ClassRule, ...] | None = None
-    ignore_values: tuple[SourceValue, ...] = ()
-    questions: tuple[Question, ...] = ()
-    findings: tuple[Finding, ...] = ()
-
-
-@dataclass(frozen=True)
-class Census:
-    """The values of all masks that were looked at."""
-
-    looks: tuple[Look, ...]
-    pixels: Mapping[int, int]
-    total: int
-    compactness: float  # median over some masks of `compactness_of`
-
-    @property
-    def values(self) -> list[int]:
-        """All values that occur, ascending."""
-        return sorted(self.pixels)
-
-    def share(self, *values: int) -> float:
-        """Share of all pixels that have one of these values."""
-        return sum(self.pixels.get(value, 0) for value in values) / max(1, self.total)
-
-
-def census_of(looks: Sequence[Look], *, compactness: float) -> Census:
-    """Values of many masks counted together, as colours where one of them is coloured."""
-    color = any(look.is_color for look in looks)
-    pixels: Counter[int] = Counter()
-    for look in looks:
-        for value, count in look.values.items():
-            pixels[value * 0x010101 if color and not look.is_color else value] += count
-    return Census(tuple(looks), pixels, sum(pixels.values()), compactness)
 
 
 def meaning_of(census: Census, rules: Rules, *, is_many: bool) -> Meaning:
@@ -71,12 +29,12 @@ def meaning_of(census: Census, rules: Rules, *, is_many: bool) -> Meaning:
     """
     kind = rules.source.mask_kind or _kind_of(census, rules, is_many=is_many)
     if kind is None:
-        return _unclear(census)
+        return unclear(census)
     match kind:
         case MaskKind.BINARY | MaskKind.INVERTED | MaskKind.INSTANCE_FILES:
             return _two_valued(census, rules, kind)
         case MaskKind.COLORS:
-            return _colors(census)
+            return meaning_of_colors(census)
         case MaskKind.INSTANCES:
             return Meaning(kind, (*_table([0], []), ClassRule(id=1, name="object")))
         case MaskKind.LABEL:
@@ -110,6 +68,8 @@ def _kind_of(census: Census, rules: Rules, *, is_many: bool) -> MaskKind | None:
         return MaskKind.INSTANCES
     if _is_soft(census):
         return MaskKind.BINARY
+    if _are_jpegs(census) and levels_of(census):
+        return MaskKind.LABEL
     return MaskKind.LABEL if len(census.values) <= MAX_LABELS else None
 
 
@@ -139,6 +99,33 @@ def _are_instances(census: Census) -> bool:
     counts = {look.value_count for look in census.looks}
     is_numbered = all(_is_numbered(look) for look in census.looks)
     return is_numbered and (len(counts) > 1 or len(census.values) > MAX_LABELS)
+
+
+def _are_jpegs(census: Census) -> bool:
+    return any(look.header.format == "JPEG" for look in census.looks)
+
+
+def levels_of(census: Census) -> list[int]:
+    """The grey values that were drawn, where JPEG has changed them a little; else none.
+
+    They are frequent, lie far apart, and what lies around them is theirs.
+    """
+    if not _are_jpegs(census):
+        return []
+    levels: list[int] = []
+    for value in sorted(census.values, key=lambda value: -census.share(value)):
+        if census.share(value) < LEVEL:
+            break
+        if all(abs(value - level) >= JPEG_GAP for level in levels):
+            levels.append(value)
+    near = [v for v in census.values if any(abs(v - level) <= JPEG_GAP // 4 for level in levels)]
+    is_drawn = len(levels) > 2 and census.share(*near) >= NEAR_LEVELS
+    return sorted(_end(level) for level in levels) if is_drawn else []
+
+
+def _end(level: int) -> int:
+    """0 and 255 where JPEG has moved them by a little."""
+    return 0 if level <= JPEG_GAP // 4 else 255 if level >= 255 - JPEG_GAP // 4 else level
 
 
 def _is_numbered(look: Look) -> bool:
@@ -214,7 +201,7 @@ def _soft_findings(census: Census, low: int, high: int) -> tuple[Finding, ...]:
 
 def _labels(census: Census) -> Meaning:
     """Classes in the order of their values; 255 beyond the others is the ignored border."""
-    values = [value for value in census.values if value != 0]
+    values = [value for value in levels_of(census) or census.values if value != 0]
     *ids, last = values or [1]
     if last == 255 and ids and ids[-1] < 128 and len(ids) >= 0.5 * ids[-1]:
         note = Finding(
@@ -236,83 +223,8 @@ def _numbered(values: Sequence[int]) -> tuple[ClassRule, ...]:
     )
 
 
-def _colors(census: Census) -> Meaning:
-    majors = _major_colors(census)
-    if {RED, GREEN, BLUE, BLACK} == set(majors):
-        return _stained(census)
-    if len(majors) > MAX_LABELS:
-        return _unclear(census)
-    ground = BLACK if BLACK in majors else majors[0]
-    others = sorted(color for color in majors if color != ground)
-    classes = tuple(
-        ClassRule(id=i, name="color_{:02x}{:02x}{:02x}".format(*color), source_values=(color,))
-        for i, color in enumerate(others, start=1)
-    )
-    return Meaning(
-        MaskKind.COLORS,
-        (ClassRule(id=0, name="background", source_values=(ground,)), *classes),
-        findings=_blend_findings(census, majors),
-    )
-
-
-def _stained(census: Census) -> Meaning:
-    """The palette of immunohistochemistry: red positive, blue negative, green the boundary."""
-    note = Finding(
-        code="stain_colors", severity=Severity.INFO,
-        message="the colours are read as immunohistochemistry's: blue negative, red positive, "
-        "green boundary (ignored), black background",
-        remedy="write other classes into the rules if they mean something else",
-    )  # fmt: skip
-    classes = (
-        ClassRule(id=0, name="background", source_values=(BLACK,)),
-        ClassRule(id=1, name="negative", source_values=(BLUE,)),
-        ClassRule(id=2, name="positive", source_values=(RED,)),
-    )
-    blends = _blend_findings(census, [RED, GREEN, BLUE, BLACK])
-    return Meaning(MaskKind.COLORS, classes, (GREEN,), findings=(note, *blends))
-
-
-def _major_colors(census: Census) -> list[tuple[int, int, int]]:
-    """Colours that were drawn, the most frequent first; shades of one count as it."""
-    majors: list[tuple[int, int, int]] = []
-    for value, _ in sorted(census.pixels.items(), key=lambda item: (-item[1], item[0])):
-        color = unpack(value)
-        if census.share(value) < MAJOR_COLOR:
-            break
-        if all(_distance(color, major) >= SAME_COLOR for major in majors):
-            majors.append(color)
-    return majors
-
-
-def _distance(one: tuple[int, int, int], other: tuple[int, int, int]) -> float:
-    return math.dist(one, other)
-
-
-def _blend_findings(census: Census, majors: Sequence[tuple[int, int, int]]) -> tuple[Finding, ...]:
-    blends = [value for value in census.values if unpack(value) not in majors]
-    if not blends:
-        return ()
-    return (
-        Finding(
-            code="blended_colors", severity=Severity.INFO,
-            message=f"{len(blends)} further colours ({census.share(*blends):.2%} of the pixels) "
-            "go to the nearest class",
-        ),
-    )  # fmt: skip
-
-
 def _table(background: list[SourceValue], objects: list[SourceValue]) -> tuple[ClassRule, ...]:
     ground = ClassRule(id=0, name="background", source_values=tuple(background))
     if not objects:
         return (ground,)
     return (ground, ClassRule(id=1, name="object", source_values=tuple(objects)))
-
-
-def _unclear(census: Census) -> Meaning:
-    count = len(census.values)
-    question = Question(
-        field="source.mask_kind",
-        why=f"the masks hold {count} different values, which fits no kind beyond doubt",
-        options=tuple(kind.value for kind in MaskKind if kind is not MaskKind.TEXT),
-    )
-    return Meaning(None, questions=(question,))

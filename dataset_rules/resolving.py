@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from dataset_rules.meaning import Meaning
+from dataset_rules.census import Meaning
+from dataset_rules.naming import inferred_group
 from dataset_rules.reading import Reading
 from dataset_rules.rules import ClassRule, MaskTemplate, Rules
 
@@ -27,7 +28,13 @@ def resolve(given: Rules, reading: Reading, meaning: Meaning, *, exclude: Sequen
     )
     classes = _named(given.classes, meaning.classes, _classes_by_file(reading))
     ignored = given.ignore_values or (() if has_values(given) else meaning.ignore_values)
-    return given.model_copy(update={"source": source, "classes": classes, "ignore_values": ignored})
+    group = given.split.group or inferred_group([pair.image for pair in reading.pairing.pairs])
+    return given.model_copy(
+        update={
+            "source": source, "classes": classes, "ignore_values": ignored,
+            "split": given.split.model_copy(update={"group": group}),
+        }
+    )  # fmt: skip
 
 
 def _mask_field(reading: Reading) -> str | tuple[MaskTemplate, ...] | None:

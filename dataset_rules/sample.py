@@ -151,10 +151,7 @@ def in_color_model(image: Pixels, rules: Rules) -> tuple[Pixels, int | None]:
 
     It is cut by `binarized` once it has its size: what is resized after that is no longer binary.
     """
-    if image.dtype == np.uint16 and (
-        rules.image_format in SHALLOW or rules.color_model == "binary"
-    ):
-        image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    image = in_depth(image, rules)
     if rules.color_model == "rgb":
         return (image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)), None
     gray = image if image.ndim == 2 else np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
@@ -162,6 +159,18 @@ def in_color_model(image: Pixels, rules: Rules) -> tuple[Pixels, int | None]:
         return gray, None
     threshold, _ = cv2.threshold(gray, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     return gray, int(threshold)
+
+
+def in_depth(image: Pixels, rules: Rules) -> Pixels:
+    """The image with the bits that the rules ask for; one of 8 bits stays as it is."""
+    is_kept = rules.image_format not in SHALLOW and rules.color_model != "binary"
+    if image.dtype != np.uint16 or (is_kept and rules.depth in {None, "keep"}):
+        return image
+    if rules.depth != "range":
+        return ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    low, high = int(image.min()), int(image.max())
+    span = max(1, high - low)
+    return (((image.astype(np.uint32) - low) * 255 + span // 2) // span).astype(np.uint8)
 
 
 def binarized(image: Pixels, threshold: int | None) -> Pixels:
@@ -232,8 +241,12 @@ def _findings(task: Task, decoded: DecodedMask, image: Pixels, rules: Rules) -> 
         )
     if decoded.empty_files:
         found.append(_note("empty_objects", paths, f"{decoded.empty_files} object files are empty"))
-    if image.dtype == np.uint16 and rules.image_format in SHALLOW:
-        found.append(_note("depth_reduced", paths, "16 bits were divided by 257 to fit 8"))
+    if image.dtype == np.uint16 and in_depth(image[:1, :1], rules).dtype == np.uint8:
+        how = (
+            "each image's lowest value became 0, its highest 255"
+            if rules.depth == "range" else "16 bits were divided by 257 to fit 8"
+        )  # fmt: skip
+        found.append(_note("depth_reduced", paths, how))
     return found
 
 

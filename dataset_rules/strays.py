@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from math import dist
 
+from dataset_rules.colors import SAME_COLOR
 from dataset_rules.findings import Finding, Severity, counted
 from dataset_rules.look import Look, unpack
-from dataset_rules.meaning import SAME_COLOR
 from dataset_rules.rules import MaskKind, Rules, SourceValue
 
 LEAST_SHARE = 0.005  # of the pixels of a mask: blended edges have less in any one value

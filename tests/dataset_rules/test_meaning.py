@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from dataset_rules.census import census_of
 from dataset_rules.look import compactness_of, look_at
-from dataset_rules.meaning import census_of, meaning_of
+from dataset_rules.meaning import meaning_of
 from dataset_rules.rules import MaskKind, Rules, SourceRule
 from tests.messy import SIZE, put, tissue
 
