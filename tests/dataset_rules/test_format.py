@@ -310,7 +310,8 @@ def started(script, source, out):
 
 def noted(out):
     """The notes of finished pairs, with the time at which each was written."""
-    return {path.name: path.stat().st_mtime_ns for path in out.glob(f"{PROGRESS}/*.part")}
+    found = out.glob(f"{PROGRESS}/[!.]*.part")  # those with a dot are not renamed yet
+    return {path.name: path.stat().st_mtime_ns for path in found}
 
 
 @pytest.fixture
