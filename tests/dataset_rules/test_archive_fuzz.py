@@ -6,7 +6,6 @@ what it took; each test runs it in a process of its own, whose memory is its own
 
 import json
 import random
-import resource
 import shutil
 import subprocess
 import sys
@@ -21,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # as a program it is not sta
 from dataset_rules.archive import unpack
 from dataset_rules.errors import RulesError
 from dataset_rules.files import Packed, opened_files
+from tests.memory import peak_bytes
 from tests.messy import tree_of, two_folders
 from tests.packing import KINDS, SQUEEZE, tar_bytes, zip_bytes
 
@@ -136,8 +136,7 @@ def run(first: int, count: int, folder: Path) -> dict[str, float]:
         archive.unlink()
         assert not list(sandbox.iterdir()), number
     assert {path.name for path in folder.iterdir()} == {"source", "sandbox"}
-    resident_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"slowest_s": slowest, "resident_mib": resident_kib >> 10, "taken": taken}
+    return {"slowest_s": slowest, "resident_mib": peak_bytes() >> 20, "taken": taken}
 
 
 def fuzzed(first: int, count: int, folder: Path) -> dict[str, float]:

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from dataset_rules.errors import RulesError
 from dataset_rules.images import read_header, read_image
 from dataset_rules.png import encode_png
 from tests.messy import tissue, tree_of, two_folders
+
+ROOT = Path(__file__).parents[2]
 
 LONGEST_S, MOST_BYTES = 5.0, 1 << 30
 EXTREMES = [0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0xFFFFFFFF]
@@ -92,10 +95,11 @@ def with_right_checksums(data):
 
 
 READ_ALL = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from dataset_rules.errors import RulesError
 from dataset_rules.images import read_header, read_image, read_mask
+from tests.memory import peak_bytes
 
 slowest, counts = ("", 0.0), {"read": 0, "refused": 0}
 for path in sorted(Path(sys.argv[1]).iterdir()):
@@ -108,8 +112,7 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
         except RulesError:
             counts["refused"] += 1
         slowest = max(slowest, (path.name, time.process_time() - begun), key=lambda item: item[1])
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps({"slowest": slowest, "peak_bytes": peak, **counts}))
+print(json.dumps({"slowest": slowest, "peak_bytes": peak_bytes(), **counts}))
 """
 
 
@@ -123,6 +126,7 @@ def read_mutants(folder, count, *, seed=0):
     before = tree_of(folder)
     done = subprocess.run(
         [sys.executable, "-X", "faulthandler", "-c", READ_ALL, str(folder)],
+        cwd=ROOT,
         capture_output=True, text=True, timeout=LONGEST_S * count, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
