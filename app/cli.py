@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from app.commands import data, doctor, exchange, infra, network, service
+from app.commands import data, doctor, exchange, infra, predicting, scoring, service, training
 from app.commands.console import run
 
 app = typer.Typer(
@@ -24,11 +24,11 @@ app.command("export-dataset")(exchange.export_dataset)
 app.command("write-back")(exchange.write_back)
 app.command()(data.verify)
 app.add_typer(data.rules_app, name="rules")
-app.command()(network.plan)
-app.command()(network.train)
-app.command()(network.evaluate)
-app.command()(network.predict)
-app.command()(network.measure)
+app.command()(training.plan)
+app.command()(training.train)
+app.command()(scoring.evaluate)
+app.command()(predicting.predict)
+app.command()(predicting.measure)
 app.command()(data.lineage)
 app.command()(service.serve)
 app.command()(service.web)

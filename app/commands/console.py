@@ -49,6 +49,19 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+def print_json_line(value: Any) -> None:
+    """One line of JSON on standard output, at once."""
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
+
+
+def number(value: float | None) -> str:
+    """A score as people read it."""
+    if value is None:
+        return "undefined"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
 def note(text: str) -> None:
     """A line for the person; on standard error, so that output stays clean for pipes."""
     err.print(escape(text))

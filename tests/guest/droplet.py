@@ -109,8 +109,10 @@ class Droplet:
         finally:
             made.close()
 
-    def until(self, done: Callable[[], bool], what: str, seconds: float = 60) -> float:
-        """Wait for something about this droplet; how long it took."""
+    def until(
+        self, done: Callable[[], bool], what: str, seconds: float = 60, every: float = 0.2
+    ) -> float:
+        """Wait for something about this droplet, looked at `every` so many s; how long it took."""
         began = time.monotonic()
         while time.monotonic() - began < seconds:
             try:
@@ -118,7 +120,7 @@ class Droplet:
                     return time.monotonic() - began
             except (OSError, RuntimeError, http.client.HTTPException):
                 pass
-            time.sleep(0.2)
+            time.sleep(every)
         raise TimeoutError(f"{what} did not come within {seconds} s on {self.address}")
 
     def serves(self, seconds: float = 90) -> float:

@@ -93,7 +93,7 @@ class Clock:
 
     def say(self, text: str) -> None:
         with self.capture.global_and_fixture_disabled():
-            sys.stdout.write(f"\n{text}")
+            sys.stderr.write(f"\n{text}")  # a parallel worker has no other way out
 
 
 @pytest.fixture(scope="module")

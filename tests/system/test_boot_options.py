@@ -131,7 +131,7 @@ def start_release(public: Droplet, made: Made, name: str) -> None:
 
 
 def kill_release(public: Droplet, when: Callable[[], bool], what: str) -> None:
-    public.until(when, what, 60)
+    public.until(when, what, 60, every=0.002)  # a part lies there for a moment only
     public.guest.exec("systemctl", "kill", "--signal=KILL", "--kill-whom=all", "release")
     public.until(lambda: told(public, "systemctl", "is-active", "release") != "active", "its end")
 

@@ -1,4 +1,4 @@
-"""Commands that plan, train, score, predict and measure."""
+"""Commands that plan and train."""
 
 import time
 from pathlib import Path
@@ -10,13 +10,14 @@ from app.commands.console import (
     AsJson,
     new_folder,
     note,
+    number,
     out,
     print_json,
+    print_json_line,
     progress,
     seconds,
     table,
 )
-from dataset_rules.dataset import Split
 
 if TYPE_CHECKING:
     from unet.plan import Plan
@@ -87,80 +88,6 @@ def train(
         out.print(f"model: {run / 'model'}  {model.id}", markup=False, soft_wrap=True)
 
 
-def evaluate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a model or a run")],
-    dataset: Annotated[Path, typer.Argument(metavar="DATASET")],
-    split: Annotated[Split, typer.Option()] = Split.TEST,
-    as_json: AsJson = False,
-) -> None:
-    """Dice, IoU, object F1 and average precision on a split, worst images first."""
-    from unet.evaluate import evaluate as evaluate_model
-
-    with progress("scoring", quiet=as_json) as show:
-        scores = evaluate_model(
-            model, dataset, split, on_event=lambda event: show(event["done"], event["of"])
-        )
-    document = scores.document()
-    if as_json:
-        print_json(document)
-        return
-    names = ("n", "undefined", "dice_mean", "dice_pooled", "iou_mean", "object_f1_50", "ap_50_95")
-    table(f"Scores on '{split}' (foreground: all classes but {scores.classes[0].name})",
-          ["score", "value"], [[name, _number(document[name])] for name in names])  # fmt: skip
-    table("Classes", ["class", "Dice (mean)", "Dice (pooled)", "IoU (mean)"],
-          [[c["name"], _number(c["dice"]), _number(c["dice_pooled"]), _number(c["iou"])]
-           for c in document["classes"]])  # fmt: skip
-    table("Worst images", ["image", "Dice", "object F1", "objects", "found"],
-          [[i["name"], _number(i["dice"]), _number(i["object_f1_50"]), str(i["objects"]),
-            str(i["objects_found"])] for i in document["images"][:8]])  # fmt: skip
-
-
-def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a model or a run")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...")],
-    to: Annotated[Path, typer.Option("--out", metavar="DIR")],
-    as_json: AsJson = False,
-) -> None:
-    """Write label mask and instance map of images of any size, at each image's own size."""
-    from unet.predict import PREDICTIONS, predict_files
-
-    with progress("predicting", quiet=as_json) as show:
-        folder = predict_files(
-            model, images, new_folder(to), on_event=lambda event: show(event["done"], event["of"])
-        )
-    document = _read(folder / PREDICTIONS)
-    if as_json:
-        print_json(document)
-        return
-    table("Predictions", ["image", "objects", "mask"],
-          [[i["image"], str(i["objects"]), str(folder / i["mask"])]
-           for i in document["images"]])  # fmt: skip
-
-
-def measure(
-    image: Annotated[list[Path], typer.Argument(metavar="IMAGE... MASK...",
-        help="Images, then as many masks; or images, then the folder of a prediction")],
-    to: Annotated[Path, typer.Option("--out", metavar="DIR")],
-    pixel_size: Annotated[
-        float | None, typer.Option(min=0.001, max=50, help="Micrometres per pixel")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:  # fmt: skip
-    """Measure every object of images: shape, stain, IHC scores; writes CSV, JSON and a page."""
-    from unet.measure import DOCUMENT, REPORT, measure_files
-
-    images, masks = _images_and_masks(image)
-    with progress("measuring", quiet=as_json) as show:
-        folder = measure_files(
-            images, masks, new_folder(to), pixel_size_um=pixel_size,
-            on_event=lambda event: show(event["done"], event["of"]),
-        )  # fmt: skip
-    if as_json:
-        print_json(_read(folder / DOCUMENT))
-    else:
-        out.print(f"report: {folder / REPORT}", markup=False, soft_wrap=True)
-
-
 def _for_this_machine(datasets: list[Path], made: "Plan", *, limit_s: float) -> "Plan":
     """The plan for what this machine, measured for some seconds, trains within the limit."""
     from unet.data import Patches, split_samples
@@ -176,20 +103,6 @@ def _for_this_machine(datasets: list[Path], made: "Plan", *, limit_s: float) -> 
     return fitted.model_copy(update={"precision": precision})
 
 
-def _images_and_masks(paths: list[Path]) -> tuple[list[Path], Path | list[Path]]:
-    from dataset_rules.errors import UserError
-
-    if len(paths) > 1 and paths[-1].is_dir():
-        return paths[:-1], paths[-1]
-    half, odd = divmod(len(paths), 2)
-    if odd or not half:
-        raise UserError(
-            "images and masks do not come in equal numbers", found=f"{len(paths)} paths",
-            remedy="give the images, then as many masks, or the folder of a prediction",
-        )  # fmt: skip
-    return paths[:half], paths[half:]
-
-
 def _training_event(event: dict[str, Any], show: Any, *, as_json: bool) -> None:
     if as_json:
         print_json_line(event)
@@ -201,33 +114,12 @@ def _training_event(event: dict[str, Any], show: Any, *, as_json: bool) -> None:
         case "step":
             show(event["step"], event["steps"])
         case "validation":
-            note(f"step {event['step']}: validation Dice {_number(event['dice'])}")
+            note(f"step {event['step']}: validation Dice {number(event['dice'])}")
         case "finished before":
             note("this run was finished before; another folder trains anew")
         case "done":
             if event["step"] < FEW_STEPS:
                 note(f"only {event['step']} steps: hardly trained, give it more time")
-            dice, f1 = _number(event["val_dice"]), _number(event["val_object_f1"])
+            dice, f1 = number(event["val_dice"]), number(event["val_object_f1"])
             note(f"done after {event['step']} steps in {event['seconds']:.0f} s: "
                  f"Dice {dice}, object F1 {f1} on the validation split")  # fmt: skip
-
-
-def print_json_line(value: Any) -> None:
-    """One line of JSON on standard output."""
-    import json
-    import sys
-
-    sys.stdout.write(json.dumps(value) + "\n")
-    sys.stdout.flush()
-
-
-def _read(path: Path) -> Any:
-    import json
-
-    return json.loads(path.read_bytes())
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "undefined"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
