@@ -166,12 +166,18 @@ class Predictor:
 
     def predict(self, image: Pixels) -> Prediction:
         """Label mask and instance map of an image (HW or HW3, uint8 or uint16), at its size."""
-        seen = as_in_dataset(image, self.card.rules)
+        return self.predict_with_probabilities(image)[0]
+
+    def predict_with_probabilities(self, image: Pixels) -> tuple[Prediction, NDArray[np.float32]]:
+        """The same, and how probable each class is (K, H, W), at the image's size."""
+        seen, size = as_in_dataset(image, self.card.rules), image.shape[:2]
         prob = probabilities(self.net, seen, self.card.plan)
-        found = decoded(prob, self.card.split, seen.shape[:2])
-        if seen.shape[:2] == image.shape[:2]:
-            return found
-        return _at_own_size(found, prob, self.card.split, size=image.shape[:2])
+        if seen.shape[:2] == size:
+            found = decoded(prob, self.card.split, size)
+        else:
+            small = decoded(prob, self.card.split, seen.shape[:2])
+            found = _at_own_size(small, prob, self.card.split, size=size)
+        return found, _resized(prob[:-1], size)
 
 
 def read_card(folder: Path) -> ModelCard:
