@@ -21,7 +21,8 @@ from unet.data import Patches, split_samples
 from unet.errors import Stopped, UnetError
 from unet.fingerprint import Fingerprint, common_classes, common_rules, fingerprint
 from unet.model import UNet
-from unet.plan import Plan, make_plan, make_schedule
+from unet.part import Part
+from unet.plan import Plan, make_schedule
 from unet.predict import make_net
 from unet.step import average, fastest, make_optimizer, train_step
 from unet.validate import Validation, validate
@@ -70,7 +71,9 @@ class Session:
         clock: float,
         on_event: Event | None,
         is_to_stop: Callable[[], bool] = lambda: False,
+        part: Part | None = None,
     ) -> None:
+        self.part = part or Part()
         self.out = out
         self.limit_s = limit_s
         self.clock = clock
@@ -79,7 +82,7 @@ class Session:
         self.facts = _facts(out, datasets)
         common_classes(datasets, [read_dataset(folder) for folder in datasets])
         self.rules = common_rules(datasets)
-        training, held_out = split_samples(datasets)
+        training, held_out = self.part.samples or split_samples(datasets)
         self.is_own_plan = plan is None
         self.state = self._begin_or_resume(plan, seed)
         self.patches = Patches(training, self.state.plan)
@@ -119,9 +122,11 @@ class Session:
     def _begin_or_resume(self, plan: Plan | None, seed: int) -> Training:
         saved = self.out / LAST
         if not saved.exists():
-            plan = plan or make_plan(self.facts, seed=seed)
+            plan = plan or self.part.make_plan(self.facts, seed=seed)
             _refuse_foreign_plan(plan, self.facts)
             net = make_net(plan)
+            if self.part.start:
+                self.part.start.give(net, plan)
             return Training(plan, net, copy.deepcopy(net).eval(), make_optimizer(net, plan))
         tensors, facts = load_tensors(saved)
         plan = Plan.model_validate(facts.pop("plan"))
@@ -135,7 +140,7 @@ class Session:
         precision, speed = fastest(plan, self.patches, within_s=0.1 * self._limit())
         patches = max(8, int(0.93 * max(1.0, self._limit() - self.elapsed()) * speed))
         if self.is_own_plan:
-            plan = make_plan(self.facts, patches=patches, seed=plan.seed)
+            plan = self.part.make_plan(self.facts, patches=patches, seed=plan.seed)
         update = {"precision": precision, **asdict(make_schedule(max(4, patches // plan.batch)))}
         return plan.model_copy(update=update)
 
@@ -223,20 +228,29 @@ class Session:
         # What was done, so that the plan replays this very run.
         done = {"steps": state.step, "validate_at": tuple(item["step"] for item in state.curve)}
         state.plan = state.plan.model_copy(update=done)
-        weights, _ = load_tensors(self.out / BEST)
-        state.averaged.load_state_dict(weights)
-        split, scores = self.validation.choose_split(state.averaged, state.plan, self.facts)
+        chosen, scores = self._choice()
         write_json(self.out / PLAN, state.plan.model_dump(mode="json"))
         write_json(
             self.out / RUN,
             {"seed": state.plan.seed, "steps": state.step, "best_step": state.best_step,
-             "curve": state.curve, "rules": rules_document(self.rules),
-             "split": split.model_dump(), "scores": scores,
-             "validated_on": self.validation.description},
+             "curve": state.curve, "rules": rules_document(self.rules), **chosen,
+             "scores": scores, "validated_on": self.validation.description},
         )  # fmt: skip
         self._emit(
             {"event": "done", "step": state.step, "seconds": round(self.elapsed(), 1), **scores}
         )
+
+    def _choice(self) -> tuple[dict[str, Any], dict[str, float | None]]:
+        """How objects are split and what is reached so, by the best weights; or the last as are."""
+        state = self.state
+        if not self.part.chooses:
+            state.best_step = state.step
+            save_tensors(self.out / BEST, state.averaged.state_dict(), {"step": state.step})
+            return {}, {"val_dice": state.curve[-1]["dice"], "val_object_f1": None}
+        weights, _ = load_tensors(self.out / BEST)
+        state.averaged.load_state_dict(weights)
+        split, scores = self.validation.choose_split(state.averaged, state.plan, self.facts)
+        return {"split": split.model_dump()}, scores
 
     def _emit_step(self, loss: float) -> None:
         state = self.state
@@ -249,6 +263,7 @@ class Session:
         )  # fmt: skip
 
     def _emit(self, event: dict[str, Any]) -> None:
+        event = {**event, **self.part.marks}
         with (self.out / EVENTS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(event) + "\n")
         if self.on_event:

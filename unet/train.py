@@ -24,9 +24,11 @@ from dataset_rules.manifest import (
     write_json,
 )
 from unet.errors import UnetError
+from unet.part import Part
 from unet.plan import Plan
 from unet.predict import MODEL, WEIGHTS, ModelCard
 from unet.session import BEST, FINGERPRINT, LAST, PLAN, RUN, Event, Session
+from unet.transfer import read_start
 
 
 def train(
@@ -36,6 +38,7 @@ def train(
     time_limit_s: float | None = None,
     plan: Plan | None = None,
     seed: int | None = None,
+    start: Path | None = None,
     resume: bool = False,
     clock: float | None = None,
     on_event: Event | None = None,
@@ -50,6 +53,7 @@ def train(
             the plan's steps are done, bit-equal from call to call.
         plan: decisions; made from the fingerprint where absent.
         seed: of weights, patches and augmentation; where absent the plan's, else 0.
+        start: a model (or run) whose weights and scale the training begins with: fine-tuning.
         resume: go on from the last checkpoint.
         clock: `time.monotonic()` from which the limit counts; now where absent.
         on_event: gets each event as a dict: plan, step, validation, done.
@@ -62,6 +66,8 @@ def train(
     """
     started, clock = datetime.now(UTC), clock or time.monotonic()
     inputs = tuple(read_intact(folder, "dataset") for folder in datasets)
+    part = Part(start=read_start(start) if start else None)
+    inputs += (part.start.artifact,) if part.start else ()
     seed = seed if seed is not None else (plan.seed if plan else 0)
     plan = plan and plan.model_copy(update={"seed": seed})
     stated = plan.model_dump(mode="json") if plan else None
@@ -73,7 +79,7 @@ def train(
             with removed_on_refusal(out) if is_new else nullcontext():
                 session = Session(datasets, out, plan=plan, seed=seed, limit_s=time_limit_s,
                                   clock=clock, on_event=on_event,
-                                  is_to_stop=is_to_stop)  # fmt: skip
+                                  is_to_stop=is_to_stop, part=part)  # fmt: skip
             session.run()
             finish(
                 out, step, started=started, content=dict.fromkeys([PLAN, FINGERPRINT, RUN, BEST])

@@ -65,6 +65,14 @@ def train(
     time_limit: TimeLimit = None,
     plan: Annotated[Path | None, typer.Option(help="A plan.json to follow")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Default: the plan's, else 0")] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="MODEL",
+            help="Fine-tune this model: its weights, scale and network, a new head for new classes",
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -78,8 +86,9 @@ def train(
     limit = seconds(time_limit)
     with progress("training", quiet=as_json) as show:
         run = train_run(
-            datasets, new_folder(to), time_limit_s=limit, plan=chosen, seed=seed, resume=resume,
-            clock=clock, on_event=lambda event: _training_event(event, show, as_json=as_json),
+            datasets, new_folder(to), time_limit_s=limit, plan=chosen, seed=seed, start=start,
+            resume=resume, clock=clock,
+            on_event=lambda event: _training_event(event, show, as_json=as_json),
         )  # fmt: skip
     model = read_artifact(run / "model", "model")
     if as_json:
