@@ -15,7 +15,7 @@ import numpy as np
 import tifffile
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from skimage.segmentation import watershed
 
 from dataset_rules.dataset import DatasetClass
@@ -59,6 +59,7 @@ class ModelCard(Document):
     rules: Rules  # of the dataset: a new image is brought into their colours and scale first
     split: SplitSettings
     scores: dict[str, float | None]
+    members: int = Field(default=1, ge=1, description="networks whose probabilities are averaged")
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,16 @@ def make_net(plan: Plan) -> UNet:
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def probabilities(net: UNet, image: Pixels, plan: Plan) -> NDArray[np.float32]:
-    """Class probabilities and the distance map of an image, (K + 1, H, W) at the plan's scale."""
-    return probabilities_of_prepared(
-        net, normalized(rescaled(image, plan.scale), channels=plan.channels), plan
-    )
+def probabilities(nets: Sequence[UNet], image: Pixels, plan: Plan) -> NDArray[np.float32]:
+    """Class probabilities and the distance map of an image, (K + 1, H, W) at the plan's scale.
+
+    Of several networks the mean.
+    """
+    prepared = normalized(rescaled(image, plan.scale), channels=plan.channels)
+    found = probabilities_of_prepared(nets[0], prepared, plan)
+    for net in nets[1:]:
+        found += probabilities_of_prepared(net, prepared, plan)
+    return found / np.float32(len(nets))
 
 
 @torch.inference_mode()
@@ -142,22 +148,12 @@ def model_folder(folder: Path) -> Path:
     return folder / MODEL_FOLDER if is_artifact(folder / MODEL_FOLDER) else folder
 
 
-class Predictor:
-    """A model that is loaded once and predicts many images."""
+class Networks:
+    """Trained networks that predict together: the members of a model."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = model_folder(folder)
-        self.artifact = read_intact(self.folder, "model")
-        self.card = read_card(self.folder)
-        self.net = make_net(self.card.plan)
-        weights, _ = load_tensors(self.folder / WEIGHTS)
-        try:
-            self.net.load_state_dict(weights)
-        except RuntimeError as error:
-            raise UnetError(
-                "weights and plan do not belong together", where=str(self.folder)
-            ) from error
-        self.net.eval()
+    def __init__(self, nets: Sequence[UNet], card: ModelCard) -> None:
+        self.nets = nets
+        self.card = card
 
     @property
     def classes(self) -> tuple[DatasetClass, ...]:
@@ -171,13 +167,41 @@ class Predictor:
     def predict_with_probabilities(self, image: Pixels) -> tuple[Prediction, NDArray[np.float32]]:
         """The same, and how probable each class is (K, H, W), at the image's size."""
         seen, size = as_in_dataset(image, self.card.rules), image.shape[:2]
-        prob = probabilities(self.net, seen, self.card.plan)
+        prob = probabilities(self.nets, seen, self.card.plan)
         if seen.shape[:2] == size:
             found = decoded(prob, self.card.split, size)
         else:
             small = decoded(prob, self.card.split, seen.shape[:2])
             found = _at_own_size(small, prob, self.card.split, size=size)
         return found, _resized(prob[:-1], size)
+
+
+class Predictor(Networks):
+    """A model that is loaded once and predicts many images."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = model_folder(folder)
+        self.artifact = read_intact(self.folder, "model")
+        card = read_card(self.folder)
+        super().__init__(
+            [load_net(self.folder / weights_name(i), card.plan) for i in range(card.members)], card
+        )
+
+
+def weights_name(member: int) -> str:
+    """The file of a member's weights in a model: `weights.safetensors`, `weights-1.safetensors`."""
+    return WEIGHTS if member == 0 else f"weights-{member}.safetensors"
+
+
+def load_net(path: Path, plan: Plan) -> UNet:
+    """The plan's network with the weights of a file; raises `UnetError` if they do not fit."""
+    net = make_net(plan)
+    weights, _ = load_tensors(path)
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UnetError("weights and plan do not belong together", where=str(path)) from error
+    return net.eval()
 
 
 def read_card(folder: Path) -> ModelCard:
