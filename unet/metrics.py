@@ -28,19 +28,66 @@ class Counts:
     @property
     def dice(self) -> float | None:
         """2 tp / (2 tp + fp + fn), which is F1 (Dice 1945)."""
-        total = 2 * self.tp + self.fp + self.fn
-        return 2 * self.tp / total if total else None
+        return ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
 
     @property
     def iou(self) -> float | None:
         """Tp / (tp + fp + fn) (Jaccard 1912); of objects at one IoU threshold: precision of DSB."""
-        total = self.tp + self.fp + self.fn
-        return self.tp / total if total else None
+        return ratio(self.tp, self.tp + self.fp + self.fn)
+
+    @property
+    def precision(self) -> float | None:
+        """Tp / (tp + fp): the share of what was found that is right; None if nothing was found."""
+        return ratio(self.tp, self.tp + self.fp)
+
+    @property
+    def recall(self) -> float | None:
+        """Tp / (tp + fn): the share of the truth that was found; None if there is none."""
+        return ratio(self.tp, self.tp + self.fn)
+
+
+@dataclass(frozen=True)
+class Panoptic:
+    """Objects matched above IoU 0.5 and the sum of their IoU.
+
+    Source: Kirillov et al. 2019, Panoptic Segmentation, eq. 1.
+    """
+
+    counts: Counts
+    iou_sum: float
+
+    def __add__(self, other: "Panoptic") -> "Panoptic":
+        return Panoptic(self.counts + other.counts, self.iou_sum + other.iou_sum)
+
+    @property
+    def quality(self) -> float | None:
+        """PQ = SQ x RQ; 0 where there are objects and none is matched."""
+        return ratio(2 * self.iou_sum, 2 * self.counts.tp + self.counts.fp + self.counts.fn)
+
+    @property
+    def segmentation(self) -> float | None:
+        """SQ: mean IoU of the matched objects; None if none is matched."""
+        return ratio(self.iou_sum, self.counts.tp)
+
+    @property
+    def recognition(self) -> float | None:
+        """RQ: F1 of the objects."""
+        return self.counts.dice
+
+
+def ratio(top: float, bottom: float) -> float | None:
+    """A quotient, None where it is undefined."""
+    return top / bottom if bottom else None
 
 
 def total(counts: Iterable[Counts]) -> Counts:
     """Counts added up."""
     return sum(counts, Counts(0, 0, 0))
+
+
+def total_panoptic(parts: Iterable[Panoptic]) -> Panoptic:
+    """Matches added up."""
+    return sum(parts, Panoptic(Counts(0, 0, 0), 0.0))
 
 
 def pixel_counts(
@@ -67,7 +114,7 @@ def object_counts(
         thresholds: IoU from 0.5 on.
     """
     rows, columns, iou = _overlaps(truth, found)
-    n_truth, n_found = len(np.unique(truth[truth > 0])), len(np.unique(found[found > 0]))
+    n_truth, n_found = _number(truth), _number(found)
     results = []
     for threshold in thresholds:
         close = iou >= threshold - 1e-9
@@ -76,10 +123,31 @@ def object_counts(
     return tuple(results)
 
 
+def panoptic(truth: NDArray[np.int32], found: NDArray[np.int32]) -> Panoptic:
+    """Objects matched where the IoU is above 0.5, which makes each match unique (maps HW)."""
+    _, _, iou = _overlaps(truth, found)
+    matched = iou[iou > 0.5]
+    tp = len(matched)
+    return Panoptic(Counts(tp, _number(found) - tp, _number(truth) - tp), float(matched.sum()))
+
+
+def matched_numbers(
+    truth: NDArray[np.int32], found: NDArray[np.int32]
+) -> tuple[frozenset[int], frozenset[int]]:
+    """Numbers of the objects of both maps (HW) that have a partner above IoU 0.5."""
+    rows, columns, iou = _overlaps(truth, found)
+    near = iou > 0.5
+    return frozenset(map(int, rows[near])), frozenset(map(int, columns[near]))
+
+
 def mean(values: Iterable[float | None]) -> float | None:
     """Mean of the defined values, None if there is none."""
     defined = [value for value in values if value is not None]
     return sum(defined) / len(defined) if defined else None
+
+
+def _number(objects: NDArray[np.int32]) -> int:
+    return len(np.unique(objects[objects > 0]))
 
 
 def _overlaps(

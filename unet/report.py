@@ -28,6 +28,7 @@ SWATCHES = {
 }  # fmt: skip
 UNDEFINED, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 PAGE = Path(__file__).with_suffix(".html")
+STYLE = Path(__file__).with_suffix(".css")  # of every page about images and their objects
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def report_page(
     total = pool(tuple(entry.measurements for entry in entries))
     return Template(PAGE.read_text(encoding="utf-8")).substitute(
         title=escape(title),
+        style=STYLE.read_text(encoding="utf-8"),
         record=escape(record),
         images=f"{len(entries)} image{'' if len(entries) == 1 else 's'}",
         cards=_cards(total),
@@ -152,7 +154,9 @@ def _comparison(entries: Sequence[Entry]) -> str:
         return ""
     total = pool_comparisons(tuple(comparison for _, comparison in known))
     rows = "".join(_comparison_row(name, comparison) for name, comparison in known)
-    head = _head("Image", "Nuclei known", "found", "error", "Share known", "found", "error", "")
+    head = table_head(
+        "Image", "Nuclei known", "found", "error", "Share known", "found", "error", ""
+    )
     return (
         "<section><h2>Found against known</h2><div class='scroll'><table>"
         "<caption>Asked for: count within 10 %, positive share within 5 points</caption>"
@@ -169,13 +173,13 @@ def _comparison_row(name: str, c: Comparison) -> str:
         f"{c.known:,}", f"{c.found:,}", signed(c.count_error, "%"),
         *shares, signed(c.share_error, "points"), verdict,
     )  # fmt: skip
-    return _row(name, cells)
+    return table_row(name, cells)
 
 
 def _table(entries: Sequence[Entry], total: Measurements) -> str:
-    head = _head("Image", "Nuclei", "Positive", "Share", "H-score", "1+", "2+", "3+")
-    rows = "".join(_row(entry.name, _counts(entry.measurements)) for entry in entries)
-    foot = _row("All", _counts(total))
+    head = table_head("Image", "Nuclei", "Positive", "Share", "H-score", "1+", "2+", "3+")
+    rows = "".join(table_row(entry.name, _counts(entry.measurements)) for entry in entries)
+    foot = table_row("All", _counts(total))
     return f"{head}<tbody>{rows}</tbody><tfoot>{foot}</tfoot>"
 
 
@@ -187,11 +191,13 @@ def _counts(found: Measurements) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _head(*names: str) -> str:
+def table_head(*names: str) -> str:
+    """The head of a table; names are HTML."""
     return f"<thead><tr>{''.join(f'<th scope=col>{name}</th>' for name in names)}</tr></thead>"
 
 
-def _row(name: str, cells: Sequence[str]) -> str:
+def table_row(name: str, cells: Sequence[str]) -> str:
+    """A row of a table; the cells are HTML, the name is not."""
     columns = "".join(f"<td>{cell}</td>" for cell in cells)
     return f"<tr><th scope=row>{escape(name)}</th>{columns}</tr>"
 
@@ -202,11 +208,12 @@ def _figure(entry: Entry) -> str:
     score = f"share {percent(found.positive_share)}, H-score {_score(found.h_score)}"
     return (
         f"<figure><div class=pair>"
-        f'<img loading=lazy src="{_data_uri(entry.original)}" alt="{name} as it was taken">'
-        f'<img loading=lazy src="{_data_uri(entry.overlay)}" alt="{name} with outlines: {text}">'
+        f'<img loading=lazy src="{data_uri(entry.original)}" alt="{name} as it was taken">'
+        f'<img loading=lazy src="{data_uri(entry.overlay)}" alt="{name} with outlines: {text}">'
         f"</div><figcaption><b>{name}</b><span>{text} · {score}</span></figcaption></figure>"
     )
 
 
-def _data_uri(image: Array) -> str:
+def data_uri(image: Array) -> str:
+    """The picture as the source of an `<img>`."""
     return "data:image/jpeg;base64," + base64.b64encode(encode(image, ".jpg")).decode()

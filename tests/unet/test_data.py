@@ -3,14 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataset_rules.dataset import Split, read_dataset
+from dataset_rules.dataset import Split
 from tests.drawn import write_dataset
 from unet.data import Patches, split_samples
 from unet.errors import UnetError
-from unet.evaluate import evaluate, image_scores
+from unet.evaluate import evaluate
 from unet.fingerprint import fingerprint
 from unet.plan import Plan, make_plan
-from unet.predict import Prediction
 
 STILL = {"zoom_min": 1.0, "zoom_max": 1.0, "colour_jitter": 0.0}
 
@@ -72,29 +71,3 @@ def test_an_empty_split_is_refused_and_says_what_is_there(tmp_path: Path) -> Non
     dataset = write_dataset(tmp_path / "set", test=0)
     with pytest.raises(UnetError, match="6 in train, 2 in val, 0 in test"):
         evaluate(tmp_path, dataset, Split.TEST)
-
-
-def test_scores_of_a_perfect_and_of_an_empty_prediction(discs: Path) -> None:
-    classes = read_dataset(discs).classes
-    objects = np.zeros((20, 20), np.int32)
-    objects[2:8, 2:8], objects[10:18, 10:18] = 1, 2
-    mask = (objects > 0).astype(np.uint8)
-    perfect = image_scores("a", mask, objects, Prediction(mask, objects), classes=classes)
-    assert perfect.foreground.dice == 1
-    assert [counts.dice for counts in perfect.objects] == [1.0] * 10
-    nothing = Prediction(np.zeros_like(mask), np.zeros_like(objects))
-    missed = image_scores("a", mask, objects, nothing, classes=classes)
-    assert missed.foreground.dice == 0
-    assert missed.objects[0].fn == 2
-
-
-def test_ignored_pixels_count_for_nothing(discs: Path) -> None:
-    mask = np.zeros((10, 10), np.uint8)
-    mask[:5] = 255
-    found = np.zeros((10, 10), np.int32)
-    found[:5] = 1
-    prediction = Prediction((found > 0).astype(np.uint8), found)
-    scores = image_scores("a", mask, np.zeros((10, 10), np.int32), prediction,
-                          classes=read_dataset(discs).classes)  # fmt: skip
-    assert scores.foreground.dice is None
-    assert scores.objects[0].dice is None

@@ -5,7 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unet.metrics import AP_THRESHOLDS, Counts, mean, object_counts, pixel_counts, total
+from unet.metrics import (
+    AP_THRESHOLDS,
+    Counts,
+    Panoptic,
+    matched_numbers,
+    mean,
+    object_counts,
+    panoptic,
+    pixel_counts,
+    total,
+    total_panoptic,
+)
 
 counts = st.builds(Counts, *[st.integers(0, 1000)] * 3)
 
@@ -57,12 +68,18 @@ def brute_force_matches(truth: np.ndarray, found: np.ndarray, threshold: float) 
     )
 
 
-@given(st.integers(0, 10_000))
-def test_matching_equals_brute_force(seed: int) -> None:
+def two_maps(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two instance maps that are alike: squares, and the same with some pixels changed."""
     rng = np.random.default_rng(seed)
     truth = np.repeat(np.repeat(rng.integers(0, 5, (3, 3)), 2, 0), 2, 1).astype(np.int32)
     found = truth.copy()
     found[rng.random(truth.shape) < 0.3] = rng.integers(0, 5)
+    return truth, found
+
+
+@given(st.integers(0, 10_000))
+def test_matching_equals_brute_force(seed: int) -> None:
+    truth, found = two_maps(seed)
     for threshold, counted in zip((0.5, 0.7), object_counts(truth, found, (0.5, 0.7)), strict=True):
         assert counted.tp == brute_force_matches(truth, found, threshold)
         assert counted.tp + counted.fn == len(np.unique(truth[truth > 0]))
@@ -89,3 +106,57 @@ def test_nothing_to_find_and_nothing_found_has_no_score() -> None:
     assert object_counts(empty, empty)[0].dice is None
     assert mean([None, 0.5, 1.0]) == 0.75
     assert mean([None]) is None
+
+
+@given(st.lists(st.sampled_from(["tp", "fp", "fn", "tn"]), min_size=1, max_size=40))
+def test_precision_and_recall_equal_a_count_by_hand(pixels: list[str]) -> None:
+    truth, found = (
+        np.array([[p in names for p in pixels]]) for names in ({"tp", "fn"}, {"tp", "fp"})
+    )
+    counts = pixel_counts(truth, found, np.ones((1, len(pixels)), bool))
+    right = sum(p == "tp" for p in pixels)
+    said, there = sum(p in {"tp", "fp"} for p in pixels), sum(p in {"tp", "fn"} for p in pixels)
+    assert counts.precision == (right / said if said else None)
+    assert counts.recall == (right / there if there else None)
+
+
+def naive_panoptic(truth: np.ndarray, found: np.ndarray) -> tuple[float, int, int, int]:
+    """Sum of IoU, tp, fp, fn: every pair of objects, pixel by pixel."""
+    iou_sum, pairs = 0.0, []
+    for a in set(truth.ravel().tolist()) - {0}:
+        for b in set(found.ravel().tolist()) - {0}:
+            both = either = 0
+            for x, y in zip(truth.ravel(), found.ravel(), strict=True):
+                both += x == a and y == b
+                either += x == a or y == b
+            if both / either > 0.5:
+                iou_sum += both / either
+                pairs.append((a, b))
+    n_truth, n_found = len(set(truth.ravel()) - {0}), len(set(found.ravel()) - {0})
+    assert len({a for a, _ in pairs}) == len({b for _, b in pairs}) == len(pairs)
+    return iou_sum, len(pairs), n_found - len(pairs), n_truth - len(pairs)
+
+
+@given(st.integers(0, 10_000))
+def test_panoptic_quality_equals_its_formula_pair_by_pair(seed: int) -> None:
+    truth, found = two_maps(seed)
+    scores = panoptic(truth, found)
+    iou_sum, tp, fp, fn = naive_panoptic(truth, found)
+    assert scores.counts == Counts(tp, fp, fn)
+    assert scores.iou_sum == pytest.approx(iou_sum)
+    if tp:
+        assert scores.quality == pytest.approx(iou_sum / (tp + fp / 2 + fn / 2))
+        assert scores.quality == pytest.approx(scores.segmentation * scores.recognition)
+    else:
+        assert scores.segmentation is None
+        assert scores.quality == (0 if fp + fn else None)
+    left, right = matched_numbers(truth, found)
+    assert len(left) == len(right) == tp
+
+
+def test_half_an_overlap_is_no_panoptic_match_but_one_for_f1() -> None:
+    truth, found = np.array([[1, 1, 0]], np.int32), np.array([[1, 0, 0]], np.int32)
+    assert panoptic(truth, found).counts.tp == 0
+    assert object_counts(truth, found, (0.5,))[0].tp == 1
+    two = total_panoptic([Panoptic(Counts(1, 0, 0), 0.75), Panoptic(Counts(0, 1, 1), 0.0)])
+    assert two == Panoptic(Counts(1, 1, 1), 0.75)
