@@ -6,6 +6,7 @@ Shape suffixes: B batch, C channels, H height, W width.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import cv2
 import numpy as np
@@ -16,6 +17,8 @@ from torch import Tensor
 from dataset_rules.dataset import Sample, Split, read_dataset, read_sample
 from dataset_rules.images import Pixels
 from unet.plan import Plan
+from unet.sample_facts import BRIGHT, FOURTH
+from unet.stains import restained
 from unet.targets import distance_map, objects_of
 
 CACHE_BYTES = 2 << 30  # decoded samples kept in memory; the rest is read again when drawn
@@ -26,6 +29,7 @@ class Prepared:
     """A sample as the network sees it, at the plan's scale."""
 
     image: NDArray[np.float32]  # HWC, about 0..1
+    dark: float | None  # of a stained image on bright ground: the light that 0 stands for, of 1's
     mask: NDArray[np.uint8]  # HW class ids, 255 ignore
     distance: NDArray[np.uint8]  # HW, 0..255
 
@@ -46,14 +50,29 @@ def normalized(image: Pixels, *, channels: int) -> NDArray[np.float32]:
     them, so that colour stays. 99.8 rather than 99: nuclei may cover less than a hundredth.
     """
     stacked = image[..., None] if image.ndim == 2 else image
-    low, high = np.percentile(stacked[::2, ::2], [0.5, 99.8])
-    floor = 8 if image.dtype == np.uint8 else 64  # an even image must not become pure noise
-    scaled = (stacked.astype(np.float32) - low) / max(high - low, floor)
+    low, span = _range(image)
+    scaled = (stacked.astype(np.float32) - low) / span
     if scaled.shape[2] == channels:
         return np.asarray(scaled, np.float32)
     if channels == 3:
         return np.repeat(scaled, 3, axis=2).astype(np.float32)
     return np.asarray(scaled.mean(axis=2, keepdims=True), np.float32)
+
+
+def _range(image: Pixels) -> tuple[float, float]:
+    """The level that becomes 0, and how far above it lies the one that becomes 1."""
+    low, high = np.percentile(image[::2, ::2], [0.5, 99.8])
+    floor = 8 if image.dtype == np.uint8 else 64  # an even image must not become pure noise
+    return float(low), float(max(high - low, floor))
+
+
+def darkness(image: Pixels) -> float | None:
+    """Share of light at the normalised image's 0, if it is stained and its ground is bright."""
+    if image.ndim == 2 or not np.ptp(image[FOURTH], axis=2).any():
+        return None
+    low, span = _range(image)
+    is_bright = np.median(image[FOURTH]) > BRIGHT * np.iinfo(image.dtype).max
+    return low / (low + span) if is_bright else None
 
 
 def rescaled(pixels: Pixels, scale: float) -> Pixels:
@@ -73,22 +92,35 @@ def prepare(folder: Path, sample: Sample, plan: Plan) -> Prepared:
     if plan.scale != 1:
         mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
         distance = cv2.resize(distance, (width, height), interpolation=cv2.INTER_AREA)
-    return Prepared(normalized(small, channels=plan.channels), mask, distance)
+    dark = darkness(image) if plan.channels == 3 else None
+    return Prepared(normalized(small, channels=plan.channels), dark, mask, distance)
 
 
 class Patches:
     """Draws batches of augmented patches; keeps decoded samples up to a bound."""
 
-    def __init__(self, samples: Sequence[tuple[Path, Sample]], plan: Plan) -> None:
+    def __init__(
+        self,
+        samples: Sequence[tuple[Path, Sample]],
+        plan: Plan,
+        *,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
         self.samples = samples
         self.plan = plan
+        self.cache_bytes = cache_bytes
+        self._lock = Lock()
         self._kept: dict[int, Prepared] = {}
         self._kept_bytes = 0
 
-    def batch(self, step: int) -> Batch:
-        """The batch of a step: the same for the same plan, whatever ran before."""
-        rng = np.random.default_rng([self.plan.seed, step])
-        drawn = [self._patch(self._index(step, i), rng) for i in range(self.plan.batch)]
+    def batch(self, step: int, share: range | None = None) -> Batch:
+        """The batch of a step, or a share of it: the same for the same plan, whatever ran before.
+
+        Each patch has a generator of its own, made of seed, step and place in the batch, so that
+        any thread or process may draw it.
+        """
+        batch, patch_px = self.plan.sizes(step)
+        drawn = [self._patch(step, place, patch_px) for place in (share or range(batch))]
         image, mask, distance = (np.stack(part) for part in zip(*drawn, strict=True))
         image_BCHW = torch.from_numpy(image).permute(0, 3, 1, 2)
         return Batch(
@@ -99,7 +131,7 @@ class Patches:
 
     def _index(self, step: int, position: int) -> int:
         """Every sample once an epoch, in an order that the epoch's number decides."""
-        drawn = step * self.plan.batch + position
+        drawn = step * self.plan.sizes(step)[0] + position
         epoch, place = divmod(drawn, len(self.samples))
         order = np.random.default_rng([self.plan.seed, 1, epoch]).permutation(len(self.samples))
         return int(order[place])
@@ -109,28 +141,39 @@ class Patches:
             return self._kept[index]
         prepared = prepare(*self.samples[index], self.plan)
         size = sum(a.nbytes for a in (prepared.image, prepared.mask, prepared.distance))
-        if self._kept_bytes + size <= CACHE_BYTES:
-            self._kept[index] = prepared
-            self._kept_bytes += size
+        with self._lock:  # several threads draw
+            if index not in self._kept and self._kept_bytes + size <= self.cache_bytes:
+                self._kept[index] = prepared
+                self._kept_bytes += size
         return prepared
 
+    def forget(self) -> None:
+        """Give the memory of decoded samples back, and keep none from now on."""
+        with self._lock:
+            self._kept, self._kept_bytes, self.cache_bytes = {}, 0, 0
+
     def _patch(
-        self, index: int, rng: np.random.Generator
+        self, step: int, place: int, patch_px: int
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.uint8]]:
-        sample = self._sample(index)
-        matrix = _placement(sample.mask.shape, self.plan, rng)
-        patch = (self.plan.patch_px, self.plan.patch_px)
+        rng = np.random.default_rng([self.plan.seed, step, place])
+        sample = self._sample(self._index(step, place))
+        matrix = _placement(sample.mask.shape, self.plan, rng, patch_px)
+        patch = (patch_px, patch_px)
         image = _warped(sample.image, matrix, patch, cv2.INTER_LINEAR)
         mask = _warped(sample.mask, matrix, patch, cv2.INTER_NEAREST)
         distance = _warped(sample.distance, matrix, patch, cv2.INTER_LINEAR)
         if image.ndim == 2:
             image = image[..., None]
+        if sample.dark is not None and self.plan.stain_jitter:
+            image = _restained(image, sample.dark, self.plan.stain_jitter, rng)
         return _recoloured(image, self.plan, rng), mask, distance
 
 
-def _placement(shape: tuple[int, ...], plan: Plan, rng: np.random.Generator) -> NDArray[np.float64]:
+def _placement(
+    shape: tuple[int, ...], plan: Plan, rng: np.random.Generator, patch_px: int
+) -> NDArray[np.float64]:
     """2x3 matrix from patch to image: a random place, turn, mirror and zoom."""
-    half = plan.patch_px / 2
+    half = patch_px / 2
     zoom = np.exp(rng.uniform(np.log(plan.zoom_min), np.log(plan.zoom_max)))
     quarter = rng.integers(4) * np.pi / 2
     angle = quarter + (rng.uniform(-np.pi / 4, np.pi / 4) if rng.random() < 0.5 else 0.0)
@@ -155,6 +198,15 @@ def _warped(
             borderMode=cv2.BORDER_REFLECT_101,
         )
     )
+
+
+def _restained(
+    image: NDArray[np.float32], dark: float, strength: float, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """The image as with other amounts of its stains: each stain's optical density is scaled."""
+    factors = np.exp(rng.normal(0, strength, 3))
+    light = restained(dark + image * np.float32(1 - dark), factors)
+    return np.asarray((light - dark) / (1 - dark), np.float32)
 
 
 def _recoloured(

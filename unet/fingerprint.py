@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,14 +11,16 @@ from dataset_rules.dataset import (
     IGNORE,
     Dataset,
     DatasetClass,
+    Sample,
     Split,
     dataset_rules_of,
     read_dataset,
     read_sample,
 )
+from dataset_rules.parallel import each
 from dataset_rules.rules import Document, Rules
 from unet.errors import UnetError
-from unet.targets import depths, objects_of, touching
+from unet.sample_facts import SampleFacts, sample_facts
 
 SAMPLES_LOOKED_AT = 200  # object sizes and class shares settle long before
 
@@ -40,6 +43,13 @@ class Fingerprint(Document):
     thickness_px: tuple[float, float, float]  # inscribed diameter: 10th, 50th, 90th percentile
     touching_share: float  # objects that touch another
     has_instances: bool
+    groups: int = 0  # of the training samples: tissues, patients, slides
+    intensity: tuple[float, float, float] = (0.0, 0.5, 1.0)  # 0.5, 50, 99.8 %, of the full range
+    bright_share: float = 0.0  # images that are stained and on a light ground
+    density: tuple[float, float, float] = (0.0, 0.0, 0.0)  # optical, of those, by channel
+    density_spread: float = 0.0  # standard deviation of the same from image to image
+    area_px: tuple[float, float, float] = (0.0, 0.0, 0.0)  # of an object: 10th, 50th, 90th percent.
+    apart_px: tuple[float, float, float] = (0.0, 0.0, 0.0)  # centres of neighbours, the same
 
 
 def fingerprint(folders: Sequence[Path]) -> Fingerprint:
@@ -63,39 +73,72 @@ def fingerprint(folders: Sequence[Path]) -> Fingerprint:
             remedy="raise split.train in the rules and format again",
         )  # fmt: skip
     chosen = train[:: max(1, len(train) // SAMPLES_LOOKED_AT)]
-    sizes, pixels, radii, found = [], np.zeros(256, np.int64), [], 0
-    touched, colours, depth = 0, False, 8
-    for folder, sample in chosen:
-        image, mask, instances = read_sample(folder, sample)
-        sizes.append(mask.shape)
-        pixels += np.bincount(mask.ravel(), minlength=256)
-        objects = objects_of(mask, instances)
-        _, radius = depths(objects)
-        radii.append(radius[1:][radius[1:] > 0])
-        found += len(np.unique(objects[objects > 0]))
-        touched += len(np.unique(objects[touching(objects)]))
-        colours = colours or (image.ndim == 3 and bool(np.ptp(image[::4, ::4], axis=2).any()))
-        depth = max(depth, 8 * image.dtype.itemsize)
+    seen = list(each(lambda item: sample_facts(*item), chosen))
+    pixels = np.sum([facts.pixels for facts in seen], axis=0)
+    refuse_unseen_classes(classes, pixels, train)
+    heights, widths = np.array([facts.size for facts in seen]).T
+    found = sum(len(facts.area_px) for facts in seen)
     labelled = max(1, int(pixels.sum() - pixels[IGNORE]))
-    thickness = 2 * np.concatenate(radii) if found else np.zeros(1)
-    heights, widths = np.array(sizes).T
     return Fingerprint(
         train=counts[Split.TRAIN],
         val=counts[Split.VAL],
         test=counts[Split.TEST],
         looked_at=len(chosen),
-        channels=3 if colours else 1,
+        channels=3 if any(facts.is_coloured for facts in seen) else 1,
         height_px=(int(heights.min()), int(np.median(heights)), int(heights.max())),
         width_px=(int(widths.min()), int(np.median(widths)), int(widths.max())),
-        bit_depth=depth,
+        bit_depth=max(facts.bit_depth for facts in seen),
         classes=classes,
         class_share=tuple(round(float(pixels[c.id] / labelled), 6) for c in classes),
         ignored_share=round(float(pixels[IGNORE] / pixels.sum()), 6),
         objects_per_image=round(found / len(chosen), 2),
-        thickness_px=_percentiles(thickness),
-        touching_share=round(touched / max(1, found), 4),
+        thickness_px=_percentiles([facts.thickness_px for facts in seen]),
+        touching_share=round(sum(facts.touching for facts in seen) / max(1, found), 4),
         has_instances=any(sample.instances for _, sample in chosen),
+        groups=len({(str(folder.resolve()), sample.group) for folder, sample in train}),
+        intensity=_rounded(np.median([facts.intensity for facts in seen], axis=0)),
+        area_px=_percentiles([facts.area_px for facts in seen]),
+        apart_px=_percentiles([facts.apart_px for facts in seen]),
+        **_stain(seen),
     )
+
+
+def _stain(seen: Sequence[SampleFacts]) -> dict[str, Any]:
+    """Share of stained images on a light ground, and their optical density."""
+    densities = np.array([facts.density for facts in seen if facts.is_bright])
+    if not len(densities):
+        return {}
+    return {
+        "bright_share": round(len(densities) / len(seen), 4),
+        "density": _rounded(densities.mean(axis=0)),
+        "density_spread": round(float(densities.std(axis=0).mean()), 4),
+    }
+
+
+def refuse_unseen_classes(
+    classes: Sequence[DatasetClass], pixels: np.ndarray, train: Sequence[tuple[Path, Sample]]
+) -> None:
+    """A network would name such a class at random; all masks are read before it is said."""
+    unseen = {c.id for c in classes[1:] if not pixels[c.id]}
+    for folder, sample in train if unseen else ():
+        unseen -= set(np.unique(read_sample(folder, sample)[1]).tolist())
+        if not unseen:
+            return
+    if not unseen:
+        return
+    where = ", ".join(sorted({str(folder) for folder, _ in train}))
+    if len(unseen) == len(classes) - 1:
+        raise UnetError(
+            "every training mask is all background: there is nothing to learn", where=where,
+            expected="pixels of " + ", ".join(c.name for c in classes[1:]),
+            remedy="look at the masks and at source_values in the rules: `unetops doctor`",
+        )  # fmt: skip
+    raise UnetError(
+        "a class has no pixel in the training split", where=where,
+        found=", ".join(f"none of class {c.id} {c.name}" for c in classes if c.id in unseen),
+        remedy="bring a group that shows it into train (split.groups in the rules), or leave the "
+        "class out of the rules",
+    )  # fmt: skip
 
 
 def common_classes(
@@ -137,6 +180,12 @@ def _look(rules: Rules) -> str:
     return f"{rules.fit}{size}, {rules.color_model}"
 
 
-def _percentiles(values: np.ndarray) -> tuple[float, float, float]:
-    low, middle, high = np.percentile(values, [10, 50, 90])
+def _percentiles(values: Sequence[np.ndarray]) -> tuple[float, float, float]:
+    """10th, 50th and 90th percentile of all values; zeros of none."""
+    joined = np.concatenate([np.zeros(0), *values])
+    low, middle, high = np.percentile(joined, [10, 50, 90]) if len(joined) else (0.0, 0.0, 0.0)
     return round(float(low), 2), round(float(middle), 2), round(float(high), 2)
+
+
+def _rounded(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(round(float(value), 4) for value in values)

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dataset_rules.dataset import Sample
+from unet.budget import Budget
 from unet.fingerprint import Fingerprint
-from unet.plan import DEFAULT_PATCHES, Plan, make_plan
+from unet.plan import Plan, make_plan
 from unet.transfer import Start
 
 Located = tuple[Path, Sample]  # a sample and the dataset it lies in
@@ -30,8 +31,13 @@ class Part:
     chooses: bool = True
 
     def make_plan(
-        self, facts: Fingerprint, *, patches: int = DEFAULT_PATCHES, seed: int = 0
+        self,
+        facts: Fingerprint,
+        budget: Budget | None = None,
+        *,
+        patches: int | None = None,
+        seed: int = 0,
     ) -> Plan:
-        """The plan for a number of patches; that of the start decides scale and network."""
-        plan = make_plan(facts, patches=patches, seed=seed)
+        """The plan for a budget; that of the start decides scale and network."""
+        plan = make_plan(facts, budget, patches=patches, seed=seed)
         return self.start.adapted(plan) if self.start else plan

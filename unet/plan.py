@@ -1,7 +1,7 @@
 """Fingerprint + budget -> plan: arithmetic only, a reason for each number."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, Self
 
@@ -9,41 +9,25 @@ from pydantic import Field, ValidationError, model_validator
 
 from dataset_rules.dataset import DatasetClass
 from dataset_rules.rules import Document
+from unet.budget import Budget, Precision
+from unet.decisions import (
+    class_weights,
+    fitting_sizes,
+    looked_at_px,
+    scale_of,
+    size_reasons,
+    wanted_sizes,
+)
 from unet.errors import UnetError
 from unet.fingerprint import Fingerprint
+from unet.schedule import Refit, Schedule, Shrink, level, make_schedule
 
-WIDTHS = (16, 32, 64, 128, 256)
-PATCH_PX = 256
-BATCH = 8
-THICKNESS_PX = 32.0  # an object this thick is seen whole by the third stage
+__all__ = ["DEFAULT_PATCHES", "Plan", "Schedule", "make_plan", "make_schedule", "read_plan"]
+
 DEFAULT_PATCHES = 8000  # about ten minutes on two cores
-RARE_SHARE = 0.05  # of the pixels, below which a class weighs more in the loss
-ENOUGH_STEPS = 100  # below it a batch half as large learns no less and leaves more steps
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """The part of a plan that follows from the number of steps alone."""
-
-    steps: int
-    decay_from: int
-    decay_steps: int
-    warmup_steps: int
-    ema_decay: float
-    validate_at: tuple[int, ...]
-
-
-def make_schedule(steps: int) -> Schedule:
-    """Warm-up, hold and decay for a number of steps."""
-    decay_steps = max(1, round(0.4 * steps))
-    return Schedule(
-        steps=steps,
-        decay_from=steps - decay_steps,
-        decay_steps=decay_steps,
-        warmup_steps=min(50, max(1, steps // 10)),
-        ema_decay=max(0.5, min(0.99, 1 - 8 / steps)),
-        validate_at=tuple(sorted({max(1, steps * i // 6) for i in range(2, 7)})),
-    )
+STAIN_JITTER = 0.15  # between the light (0.05) and the strong (0.2) jitter of Tellez et al. 2018
+TILE_PX, OVERLAP_PX = 512, 64
+PATIENCE = 3
 
 
 class Plan(Document):
@@ -67,11 +51,23 @@ class Plan(Document):
     zoom_min: float = Field(gt=0)
     zoom_max: float = Field(gt=0)
     colour_jitter: float = Field(ge=0)
+    stain_jitter: float = Field(
+        default=0, ge=0, le=1, description="of each stain's optical density, on bright ground"
+    )
     validate_at: tuple[int, ...] = Field(description="steps after which the best is looked for")
-    precision: Literal["float32", "bfloat16"] = "float32"
+    patience: int = Field(
+        default=0,
+        ge=0,
+        description="validations without a gain after which the rate falls at once; 0: never",
+    )
+    validation_px: int = Field(default=4_000_000, ge=1, description="of held-out images")
+    choice_px: int = Field(default=2_000_000, ge=1, description="that thresholds are chosen on")
+    precision: Precision = "float32"
     tile_px: int = Field(ge=32, description="side of a prediction tile, at the plan's scale")
     overlap_px: int = Field(ge=0)
     seed: int = Field(default=0, ge=0)
+    refits: tuple[Refit, ...] = Field(default=(), description="of the falling rate, on its way")
+    shrinks: tuple[Shrink, ...] = Field(default=(), description="of the batch, on its way")
     reasons: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -88,6 +84,8 @@ class Plan(Document):
             raise ValueError("class_weights needs one number for each class")
         if self.zoom_min > self.zoom_max:
             raise ValueError("zoom_min must not exceed zoom_max")
+        if any(shrink.patch_px % stride for shrink in self.shrinks):
+            raise ValueError(f"shrinks: patch_px must be a multiple of {stride}")
         return self
 
     @property
@@ -103,25 +101,52 @@ class Plan(Document):
         replay exactly (Haegele et al. 2024).
         """
         warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
-        left = 1 - max(0, step - self.decay_from) / self.decay_steps
-        return self.learning_rate * warm * max(0.0, left)
+        return self.learning_rate * warm * self.level(step)
+
+    def level(self, step: int) -> float:
+        """Share of the learning rate at a step after the warm-up."""
+        return level(step, decay_from=self.decay_from, decay_steps=self.decay_steps,
+                     refits=self.refits)  # fmt: skip
+
+    def sizes(self, step: int) -> tuple[int, int]:
+        """Batch and side of the patches of a step."""
+        held = [shrink for shrink in self.shrinks if shrink.step <= step]
+        return (held[-1].batch, held[-1].patch_px) if held else (self.batch, self.patch_px)
 
 
-def make_plan(facts: Fingerprint, *, patches: int = DEFAULT_PATCHES, seed: int = 0) -> Plan:
-    """The plan for a dataset and the number of patches that the time allows to learn from."""
-    scale, scale_reason = _scale(facts)
-    largest = max(facts.height_px[2], facts.width_px[2]) * scale
-    patch = min(PATCH_PX, max(32, -(-int(largest) // 32) * 32))
-    widths = WIDTHS if patch >= 64 else WIDTHS[:3]
-    batch = _batch(patch, patches)
-    weights, weights_reason = _class_weights(facts)
+def make_plan(
+    facts: Fingerprint,
+    budget: Budget | None = None,
+    *,
+    patches: int | None = None,
+    seed: int = 0,
+) -> Plan:
+    """The plan for a dataset and what its training may use.
+
+    Args:
+        facts: of the dataset.
+        budget: device, memory, time and measured speed; without one, nothing binds.
+        patches: to learn from; by the budget's time where absent, else 8000.
+        seed: of weights, patches and augmentation.
+
+    Raises:
+        UnetError: if the memory holds not even the smallest training.
+    """
+    budget = budget or Budget()
+    patches = patches or budget.patches or DEFAULT_PATCHES
+    scale, scale_reason = scale_of(facts)
+    largest = int(max(facts.height_px[2], facts.width_px[2]) * scale)
+    wanted = wanted_sizes(largest, patches, budget)
+    sizes = fitting_sizes(wanted, budget)
+    weights, weights_reason = class_weights(facts)
+    validation_px, choice_px, looked_reason = looked_at_px(budget, sizes.patch_px)
     return Plan(
         channels=3 if facts.channels == 3 else 1,
         classes=facts.classes,
         scale=scale,
-        patch_px=patch,
-        widths=widths,
-        batch=batch,
+        patch_px=sizes.patch_px,
+        widths=sizes.widths,
+        batch=sizes.batch,
         learning_rate=2e-3,
         weight_decay=1e-2,
         class_weights=weights,
@@ -129,28 +154,20 @@ def make_plan(facts: Fingerprint, *, patches: int = DEFAULT_PATCHES, seed: int =
         zoom_min=0.6,
         zoom_max=1.6,
         colour_jitter=1.0,
-        tile_px=512,
-        overlap_px=64,
+        stain_jitter=STAIN_JITTER if facts.bright_share > 0 else 0.0,
+        patience=0 if budget.seconds else PATIENCE,
+        validation_px=validation_px,
+        choice_px=choice_px,
+        precision=budget.precision,
+        tile_px=TILE_PX,
+        overlap_px=OVERLAP_PX,
         seed=seed,
-        **asdict(make_schedule(max(1, patches // batch))),
-        reasons={
-            "scale": scale_reason,
-            "patch_px": f"{PATCH_PX} px hold enough surroundings; the largest image is "
-            f"{largest:.0f} px at this scale",
-            "widths": "2.0 million parameters learn within minutes on two cores; a wider network "
-            "sees too few patches in that time",
-            "batch": f"{batch} patches of {patch} px keep two cores busy and leave "
-            f"{patches // batch} steps",
-            "learning_rate": "highest rate at which AdamW with batch norm stayed stable",
-            "class_weights": weights_reason,
-            "distance_weight": "the object head must split touching objects "
-            f"({100 * facts.touching_share:.0f} % of the objects touch another)",
-            "zoom": "objects differ in thickness from "
-            f"{facts.thickness_px[0]:g} to {facts.thickness_px[2]:g} px",
-            "steps": f"{patches} patches in batches of {batch}",
-            "ema_decay": "the average spans an eighth of the steps, at most a hundred",
-        },
-    )
+        **asdict(make_schedule(max(1, patches // sizes.batch))),
+        reasons=_reasons(facts, budget, patches=patches)
+        | size_reasons(sizes, wanted, budget, largest_px=largest)
+        | {"scale": scale_reason, "class_weights": weights_reason,
+           "validation_px": looked_reason, "choice_px": looked_reason},
+    )  # fmt: skip
 
 
 def read_plan(path: Path) -> Plan:
@@ -168,34 +185,45 @@ def read_plan(path: Path) -> Plan:
         raise UnetError("the plan cannot be read", where=str(path), found=str(error)) from error
 
 
-def _scale(facts: Fingerprint) -> tuple[float, str]:
-    thickness = facts.thickness_px[1]
-    scale = min(1.0, max(0.125, THICKNESS_PX / max(thickness, 1e-6)))
-    if scale > 0.75:
-        return 1.0, f"objects are {thickness:g} px thick: fine as they are"
-    return round(scale, 3), (
-        f"objects are {thickness:g} px thick: brought to {THICKNESS_PX:g} px, so that the network "
-        "sees them whole and steps cost less"
+def _reasons(facts: Fingerprint, budget: Budget, *, patches: int) -> dict[str, str]:
+    """Why each number is what it is, but those that other modules decide."""
+    time = (
+        f"{patches} patches are learnt from in {budget.seconds:.0f} s at "
+        f"{budget.patches_per_s:.1f} a second, as measured"
+        if budget.seconds and budget.patches_per_s
+        else f"{patches} patches, about ten minutes of two cores"
     )
-
-
-def _batch(patch: int, patches: int) -> int:
-    """Patches a step: as many pixels as eight of 256 px, half of them where steps would be few.
-
-    Never less: batch norm over two patches of 256 px cost a tenth of the Dice.
-    """
-    batch = BATCH * (PATCH_PX // patch)
-    return batch if patches // batch >= ENOUGH_STEPS else batch // 2
-
-
-def _class_weights(facts: Fingerprint) -> tuple[tuple[float, ...], str]:
-    """1, and more for classes below a twentieth of the pixels: inverse square root, at most 4."""
-    weights = tuple(
-        round(min(4.0, max(1.0, (RARE_SHARE / max(share, 1e-6)) ** 0.5)), 4)
-        for share in facts.class_share
-    )
-    shares = ", ".join(f"{100 * share:.1f} %" for share in facts.class_share)
-    return weights, (
-        f"the classes hold {shares} of the pixels; Dice balances them, and weight goes only to "
-        f"classes below {100 * RARE_SHARE:.0f} % (weights everywhere: Dice 0.880 against 0.886)"
-    )
+    thin, thick = facts.thickness_px[0], facts.thickness_px[2]
+    return {
+        "channels": "the images have colours" if facts.channels == 3 else "no image has colours",
+        "classes": "those of the dataset",
+        "steps": time,
+        "decay_from": "the rate holds for six tenths of the steps; a longer training only holds "
+        "longer (Haegele et al. 2024)",
+        "decay_steps": "four tenths of the steps, down to zero",
+        "warmup_steps": "a tenth of the steps, at most 50: moments of AdamW settle",
+        "learning_rate": "highest rate at which AdamW with batch norm stayed stable",
+        "weight_decay": "AdamW's usual value; over some thousand steps it hardly acts",
+        "ema_decay": "the average spans an eighth of the steps, at most a hundred",
+        "distance_weight": "the object head must split touching objects "
+        f"({100 * facts.touching_share:.0f} % of the objects touch another)",
+        "zoom_min": f"objects differ in thickness from {thin:g} to {thick:g} px",
+        "zoom_max": f"objects differ in thickness from {thin:g} to {thick:g} px",
+        "colour_jitter": "light, exposure and camera differ from image to image",
+        "stain_jitter": f"{100 * facts.bright_share:.0f} % of the images are stained on a bright "
+        "ground, as colour: amounts of stain differ from laboratory to laboratory"
+        if facts.bright_share
+        else "no image is stained on a bright ground",
+        "validate_at": "at twelfths of the steps; in the first third it is too early",
+        "patience": "the time is given and is filled"
+        if budget.seconds
+        else "three validations without a gain while the rate holds: it falls early",
+        "precision": "the faster one, as measured"
+        if budget.patches_per_s
+        else "not measured yet; training within a time limit measures",
+        "tile_px": "features of a tile take some hundred MB; a multiple of every stride",
+        "overlap_px": "an eighth of a tile: its border lacks surroundings and is blended away",
+        "seed": "as asked",
+        "refits": "none yet: written where the time left demands it",
+        "shrinks": "none yet: written where memory does not suffice",
+    }

@@ -18,6 +18,8 @@ Array = NDArray[Any]
 # macro and in QuPath); brought to unit length below, so that OD is comparable between stains.
 HAEMATOXYLIN = (0.650, 0.704, 0.286)
 DAB = (0.268, 0.570, 0.776)
+EOSIN = (0.072, 0.990, 0.105)
+LEAST_LIGHT = 1e-2  # a share of the light; darker than any stain
 
 BLOCKS = 8  # a side; blocks of a field must each be larger than a nucleus to show background
 BRIGHT_PERCENTILE = 95  # of a block: above the tissue in it, below hot pixels
@@ -71,6 +73,23 @@ def mix_stains(haematoxylin: Array, dab: Array) -> Array:
     """Share of light that passes, HW3 in 0..1, for the optical density of each stain (HW)."""
     density = np.stack([haematoxylin, dab], axis=-1) @ stain_matrix()[:2]
     passed: Array = 10.0**-density
+    return passed
+
+
+def restained(light: Array, factors: Array) -> Array:
+    """Light that passes (..., 3, 1 = all) once the density of each stain is scaled by its factor.
+
+    Stains are haematoxylin, eosin and DAB: the three of H&E and IHC. What they do not explain
+    exactly is none: three stains span all colours.
+
+    Source: Tellez et al. 2018, "Whole-slide mitosis detection in H&E breast histology using PHH3
+        as a reference", section on augmentation; matrix of Ruifrok & Johnston 2001.
+    """
+    density = -np.log10(np.clip(light, LEAST_LIGHT, None))
+    vectors = np.array([HAEMATOXYLIN, EOSIN, DAB])
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    mixing = np.linalg.inv(vectors) @ np.diag(factors) @ vectors
+    passed: Array = 10.0 ** -(density @ mixing.astype(np.float32))
     return passed
 
 

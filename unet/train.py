@@ -30,6 +30,8 @@ from unet.predict import MODEL, WEIGHTS, ModelCard
 from unet.session import BEST, FINGERPRINT, LAST, PLAN, RUN, Event, Session
 from unet.transfer import read_start
 
+RUN_VERSION = 2  # 2: each patch of a batch has a generator of its own; stains are augmented
+
 
 def train(
     datasets: Sequence[Path],
@@ -71,7 +73,7 @@ def train(
     seed = seed if seed is not None else (plan.seed if plan else 0)
     plan = plan and plan.model_copy(update={"seed": seed})
     stated = plan.model_dump(mode="json") if plan else None
-    step = Step("run", 1, inputs, {"seed": seed, "plan": stated})
+    step = Step("run", RUN_VERSION, inputs, {"seed": seed, "plan": stated})
     with _only_writer(out), _flushed_denormals():
         if not begin(out, step):
             _refuse_unasked_resume(out, resume)

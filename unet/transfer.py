@@ -21,7 +21,8 @@ from unet.predict import WEIGHTS, model_folder, read_card
 FINE_RATE = 0.5  # of the learning rate from scratch: what was learned must not be shaken off
 FRESH = (
     "classes", "class_weights", "distance_weight", "steps", "decay_from", "decay_steps",
-    "warmup_steps", "ema_decay", "validate_at", "precision", "seed",
+    "warmup_steps", "ema_decay", "validate_at", "precision", "seed", "patience",
+    "validation_px", "choice_px", "refits", "shrinks", "stain_jitter",
 )  # fmt: skip
 FIRST = ("encoder.0.conv1.weight", "encoder.0.skip.weight")  # they look at the image itself
 HEAD = ("head.weight", "head.bias")  # a row for each class, then the object head's

@@ -8,9 +8,12 @@ from hypothesis import strategies as st
 
 from dataset_rules.dataset import DatasetClass
 from tests.goldens import assert_golden
+from unet.budget import Budget, bytes_of, training_bytes
+from unet.decisions import smaller
 from unet.errors import UnetError
 from unet.fingerprint import Fingerprint
 from unet.plan import Plan, make_plan, read_plan
+from unet.schedule import Refit
 
 CLASSES = (DatasetClass(id=0, name="background"), DatasetClass(id=1, name="nucleus"))
 NUCLEI = Fingerprint(
@@ -20,21 +23,27 @@ NUCLEI = Fingerprint(
     touching_share=0.2, has_instances=True,
 )  # fmt: skip
 TINY = {"height_px": (10, 10, 10), "width_px": (10, 10, 10)}
+STAINED = {"bright_share": 1.0, "density": (0.4, 0.6, 0.2), "density_spread": 0.1}
+ANY = Budget()
+MINUTE = Budget(seconds=60, patches_per_s=15.7, precision="bfloat16")
 EXAMPLES = {
-    "nuclei": (NUCLEI, 8000),
-    "one minute": (NUCLEI, 850),
-    "large cells": (NUCLEI.model_copy(update={"thickness_px": (60.0, 96.0, 140.0)}), 8000),
-    "rare class": (NUCLEI.model_copy(update={"class_share": (0.998, 0.002)}), 8000),
-    "tiny images": (NUCLEI.model_copy(update=TINY), 8000),
-    "grey": (NUCLEI.model_copy(update={"channels": 1}), 8000),
+    "nuclei": (NUCLEI, ANY),
+    "one minute": (NUCLEI, MINUTE),
+    "large cells": (NUCLEI.model_copy(update={"thickness_px": (60.0, 96.0, 140.0)}), ANY),
+    "rare class": (NUCLEI.model_copy(update={"class_share": (0.998, 0.002)}), ANY),
+    "tiny images": (NUCLEI.model_copy(update=TINY), ANY),
+    "grey": (NUCLEI.model_copy(update={"channels": 1}), ANY),
+    "stained": (NUCLEI.model_copy(update=STAINED), ANY),
+    "little memory": (NUCLEI, Budget(memory_bytes=1_200_000_000)),
+    "an hour of a GPU": (NUCLEI, Budget(device="cuda", seconds=3600, patches_per_s=300)),
 }
 
 
 @pytest.mark.golden
 def test_worked_examples() -> None:
     plans = {
-        name: make_plan(facts, patches=patches).model_dump(mode="json")
-        for name, (facts, patches) in EXAMPLES.items()
+        name: make_plan(facts, budget).model_dump(mode="json")
+        for name, (facts, budget) in EXAMPLES.items()
     }
     assert_golden("plans.json", plans)
 
@@ -55,7 +64,56 @@ def test_every_dataset_gets_a_plan_that_fits_the_network(
     assert plan.patch_px % plan.stride == plan.tile_px % plan.stride == 0
     assert plan.decay_from + plan.decay_steps == plan.steps
     assert max(plan.class_weights) <= 4
-    assert set(plan.reasons) >= {"scale", "patch_px", "widths", "batch", "steps", "class_weights"}
+    assert set(plan.reasons) == Plan.model_fields.keys() - {"reasons"}
+    assert all(plan.reasons.values())
+
+
+@given(memory=st.integers(1_100_000_000, 10**10), side=st.integers(8, 3000))
+def test_a_plan_needs_no_more_memory_than_there_is(memory: int, side: int) -> None:
+    facts = NUCLEI.model_copy(update={"height_px": (side,) * 3, "width_px": (side,) * 3})
+    plan = make_plan(facts, Budget(memory_bytes=memory))
+    assert training_bytes(plan.widths, batch=plan.batch, patch_px=plan.patch_px) <= memory
+    assert plan.patch_px % plan.stride == 0
+
+
+def test_too_little_memory_is_said_with_what_is_needed() -> None:
+    with pytest.raises(UnetError, match=r"at least 1\.0 GB; found 0\.5 GB"):
+        make_plan(NUCLEI, Budget(memory_bytes=500_000_000))
+
+
+@given(st.sampled_from([1, 2, 4, 8, 16]), st.sampled_from([64, 128, 192, 256, 512]))
+def test_shrinking_ends_and_takes_pixels_away_each_time(batch: int, patch: int) -> None:
+    sizes = (batch, patch)
+    while following := smaller(*sizes, stride=16):
+        assert following[0] * following[1] ** 2 < sizes[0] * sizes[1] ** 2
+        assert following[1] % 16 == 0
+        sizes = following
+    assert sizes == (1, 64)
+
+
+@pytest.mark.parametrize(("text", "size"), [("8GiB", 8 << 30), ("512MiB", 512 << 20),
+                                            ("1.5GB", 1_500_000_000), ("1000", 1000)])  # fmt: skip
+def test_a_size_of_memory_is_read(text: str, size: int) -> None:
+    assert bytes_of(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1GiB", "8 Gib", "nan"])
+def test_what_is_no_size_of_memory_is_refused(text: str) -> None:
+    with pytest.raises(UnetError, match="no size of memory"):
+        bytes_of(text)
+
+
+@given(st.integers(10, 3000), st.data())
+def test_a_refitted_rate_falls_without_a_jump_to_zero(steps: int, data: st.DataObject) -> None:
+    plan = make_plan(NUCLEI, patches=8 * steps)
+    at = data.draw(st.integers(plan.decay_from, plan.steps - 1))
+    left = data.draw(st.integers(1, 2 * steps))
+    refit = Refit(step=at, level=plan.level(at), steps=left)
+    other = plan.model_copy(update={"refits": (refit,), "steps": at + left})
+    assert [other.rate(s) for s in range(at + 1)] == [plan.rate(s) for s in range(at + 1)]
+    falling = [other.rate(s) for s in range(max(at, plan.warmup_steps), other.steps)]
+    assert all(a >= b for a, b in pairwise(falling))
+    assert other.rate(other.steps) == 0
 
 
 @given(st.integers(1, 5000))

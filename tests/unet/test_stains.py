@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 
 from dataset_rules.errors import UserError
-from unet.stains import estimate_white, mix_stains, optical_density, separate_stains, stain_matrix
+from unet.stains import (
+    HAEMATOXYLIN,
+    estimate_white,
+    mix_stains,
+    optical_density,
+    restained,
+    separate_stains,
+    stain_matrix,
+)
 
 
 def test_stain_vectors_have_unit_length_and_the_third_is_across_both():
@@ -53,3 +61,14 @@ def test_small_image_has_one_white():
 def test_grey_image_is_refused():
     with pytest.raises(UserError, match="expected an RGB image"):
         separate_stains(np.zeros((8, 8), np.uint8))
+
+
+def test_equal_amounts_of_stain_leave_the_light_as_it_is() -> None:
+    light = np.random.default_rng(0).uniform(0.05, 1, (4, 5, 3)).astype(np.float32)
+    np.testing.assert_allclose(restained(light, np.ones(3)), light, rtol=1e-4)
+
+
+def test_twice_the_haematoxylin_has_twice_its_optical_density() -> None:
+    blue = np.array(HAEMATOXYLIN) / np.linalg.norm(HAEMATOXYLIN)
+    passed = restained((10 ** -(0.3 * blue))[None, None], np.array([2.0, 1.0, 1.0]))
+    np.testing.assert_allclose(-np.log10(passed[0, 0]), 0.6 * blue, atol=1e-4)
