@@ -57,8 +57,8 @@ class Header:
         return self.height_px, self.width_px
 
 
-def read_header(path: Path) -> Header:
-    """The header of an image file; raises `RulesError` where it is none."""
+def read_header(path: Path, *, most_pixels: int = MAX_PIXELS) -> Header:
+    """The header of an image file; raises `RulesError` where it is none, or states too many."""
     if is_text_mask(path):
         return _header_of_text(read_grid(path))
     with _opened(path) as image:
@@ -66,9 +66,9 @@ def read_header(path: Path) -> Header:
             header = _header(path, image)
         except Exception as error:  # tags and frames are parsed as they are asked for
             raise _damaged(path, error) from error
-    if header.height_px * header.width_px > MAX_PIXELS:
+    if header.height_px * header.width_px > most_pixels:
         raise RulesError(
-            "the image is too large", where=str(path), expected=f"at most {MAX_PIXELS} pixels",
+            "the image is too large", where=str(path), expected=f"at most {most_pixels} pixels",
             found=f"{header.width_px} x {header.height_px}",
         )  # fmt: skip
     _refuse_impossible(path, header)

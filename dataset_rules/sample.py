@@ -146,12 +146,14 @@ def _seen(
     return Seen(image=glimpse_of(image), mask=mask_glimpse_of(decoded.label))
 
 
-def in_color_model(image: Pixels, rules: Rules) -> tuple[Pixels, int | None]:
+def in_color_model(
+    image: Pixels, rules: Rules, *, span: tuple[int, int] | None = None
+) -> tuple[Pixels, int | None]:
     """The image as RGB (HW3) or grey (HW), and the threshold that `binary` will cut it at.
 
     It is cut by `binarized` once it has its size: what is resized after that is no longer binary.
     """
-    image = in_depth(image, rules)
+    image = in_depth(image, rules, span=span)
     if rules.color_model == "rgb":
         return (image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)), None
     gray = image if image.ndim == 2 else np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
@@ -161,16 +163,22 @@ def in_color_model(image: Pixels, rules: Rules) -> tuple[Pixels, int | None]:
     return gray, int(threshold)
 
 
-def in_depth(image: Pixels, rules: Rules) -> Pixels:
-    """The image with the bits that the rules ask for; one of 8 bits stays as it is."""
+def in_depth(image: Pixels, rules: Rules, *, span: tuple[int, int] | None = None) -> Pixels:
+    """The image with the bits that the rules ask for; one of 8 bits stays as it is.
+
+    Args:
+        image: HW or HWC.
+        rules: of the dataset.
+        span: lowest and highest value, of the image where absent.
+    """
     is_kept = rules.image_format not in SHALLOW and rules.color_model != "binary"
     if image.dtype != np.uint16 or (is_kept and rules.depth in {None, "keep"}):
         return image
     if rules.depth != "range":
         return ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    low, high = int(image.min()), int(image.max())
-    span = max(1, high - low)
-    return (((image.astype(np.uint32) - low) * 255 + span // 2) // span).astype(np.uint8)
+    low, high = span or (int(image.min()), int(image.max()))
+    range_ = max(1, high - low)
+    return (((image.astype(np.uint32) - low) * 255 + range_ // 2) // range_).astype(np.uint8)
 
 
 def binarized(image: Pixels, threshold: int | None) -> Pixels:

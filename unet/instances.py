@@ -1,4 +1,4 @@
-"""Label mask and distance map -> instance map."""
+"""One connected part of the foreground and its distance map -> its objects."""
 
 from enum import StrEnum
 
@@ -10,6 +10,9 @@ from skimage.segmentation import watershed
 
 from dataset_rules.rules import Document
 from unet.targets import distance_to_border
+
+MARGIN_PX = 4  # around a part, up to which the smoothing looks
+_BLUR_PX = (2 * MARGIN_PX + 1, 2 * MARGIN_PX + 1)
 
 
 class Seeds(StrEnum):
@@ -29,44 +32,55 @@ class SplitSettings(Document):
     min_area_px: int = 8  # smaller objects are dropped from mask and map
 
 
-def split_objects(
-    foreground: NDArray[np.bool_], distance: NDArray[np.float32], settings: SplitSettings
+def split_part(
+    part: NDArray[np.bool_], distance: NDArray[np.float32], settings: SplitSettings
 ) -> NDArray[np.int32]:
-    """Objects of a foreground: one for each seed, grown by watershed.
+    """The objects of one connected part, numbered from 1 in no special order.
 
-    A connected part without a seed is one object. Numbers ascend from 1 in row order of the
-    objects' first pixel.
+    One object for each seed, grown by watershed; without a seed the part is one object. Nothing
+    outside the part has a say but the distance of the pixels around it, up to `MARGIN_PX` away.
 
     Args:
-        foreground: HW.
+        part: HW, the pixels of one part (pixels that touch by a side or a corner).
         distance: learned, normalised distance to the border, HW float32, 0..1.
         settings: thresholds.
     """
-    if not foreground.any():
-        return np.zeros(foreground.shape, np.int32)
-    height = _height(foreground, distance, settings.seeds)
-    if settings.seeds is Seeds.CORE:
-        tops = distance > settings.level
-    else:
-        tops = _tops(height, settings.level)
-    seeds = (tops & foreground).astype(np.uint8)
-    count, markers = cv2.connectedComponents(seeds, connectivity=8)
-    parts_count, parts = cv2.connectedComponents(foreground.astype(np.uint8), connectivity=4)
-    has_seed = np.zeros(parts_count, bool)
-    has_seed[parts[markers > 0]] = True
-    bare = foreground & ~has_seed[parts]
-    markers = np.where(bare, parts + count, markers)
-    objects = watershed(-height, markers, mask=foreground)
-    return renumbered(objects, min_area_px=settings.min_area_px)
+    height = _height(part, distance, settings.seeds)
+    is_core = settings.seeds is Seeds.CORE
+    count, markers = _pieces(part & (distance > settings.level if is_core else _maxima(height)), 8)
+    pieces_count, pieces = _pieces(part, 4)
+    if pieces_count == 1 and count <= 1:
+        return part.astype(np.int32)
+    if not is_core and count > 1:
+        count, markers = _pieces(_tops(height, settings.level), 8)
+    has_seed = np.zeros(pieces_count + 1, bool)
+    has_seed[pieces[markers > 0]] = True
+    bare = part & ~has_seed[pieces]
+    return np.asarray(watershed(-height, np.where(bare, pieces + count, markers), mask=part))
+
+
+def _pieces(where: NDArray[np.bool_], connectivity: int) -> tuple[int, NDArray[np.int32]]:
+    """How many connected pieces there are, and the number of each pixel's, from 1."""
+    count, pieces = cv2.connectedComponents(where.astype(np.uint8), connectivity=connectivity)
+    return count - 1, np.asarray(pieces)
 
 
 def _height(
-    foreground: NDArray[np.bool_], distance: NDArray[np.float32], seeds: Seeds
+    part: NDArray[np.bool_], distance: NDArray[np.float32], seeds: Seeds
 ) -> NDArray[np.float32]:
-    """The landscape whose tops are objects; smoothed by one pixel, so that noise has no top."""
+    """The landscape whose tops are objects, -1 around it.
+
+    Smoothed by one pixel, so that noise has no top.
+    """
     if seeds is Seeds.SHAPE:
-        distance = distance_to_border(foreground)
-    return np.asarray(cv2.GaussianBlur(distance, (0, 0), 1.0), np.float32)
+        distance = distance_to_border(part)
+    smooth = cv2.GaussianBlur(np.ascontiguousarray(distance), _BLUR_PX, 1.0)
+    return np.where(part, smooth, np.float32(-1))
+
+
+def _maxima(height: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Pixels that none of their eight neighbours exceeds: every top is among them."""
+    return np.asarray(height >= cv2.dilate(height, np.ones((3, 3), np.uint8)))
 
 
 def _tops(height: NDArray[np.float32], level: float) -> NDArray[np.bool_]:
@@ -74,8 +88,8 @@ def _tops(height: NDArray[np.float32], level: float) -> NDArray[np.bool_]:
 
     Source: Soille, Morphological Image Analysis, 2003, section 6.3.4.
     """
-    filled = reconstruction(height - level, height)
-    tops: NDArray[np.bool_] = height - filled >= level * (1 - 1e-3)
+    filled = reconstruction(height - np.float32(level), height)
+    tops: NDArray[np.bool_] = (height - filled >= level * (1 - 1e-3)) & (height >= 0)
     return tops
 
 

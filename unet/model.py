@@ -49,6 +49,7 @@ class UNet(nn.Module):
 
     def __init__(self, *, in_channels: int, classes: int, widths: Sequence[int]) -> None:
         super().__init__()
+        self.in_channels = in_channels
         self.classes = classes
         self.stride = 2 ** (len(widths) - 1)
         pairs = list(zip([in_channels, *widths], widths, strict=False))

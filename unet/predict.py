@@ -39,8 +39,9 @@ from dataset_rules.sample import as_in_dataset
 from unet.checkpoint import load_tensors
 from unet.data import normalized, rescaled
 from unet.errors import UnetError
-from unet.instances import SplitSettings, renumbered, split_objects
+from unet.instances import SplitSettings, renumbered
 from unet.model import UNet
+from unet.objects import split_objects
 from unet.plan import Plan
 from unet.tiles import blended
 

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unet.instances import Seeds, SplitSettings, renumbered, split_objects
+from unet.instances import Seeds, SplitSettings, renumbered
 from unet.metrics import object_counts
+from unet.objects import split_objects
 from unet.targets import distance_map, objects_of, touching
 
 
