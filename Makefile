@@ -18,7 +18,7 @@ test: dev ## the suite, parallel
 test-system: dev ## real servers, a real browser, the real Pulumi engine, a real boot
 	tests/system/install.sh
 	tests/system/install-guest.sh
-	$(TESTS) -m "system or browser" --timeout=900
+	$(TESTS) -n 2 --dist loadfile --no-loadscope-reorder -m "system or browser" --timeout=900
 
 test-long: dev ## many kills and full trainings; not in CI
 	$(TESTS) -m long --timeout=0

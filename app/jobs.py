@@ -19,7 +19,6 @@ from dataset_rules.rules import canonical_json
 
 APPLICATION = "unetops"
 APPLICATION_VERSION = "1"  # pinned: a new release takes up the jobs that the old one left
-EXECUTOR = "worker"  # pinned: a restarted worker is the same one and takes up its own jobs
 WORKFLOW = "run_job"
 # Kind -> queue; every other kind goes to the short queue. A slow server holds up no other work.
 QUEUES = {"run": "training", "source": "fetching"}

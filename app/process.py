@@ -20,6 +20,7 @@ from app.errors import Conflict
 log = logging.getLogger(__name__)
 
 PARENT = "UNETOPS_PARENT"  # process id that a child of ours was started by
+SHARE = "UNETOPS_SHARE"  # of the jobs, that a worker of ours takes: all, jobs or fetching
 JOB = "UNETOPS_JOB"  # job that a step's process, and each process that it starts, works for
 WORKER_LOCK = "worker.lock"  # in the home; held by the one worker
 TICK_S = 0.25  # between two looks at a silent process

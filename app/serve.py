@@ -21,7 +21,7 @@ from app.db import migrate, open_engine
 from app.errors import AppError, Conflict
 from app.main import SOCKET
 from app.main import run as run_web
-from app.process import DRAIN_S, PARENT, locked
+from app.process import DRAIN_S, PARENT, SHARE, locked
 from app.settings import Settings
 from app.tokens import any_token
 
@@ -91,7 +91,7 @@ def serve(
         handle = listener.fileno()
         environment = {"UNETOPS_HOME": str(settings.home), SOCKET: str(handle)}
         web = Part("app.main", environment, (handle,))
-        _supervise([web, *_workers(settings)], _address(listener), on_ready)
+        _supervise([web, *_workers(settings, "all")], _address(listener), on_ready)
 
 
 def web(host: str, port: int, home: Path | None, on_ready: Callable[[str], None]) -> None:
@@ -108,15 +108,20 @@ def web(host: str, port: int, home: Path | None, on_ready: Callable[[str], None]
         run_web(settings, listener)
 
 
-def worker(home: Path | None) -> None:
+def worker(home: Path | None, share: str = "all") -> None:
     """Run worker and predictor until SIGINT or SIGTERM, which drains: steps save and go on later.
+
+    Args:
+        home: data folder; that of the environment where absent.
+        share: of the jobs: "all", or "jobs" that need no network and "fetching" that does, each
+            a process of its own, so that each may be closed in as far as it can be.
 
     Raises:
         Conflict: if the home has a worker already.
     """
     settings = _prepared(home)
-    with _served_once(settings):
-        _supervise(_workers(settings))
+    with _served_once(settings, "fetch.lock" if share == "fetching" else "serve.lock"):
+        _supervise(_workers(settings, share))
 
 
 def _prepared(home: Path | None) -> Settings:
@@ -127,14 +132,14 @@ def _prepared(home: Path | None) -> Settings:
     return settings
 
 
-def _served_once(settings: Settings) -> AbstractContextManager[None]:
-    busy = "this home is served already"
-    return locked(settings.home / "serve.lock", wait_s=0, busy=busy)
+def _served_once(settings: Settings, lock: str = "serve.lock") -> AbstractContextManager[None]:
+    return locked(settings.home / lock, wait_s=0, busy="this home is served already")
 
 
-def _workers(settings: Settings) -> list[Part]:
-    shared = {"UNETOPS_HOME": str(settings.home)}
-    return [Part("app.worker", shared), Part("app.predictor", shared)]
+def _workers(settings: Settings, share: str) -> list[Part]:
+    shared = {"UNETOPS_HOME": str(settings.home), SHARE: share}
+    predictor = [] if share == "fetching" else [Part("app.predictor", shared)]
+    return [Part("app.worker", shared), *predictor]
 
 
 def _supervise(

@@ -1,7 +1,8 @@
 """The executor process: runs each job's step in a child process and stores the result.
 
 A killed worker takes its child with it; the next one takes the job up where the child's
-checkpoint stands. There is one worker to a home: it holds `worker.lock`.
+checkpoint stands. There is one worker to a home: it holds `worker.lock`. Where fetching from the
+network is to be kept apart, a second process takes that queue alone and holds `fetcher.lock`.
 """
 
 import json
@@ -14,6 +15,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from app.process import (
     DRAIN_S,
     JOB,
     PARENT,
+    SHARE,
     WORKER_LOCK,
     die_with_parent,
     end_group,
@@ -48,6 +51,24 @@ ORDER_S = 1.0  # in which the end of this process is seen, where step and worker
 LOOK_EVERY_S = 0.5  # for a cancel, and at least this far apart lie two stored progress events
 TRACEBACK_BYTES = 8_000
 FREQUENT = {"step", "progress"}  # frequent events, of which some are enough
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of the queues that one process works on."""
+
+    queues: tuple[str, ...]
+    executor: str  # pinned: a restarted process is the same one and takes up its own jobs
+    lock: str
+
+
+KEPT_APART = (jobs.QUEUES["source"],)
+WITHOUT_NETWORK = tuple(sorted({jobs.SHORT_QUEUE, *jobs.QUEUES.values()} - {*KEPT_APART}))
+SHARES = {
+    "all": Share((*WITHOUT_NETWORK, *KEPT_APART), "worker", WORKER_LOCK),
+    "jobs": Share(WITHOUT_NETWORK, "worker", WORKER_LOCK),
+    "fetching": Share(KEPT_APART, "fetcher", "fetcher.lock"),
+}
 
 
 class JobFailedError(Exception):
@@ -255,14 +276,14 @@ def _why(last: dict[str, Any], code: int, log_file: Path) -> dict[str, Any]:
     return {**parts, "text": str(error), "traceback": tail}
 
 
-def launch(settings: Settings) -> Executor:
-    """Start taking jobs from the queues in the background."""
+def launch(settings: Settings, share: Share) -> Executor:
+    """Start taking jobs from the share's queues in the background."""
     executor = Executor(settings)
     config: DBOSConfig = {
         "name": jobs.APPLICATION,
         "system_database_url": database_url(settings),
         "application_version": jobs.APPLICATION_VERSION,
-        "executor_id": jobs.EXECUTOR,
+        "executor_id": share.executor,
         "log_level": "WARNING",
         "run_migrations": False,
         "notification_listener_polling_interval_sec": 5.0,
@@ -277,8 +298,9 @@ def launch(settings: Settings) -> Executor:
     def run_job(job_id: str) -> None:
         run_step(job_id)
 
+    DBOS.listen_queues(share.queues)
     DBOS.launch()
-    for name in {jobs.SHORT_QUEUE, *jobs.QUEUES.values()}:
+    for name in share.queues:
         DBOS.register_queue(name, worker_concurrency=1, polling_interval_sec=0.5)
     return executor
 
@@ -288,15 +310,16 @@ def main() -> None:
     die_with_parent()
     logs.configure("worker")
     settings = Settings.from_environment()
+    share = SHARES[os.environ.get(SHARE, "all")]
     migrate(settings)
     end = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: end.set())
     busy = "another worker runs on this home"
-    lock = settings.home / WORKER_LOCK
+    lock = settings.home / share.lock
     with locked(lock, wait_s=30, busy=busy):
         lock.write_text(commit() or "")  # for /readyz, as long as the lock is held
-        executor = launch(settings)
+        executor = launch(settings, share)
         log.info("ready")
         end.wait()
         executor.stop()

@@ -133,6 +133,7 @@ def unit_files(spec: MachineSpec) -> dict[str, str]:
     found = {
         "unetops-web.service": units.web_unit(),
         "unetops-worker.service": units.worker_unit(gpu=spec.gpu),
+        "unetops-fetcher.service": units.fetcher_unit(),
         "unetops-recover.service": units.recover_unit(),
     }
     if spec.gpu_idle_minutes is not None:

@@ -1,6 +1,6 @@
 """The systemd units of the machine, as text: what the service may do, and everything it may not.
 
-Both units of the service run as one user that owns nothing but the data folder on the volume.
+All units of the service run as one user that owns nothing but the data folder on the volume.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,8 @@ USER = "unetops"
 HOST = "/opt/unetops/bin/unetops-host"
 RUN = "/opt/unetops/bin/unetops"
 METADATA = "169.254.169.254"
+PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
+UNITS = ("unetops-web.service", "unetops-worker.service", "unetops-fetcher.service")
 DRAIN_S = 180  # a step saves a checkpoint and ends; then it is killed and goes on from the last one
 
 Section = Sequence[tuple[str, str]]
@@ -61,10 +63,16 @@ HARDENING: Section = (
     ("SystemCallFilter", "~@privileged @resources"),
     # A refused call is an error, not a kill: libraries try sched_setaffinity and go on without.
     ("SystemCallErrorNumber", "EPERM"),
-    # Needs BPF on control groups, which a container may lack; nftables refuses the same by user.
-    # The metadata address stands here by name although the first line refuses it too.
+)
+# These need BPF on control groups, which a container may lack; nftables refuses the metadata by
+# user as well. Its address stands here by name although the first word refuses it too.
+ONLY_THIS_MACHINE: Section = (
     ("IPAddressDeny", f"any {METADATA}"),
     ("IPAddressAllow", "localhost"),
+)
+ONLY_THE_INTERNET: Section = (
+    ("IPAddressDeny", f"{METADATA} link-local multicast {' '.join(PRIVATE)}"),
+    ("IPAddressAllow", "localhost"),  # where the resolver listens
 )
 
 
@@ -79,14 +87,33 @@ def web_unit() -> str:
         ("MemoryDenyWriteExecute", "yes"),
         ("MemoryMax", "40%"),
         ("TasksMax", "256"),
+        *ONLY_THIS_MACHINE,
     )
     return _service("unetops: web", own)
+
+
+def fetcher_unit() -> str:
+    """The unit that fetches sources by URL: the only one that the internet is open to.
+
+    The cloud's private networks and the metadata stay closed to it, whatever a name resolves to.
+    """
+    own: Section = (
+        ("ExecStart", f"{RUN} worker --only fetching"),
+        ("TimeoutStopSec", "30"),
+        ("RestrictAddressFamilies", "AF_UNIX AF_INET AF_INET6"),
+        ("PrivateDevices", "yes"),
+        ("MemoryDenyWriteExecute", "yes"),
+        ("MemoryMax", "40%"),
+        ("TasksMax", "256"),
+        *ONLY_THE_INTERNET,
+    )
+    return _service("unetops: fetcher", own)
 
 
 def worker_unit(*, gpu: bool = False) -> str:
     """The unit of worker and predictor: no network at all, devices only where there is a GPU."""
     own: Section = (
-        ("ExecStart", f"{RUN} worker"),
+        ("ExecStart", f"{RUN} worker --only jobs"),
         ("TimeoutStopSec", str(DRAIN_S)),
         ("RestrictAddressFamilies", "AF_UNIX AF_INET"),
         # It speaks through files and unix sockets; its own loopback is all it sees.
@@ -99,6 +126,7 @@ def worker_unit(*, gpu: bool = False) -> str:
         ("OOMPolicy", "continue"),
         ("OOMScoreAdjust", "500"),
         *_devices(gpu=gpu),
+        *ONLY_THIS_MACHINE,
     )
     return _service("unetops: worker and predictor", own)
 
@@ -117,7 +145,7 @@ def recover_unit() -> str:
             ("Description", "unetops: finish or take back a release that was cut off"),
             ("RequiresMountsFor", MOUNT),
             ("ConditionPathExists", "/var/lib/unetops/pending.json"),
-            ("After", "unetops-web.service unetops-worker.service"),
+            ("After", " ".join(UNITS)),
         ),
         "Service": (("Type", "oneshot"), ("ExecStart", f"{HOST} recover")),
         "Install": (("WantedBy", "multi-user.target"),),

@@ -41,12 +41,12 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class FileHost(ThreadingHTTPServer):
-    """Serves on https://localhost:PORT and https://127.0.0.1:PORT."""
+    """Serves on https://localhost:PORT and https://127.0.0.1:PORT, or on another address."""
 
     daemon_threads = True
 
-    def __init__(self, certificate: Path) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, certificate: Path, address: str = "127.0.0.1") -> None:
+        super().__init__((address, 0), Handler)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
         self.socket = context.wrap_socket(self.socket, server_side=True)
@@ -56,8 +56,8 @@ class FileHost(ThreadingHTTPServer):
     def handle_error(self, *_: object) -> None:
         """Clients that hang up are part of the tests."""
 
-    def url(self, path: str = "/set.zip", host: str = "127.0.0.1") -> str:
-        return f"https://{host}:{self.server_port}{path}"
+    def url(self, path: str = "/set.zip", host: str = "") -> str:
+        return f"https://{host or self.server_address[0]}:{self.server_port}{path}"
 
 
 def file_answer(
@@ -89,9 +89,9 @@ def digest(data: bytes, algorithm: str = "sha256") -> str:
 
 
 @contextmanager
-def file_host(folder: Path) -> Iterator[FileHost]:
+def file_host(folder: Path, address: str = "127.0.0.1") -> Iterator[FileHost]:
     """A running host; its certificate, which is its own authority, is `folder/host.pem`."""
-    host = FileHost(certificate_in(folder))
+    host = FileHost(certificate_in(folder, address), address)
     thread = threading.Thread(target=host.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
@@ -102,12 +102,12 @@ def file_host(folder: Path) -> Iterator[FileHost]:
         thread.join()
 
 
-def certificate_in(folder: Path) -> Path:
+def certificate_in(folder: Path, address: str = "127.0.0.1") -> Path:
     """Key and certificate for this machine in one file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "unetops tests")])
     now = datetime.datetime.now(datetime.UTC)
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address(address))]
     certificate = (
         x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
         .serial_number(x509.random_serial_number()).not_valid_before(now)

@@ -1,5 +1,6 @@
 """Commands of the service: demo, serve and its parts, migrations and access tokens."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,11 +55,27 @@ def web(host: Host = "127.0.0.1", port: Port = 8000, data: Data = None) -> None:
     run_web(host, port, data, lambda address: note(f"web on {address}"))
 
 
-def worker(data: Data = None) -> None:
+class Share(StrEnum):
+    """Of the jobs, which a worker takes."""
+
+    ALL = "all"
+    JOBS = "jobs"
+    FETCHING = "fetching"
+
+
+def worker(
+    only: Annotated[
+        Share,
+        typer.Option(
+            help="fetching: sources by URL alone, with the network; jobs: the rest"
+        ),
+    ] = Share.ALL,
+    data: Data = None,
+) -> None:
     """Run worker and predictor alone; Ctrl-C or SIGTERM: jobs save and go on at the next start."""
     from app.serve import worker as run_worker
 
-    run_worker(data)
+    run_worker(data, only)
 
 
 def migrate(

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 USER = "unetops"
-UNITS = ("unetops-web.service", "unetops-worker.service")
+UNITS = ("unetops-web.service", "unetops-worker.service", "unetops-fetcher.service")
 KEPT = 3  # releases, and backups of the database
 HEALTH_S = 120.0  # importing torch takes long on a small machine
 MOST_RESTARTS = 3  # a unit that fails again and again is not waited for to the end
@@ -266,7 +266,7 @@ def change(machine: Machine, folder: Path, before: str | None) -> None:
 
 
 def stop() -> None:
-    """End the worker, which lets its job save a checkpoint, and then the web process."""
+    """End the workers, which lets their jobs save a checkpoint, and then the web process."""
     for unit in reversed(UNITS):
         systemctl("stop", unit)
 
@@ -410,7 +410,7 @@ def health(machine: Machine, wait_s: float) -> None:
 
 
 def restarts() -> int:
-    """How often systemd has started both units again since somebody started them."""
+    """How often systemd has started a unit again since somebody started them."""
     lines = attempt("systemctl", "show", "--value", "-p", "NRestarts", *UNITS).split()
     return sum(int(line) for line in lines if line.isdecimal())
 
@@ -427,7 +427,7 @@ def ask(url: str) -> str:
 
 
 def journal() -> str:
-    """The last lines of both units."""
+    """The last lines of the units."""
     words = ("--no-pager", "-o", "short-iso", "-n", str(LAST_LINES))
     return attempt("journalctl", *words, *(word for unit in UNITS for word in ("-u", unit)))
 

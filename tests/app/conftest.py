@@ -18,7 +18,7 @@ from fastapi import FastAPI
 
 from app.db import migrate, open_engine
 from app.main import create_app
-from app.process import PARENT
+from app.process import PARENT, SHARE
 from app.settings import Settings
 from dataset_rules.images import encode
 from tests.drawn import draw_discs
@@ -130,17 +130,17 @@ def finished(http, job: str, seconds: float = 40.0) -> dict:
     return wait_for(ended, seconds)
 
 
-def start_worker(home: Path) -> subprocess.Popen:
+def start_worker(home: Path, share: str = "all") -> subprocess.Popen:
     with (home / "worker.err").open("ab") as errors:
         return subprocess.Popen(
             [sys.executable, "-m", "app.worker"], stderr=errors,
-            env={**os.environ, "UNETOPS_HOME": str(home), PARENT: str(os.getpid())},
+            env={**os.environ, "UNETOPS_HOME": str(home), PARENT: str(os.getpid()), SHARE: share},
         )  # fmt: skip
 
 
 @contextmanager
-def working(home: Path) -> Iterator[subprocess.Popen]:
-    process = start_worker(home)
+def working(home: Path, share: str = "all") -> Iterator[subprocess.Popen]:
+    process = start_worker(home, share)
     try:
         yield process
     finally:

@@ -77,6 +77,35 @@ def test_fetch_that_is_cut_off_goes_on_with_the_next_worker(http, settings, host
     assert host.asked[1][1]["Range"] == f"bytes={cut}-"
 
 
+@pytest.mark.system
+def test_fetching_is_left_to_the_worker_that_takes_nothing_else(http, settings, host):
+    uploaded = post_source(http)
+    with working(settings.home, "jobs"):
+        waiting = fetch(http, host.url()).json()["job"]
+        looked = http.post(f"{SOURCES}/{uploaded}/doctor").json()["job"]
+        assert finished(http, looked)["status"] == "succeeded"
+        assert http.get(f"/api/v1/jobs/{waiting}").json()["status"] == "queued"
+        assert not host.asked
+        later = http.post(f"{SOURCES}/{uploaded}/doctor").json()["job"]
+        with working(settings.home, "fetching"):
+            assert finished(http, waiting)["status"] == "succeeded"
+        assert finished(http, later)["status"] == "succeeded"
+
+
+@pytest.mark.system
+def test_a_fetch_that_a_worker_of_everything_left_goes_to_the_fetcher(http, settings, host):
+    host.answer = lambda handler: wait_for(lambda: len(host.asked) > 1)
+    job = fetch(http, host.url()).json()["job"]
+    with working(settings.home) as worker:
+        wait_for(lambda: host.asked)
+        worker.kill()
+    host.answer = file_answer(drawn_zip())
+    with working(settings.home, "jobs"):
+        wait_for(lambda: http.get(f"/api/v1/jobs/{job}").json()["status"] == "queued")
+        with working(settings.home, "fetching"):
+            assert finished(http, job)["status"] == "succeeded"
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [(zip_bytes(("../x.png", b"1")), "leaves the folder"), (zip_bytes(), "no file in the archive"),

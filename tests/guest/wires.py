@@ -3,6 +3,7 @@
 import contextlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.guest.shell import sh
@@ -57,6 +58,17 @@ class Wires:
         """Take a further address away again."""
         sh("ip", "-n", self.name, "addr", "del", f"{address}/32", "dev", "eth0", check=False)
         sh("ip", "route", "del", f"{address}/32", "via", self.address, check=False)
+
+    @contextlib.contextmanager
+    def internet(self, address: str) -> Iterator[None]:
+        """Stand here for a machine of the internet, as the guest sees it."""
+        link = f"v{self.name}"
+        sh("ip", "addr", "add", f"{address}/32", "dev", link)
+        sh("ip", "-n", self.name, "route", "replace", f"{address}/32", "via", self.here)
+        try:
+            yield
+        finally:
+            sh("ip", "addr", "del", f"{address}/32", "dev", link, check=False)
 
     def down(self) -> None:
         """Take everything away; a second call does nothing."""

@@ -22,6 +22,8 @@ from typing import ClassVar
 
 import pytest
 
+from infra.units import UNITS
+
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "infra/machine/unetops_host.py"
 BODY = bytes(range(256)) * 400
@@ -197,16 +199,17 @@ def test_first_release_serves(box: Box):
     )["id"] == "one"  # fmt: skip
 
 
-def test_second_release_stops_the_worker_before_the_web_and_backs_up_before_it_starts(box: Box):
+def test_second_release_stops_the_workers_before_the_web_and_backs_up_before_it_starts(box: Box):
     box.release("one")
     (box.fake / "calls").unlink()
     assert box.release("two").returncode == 0
     told = [call for call in box.calls if "systemctl" in call or "migrate" in call]
-    worker, web, migrate, start = told
+    fetcher, worker, web, migrate, start = told
+    assert fetcher == "systemctl stop unetops-fetcher.service"
     assert worker == "systemctl stop unetops-worker.service"
     assert web == "systemctl stop unetops-web.service"
     assert " migrate --backup " in migrate
-    assert start == "systemctl start unetops-web.service unetops-worker.service"
+    assert start == f"systemctl start {' '.join(UNITS)}"
     assert (box.root / "opt/unetops/previous").readlink().name == "one"
 
 
@@ -214,7 +217,7 @@ def test_same_release_again_stops_nothing(box: Box):
     box.release("one")
     (box.fake / "calls").unlink()
     assert box.release("one").returncode == 0
-    assert box.calls == ["systemctl start unetops-web.service unetops-worker.service"]
+    assert box.calls == [f"systemctl start {' '.join(UNITS)}"]
 
 
 def test_environment_is_shared_until_the_lock_changes(box: Box):

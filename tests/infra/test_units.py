@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SERVICES = {
     "unetops-web": units.web_unit(),
     "unetops-worker": units.worker_unit(),
+    "unetops-fetcher": units.fetcher_unit(),
     "unetops-worker-gpu": units.worker_unit(gpu=True),
 }
 MOST_EXPOSURE = 2.0
@@ -38,6 +39,14 @@ def test_service_writes_only_into_its_folder_and_gains_nothing(text):
 @pytest.mark.parametrize("text", SERVICES.values(), ids=SERVICES.keys())
 def test_metadata_address_is_denied_by_unit(text):
     assert re.search(r"^IPAddressDeny=.*169\.254\.169\.254", text, re.MULTILINE)
+
+
+def test_only_the_fetcher_reaches_the_internet_and_no_private_network():
+    others = dict(SERVICES)
+    fetcher = others.pop("unetops-fetcher")
+    assert re.search(r"^IPAddressDeny=.*10\.0\.0\.0/8.*192\.168\.0\.0/16", fetcher, re.MULTILINE)
+    for text in others.values():
+        assert re.search(r"^IPAddressDeny=any", text, re.MULTILINE)
 
 
 def test_metadata_address_is_denied_by_user_as_well():

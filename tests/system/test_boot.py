@@ -6,9 +6,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
+from infra.units import UNITS
+from tests.app.conftest import drawn_zip
+from tests.filehost import file_answer, file_host
 from tests.guest.droplet import Droplet, build_wheel, new_key
 from tests.guest.guest import ROOT, sweep
 from tests.guest.needs import require
@@ -20,8 +25,8 @@ from tests.guest.wires import METADATA, SECRET
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 HOST = "/opt/unetops/bin/unetops-host"
-UNITS = ("unetops-web.service", "unetops-worker.service")
 HOME = "/srv/unetops/home"
+INTERNET = "45.55.0.7"  # a public address; inside the test it leads here and nowhere else
 CLOSED = ["/", "/etc", "/usr", "/boot", "/root", "/home", "/opt/unetops", "/opt/unetops/releases"]
 CLOSED += ["/opt/unetops/bin", "/etc/unetops", "/var/lib", "/var/lib/unetops", "/srv"]
 SEALED = ["/etc/passwd", HOST, "/etc/unetops/environment", "/proc/sys/kernel/hostname"]
@@ -178,6 +183,51 @@ def test_the_first_token_opens_the_service_and_is_shown_once(droplet: Droplet, t
     assert token not in again.stdout + again.stderr + droplet.guest.user_data + logs
 
 
+def test_a_url_is_fetched_from_the_internet_and_from_no_network_of_the_cloud(
+    droplet: Droplet, token: str, tmp_path: Path
+):
+    wires = droplet.guest.reserve()
+    with wires.internet(INTERNET), file_host(tmp_path, INTERNET) as host:
+        trust(droplet, tmp_path / "host.pem")
+        host.answer = file_answer(drawn_zip())
+        there = host.url()
+        assert fetched(droplet, token, there)["status"] == "succeeded"
+        refused = fetched(droplet, token, there.replace(INTERNET, wires.here))
+        assert "a network that is not public" in refused["error"]["text"]
+        there = [INTERNET, host.server_port]
+        worker = probe(droplet.guest, "unetops-worker.service", connect=[there])["connect"]
+        fetcher = probe(droplet.guest, "unetops-fetcher.service", connect=[there])["connect"]
+    assert [*fetcher.values()] == ["worked"]
+    assert "worked" not in worker.values()
+
+
+def trust(droplet: Droplet, certificate: Path) -> None:
+    """Have the fetcher believe this certificate, until the next boot."""
+    pem = "/etc/ssl/certs/tests.pem"
+    droplet.send(certificate, pem)
+    drop = "/run/systemd/system/unetops-fetcher.service.d"
+    lines = f"[Service]\nEnvironment=SSL_CERT_FILE={pem}\n"
+    droplet.ssh(f"mkdir -p {drop} && printf '{lines}' >{drop}/tests.conf && chmod 644 {pem}")
+    droplet.ssh("systemctl daemon-reload && systemctl restart unetops-fetcher")
+
+
+def fetched(droplet: Droplet, token: str, url: str) -> dict[str, Any]:
+    """The job that fetched a source, once it has ended."""
+    view: dict[str, Any] = {}
+    headers = {"Authorization": f"Bearer {token}"}
+    where = {"base_url": f"https://{droplet.address}", "verify": droplet.authority()}
+    with httpx.Client(**where, headers=headers, trust_env=False) as http:
+        answer = http.post("/api/v1/sources", json={"url": url})
+        assert answer.status_code == 202, answer.text
+
+        def has_ended() -> bool:
+            view.update(http.get(answer.headers["Location"]).json())
+            return view["status"] not in {"queued", "running"}
+
+        droplet.until(has_ended, "the end of the fetch")
+    return view
+
+
 def test_only_three_ports_answer_from_outside(droplet: Droplet):
     listen = "import socket,time; s=socket.create_server(('0.0.0.0',9999)); time.sleep(90)"
     start = ("systemd-run", "--quiet", "--unit=open-door", "/usr/bin/python3", "-c", listen)
@@ -219,7 +269,7 @@ def test_the_metadata_address_answers_root_and_no_unit(droplet: Droplet, unit: s
     assert machine(droplet, "curl", "-sS", "-m", "5", url) == SECRET
     found = probe(droplet.guest, unit, connect=[[METADATA, 80], ["127.0.0.1", 8000]])
     assert found["connect"][f"{METADATA}:80"] != "worked"
-    own = "worked" if unit == "unetops-web.service" else "ConnectionRefusedError"
+    own = "ConnectionRefusedError" if unit == "unetops-worker.service" else "worked"
     assert found["connect"]["127.0.0.1:8000"].startswith(own), "the probe must tell no from never"
     user = machine(droplet, "systemctl", "show", "-P", "User", unit)
     as_user = ("setpriv", f"--reuid={user}", "--clear-groups", "curl", "-sS", "-m", "3", url)

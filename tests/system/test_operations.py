@@ -132,7 +132,7 @@ def meets(engineer: Engineer) -> None:
 
 def looks(engineer: Engineer) -> None:
     """Logs and health; the log that goes on is left after what is there."""
-    follows = "ssh root@HOST journalctl -u unetops-web -u unetops-worker -n 100 -f"
+    follows = "ssh root@HOST journalctl -u unetops-web -u unetops-worker -u unetops-fetcher -n 100 -f"
     said = engineer.line(follows, code=ENDED, ssh="timeout 5 ssh")
     assert "unetops-web" in said and "unetops-worker" in said
     said = engineer.types("Logs and health", without=follows)
