@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Sequence
-from functools import cached_property
 
 import cv2
 import numpy as np
@@ -23,7 +22,7 @@ class Glimpse(Document):
     brightness: float  # median of the grey values, 0 to 255
     colour: float  # mean distance of the highest from the lowest channel, 0 to 255
 
-    @cached_property
+    @property
     def pixels(self) -> Pixels:
         """The image, SIDE_PX x SIDE_PX, uint8."""
         return _unpacked(self.small)
@@ -35,7 +34,7 @@ class MaskGlimpse(Document):
     object_share: float  # of the pixels that are not ignored; 0 is empty, 1 is full
     small: str  # share of object in each of SIDE_PX x SIDE_PX cells, 0 to 255, base64
 
-    @cached_property
+    @property
     def pixels(self) -> Pixels:
         """Shares of object, SIDE_PX x SIDE_PX, uint8."""
         return _unpacked(self.small)

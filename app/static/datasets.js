@@ -1,6 +1,7 @@
 import { api, attempt, upload } from './api.js';
 
 const uploadForm = document.getElementById('upload');
+const fetchForm = document.getElementById('fetch');
 const formatForm = document.getElementById('format');
 
 uploadForm.addEventListener('submit', (event) => {
@@ -15,6 +16,15 @@ uploadForm.addEventListener('submit', (event) => {
     } finally {
       sent.hidden = true;
     }
+  });
+});
+
+fetchForm.addEventListener('submit', (event) => {
+  event.preventDefault();
+  const { url } = Object.fromEntries(new FormData(fetchForm));
+  attempt(fetchForm, async () => {
+    const made = await api('/sources', { method: 'POST', json: { url } });
+    window.location.assign(`/jobs/${made.job}`);
   });
 });
 

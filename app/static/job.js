@@ -70,7 +70,11 @@ async function showReport(job) {
 
 function showResult(job) {
   const { kind, id: made } = job.result;
-  const where = { dataset: [`/datasets/${made}`, 'Open the dataset'], run: ['/predict', 'Try the model on an image'] }[kind];
+  const where = {
+    source: ['/datasets', 'Examine and format it'],
+    dataset: [`/datasets/${made}`, 'Open the dataset'],
+    run: ['/predict', 'Try the model on an image'],
+  }[kind];
   if (!where) return;
   const link = document.createElement('a');
   [link.href, link.textContent] = where;

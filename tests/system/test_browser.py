@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from dataset_rules.rules import parse_rules
+from tests.messy import two_folders
 from tests.system.test_service import Service, serving
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(200)]
@@ -77,6 +78,57 @@ def test_a_width_of_nothing_is_said_beside_the_form(page: Page) -> None:
     page.get_by_label("Width").fill("0")
     page.get_by_role("button", name="Save these rules").click()
     assert "width" in page.get_by_role("alert").inner_text()
+
+
+def test_a_source_shows_what_the_doctor_found_with_pictures(
+    page: Page, service: Service, tmp_path: Path
+) -> None:
+    two_folders(tmp_path / "s")
+    (tmp_path / "s/images/2.png").write_bytes((tmp_path / "s/images/1.png").read_bytes())
+    archive = shutil.make_archive(str(tmp_path / "wells"), "zip", tmp_path / "s")
+    page.goto("/datasets")
+    page.get_by_label("Archive of images and masks").set_input_files(archive)
+    page.get_by_role("button", name="Upload").click()
+    page.get_by_role("link", name="wells.zip").wait_for()
+    page.get_by_role("button", name="Ask the doctor").click()
+    page.get_by_role("link", name="The whole report, with pictures").click(timeout=60_000)
+    page.wait_for_url("**/sources/*")
+    finding = page.locator("article.warning").first
+    expect(finding).to_contain_text("images are equal byte for byte")
+    shown = "[...document.images].map((image) => (image.loading = 'eager', image.decode()))"
+    page.evaluate(f"Promise.all({shown})")  # fails where a picture is none
+    assert finding.locator("img").count() == 6
+
+
+def test_an_address_is_fetched_by_a_job_and_what_is_no_archive_is_said(
+    page: Page, service: Service
+) -> None:
+    page.goto("/datasets")
+    page.get_by_label("Or the address of an archive").fill("https://127.0.0.1:1/set.zip")
+    page.get_by_role("button", name="Fetch").click()
+    page.wait_for_url("**/jobs/*")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Fetching")
+    expect(page.get_by_role("alert")).to_contain_text("127.0.0.1", timeout=30_000)
+    page.goto("/datasets")
+    page.get_by_label("Or the address of an archive").fill("http://example.org/set.zip")
+    page.get_by_role("button", name="Fetch").click()
+    assert page.url.endswith("/datasets")  # the browser says that it wants https
+
+
+def test_the_page_of_an_examination_fits_a_phone_and_asks_for_nothing(
+    page: Page, tmp_path: Path
+) -> None:
+    two_folders(tmp_path / "a_source_with_a_long_name_that_does_not_break_anywhere_at_all")
+    (source,) = tmp_path.iterdir()
+    (source / "images/2.png").write_bytes((source / "images/1.png").read_bytes())
+    words = [sys.executable, "-m", "app.cli", "doctor", source, "--html", tmp_path / "page.html"]
+    assert subprocess.run(words, check=False, capture_output=True).returncode == 1
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.set_viewport_size({"width": 360, "height": 800})
+    page.goto((tmp_path / "page.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert {url.partition(":")[0] for url in asked} <= {"file", "data"}
 
 
 def test_a_token_closes_the_pages_and_opens_them_again(page: Page, service: Service) -> None:
