@@ -16,6 +16,7 @@ HALF, QUARTER = 128, 64  # of a pixel that a class covers by 255
 # Share of a class in pixels that it would lose, above which it is thin. Membranes of 6 px: 0.11
 # when shrunk 4 times, 0.24 when 8 times; nuclei of 20 px: 0.06 and 0.14; lines of 1 px: 0.99.
 THIN = 0.15
+UNCOUNTABLE = 256  # pixels whose number does not fit into 8 bits
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def _stretched(part: Part, size: tuple[int, int]) -> Part:
     down, right = height / size[0], width / size[1]
     return replace(
         part,
-        image=resize_image(part.image, size),
+        image=_resized(part.image, size, is_halved=part.image.shape[:2] != (height, width)),
         label=label,
         instances=_resized_instances(part.instances, label),
         scale=(down * right) ** 0.5 if abs(down / right - 1) < SAME_SCALE else None,
@@ -86,6 +87,19 @@ def resize_image(image: Pixels, size: tuple[int, int]) -> Pixels:
     shrinks = size[0] <= image.shape[0] and size[1] <= image.shape[1]
     how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=how))
+
+
+def _resized(image: Pixels, size: tuple[int, int], *, is_halved: bool) -> Pixels:
+    """As `resize_image`; an image that was decoded at half its size is soft already.
+
+    At least 1.5 times are left of three. To interpolate up to 2 times is nearer to the area mean
+    of all pixels than another mean is (43 dB, not 41), and takes a third of the time.
+    """
+    if is_halved and all(old <= 2 * new for old, new in zip(image.shape[:2], size, strict=True)):
+        return np.asarray(
+            cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR_EXACT)
+        )
+    return resize_image(image, size)
 
 
 def resize_label(label: Pixels, size: tuple[int, int]) -> Pixels:
@@ -128,16 +142,31 @@ def values_in(label: Pixels) -> list[int]:
 
 
 def _share(label: Pixels, class_id: int, size: tuple[int, int]) -> Pixels:
-    area = cv2.compare(label, class_id, cv2.CMP_EQ)
+    is_there = (label == class_id).view(np.uint8)
+    down, right = (old // new for old, new in zip(label.shape, size, strict=True))
+    if label.shape == (down * size[0], right * size[1]) and down * right < UNCOUNTABLE:
+        return _counted_share(is_there, down, right)
+    area = np.negative(is_there)  # 0 and 255
     shrinks = size[0] <= area.shape[0] and size[1] <= area.shape[1]
     how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(area, (size[1], size[0]), interpolation=how))
 
 
+def _counted_share(is_there: Pixels, down: int, right: int) -> Pixels:
+    """The area mean where it is one of whole pixels: three times as fast as `cv2.resize`."""
+    height, width = (old // step for old, step in zip(is_there.shape, (down, right), strict=True))
+    bands = is_there.reshape(height, down, -1)
+    rows = sum((bands[:, i] for i in range(1, down)), bands[:, 0])
+    cells = rows.reshape(height, width, right)
+    counts = sum((cells[..., i] for i in range(1, right)), cells[..., 0])
+    shares = np.round(255 * np.arange(UNCOUNTABLE) / (down * right)).astype(np.uint8)
+    return np.asarray(cv2.LUT(counts, shares))
+
+
 def _is_thin(share: Pixels) -> bool:
     """True where much of a class lies in pixels of which it does not cover half."""
-    lost = share[share < HALF].sum(dtype=np.int64)
-    return bool(lost > THIN * share.sum(dtype=np.int64))
+    lost = cv2.threshold(share, HALF - 1, 0, cv2.THRESH_TOZERO_INV)[1]
+    return bool(cv2.sumElems(lost)[0] > THIN * cv2.sumElems(share)[0])
 
 
 def _ridge(share: Pixels) -> Pixels:

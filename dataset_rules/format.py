@@ -33,12 +33,13 @@ from dataset_rules.manifest import (
 from dataset_rules.parallel import each, processors
 from dataset_rules.rules import Rules, rules_document
 from dataset_rules.sample import Outcome, Task, place_of
-from dataset_rules.workers import PROGRESS, Failure, Worker, made_by
+from dataset_rules.workers import PROGRESS, Failure, Worker, made_by, prepare
 
 # Raised by hand when the same source and rules give another dataset. 2: problems.json tells what
 # all pixels tell, and nothing of how the rules were inferred; shares of a class are counted in
 # 255ths when a mask shrinks, and thin structures also take pixels that they cover less than half.
-VERSION = 2
+# 3: photographs that were decoded at half their size are interpolated, not averaged.
+VERSION = 3
 PROBLEMS = "problems.json"
 RULES = "rules.json"
 MAX_LINES = 50  # problems that an error spells out
@@ -73,11 +74,13 @@ def format_dataset(
     with opened_files(source) as folder:
         report = examine_folder(folder, rules, depth=Depth.HEADERS)  # the pixels come anyway
         _refuse(report, source)
+        jobs = jobs or processors()
+        prepare(len(report.pairing.pairs), jobs)
         step = _step(folder, location or str(source.resolve()), report, started)
         if begin(out, step):
             return out
         try:
-            outcomes = _run(folder, out, report, jobs or processors(), on_progress)
+            outcomes = _run(folder, out, report, jobs, on_progress)
         except RulesError:
             shutil.rmtree(out)  # only what this step wrote: another begin would refuse it
             raise

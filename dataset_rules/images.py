@@ -119,16 +119,18 @@ def _orientation(image: Image.Image) -> int:
     return int(stated) if stated in range(1, 9) else 1
 
 
-def read_image(path: Path, *, shrinks_to_px: tuple[int, int] | None = None) -> Pixels:
+def read_image(
+    path: Path, *, shrinks_to_px: tuple[int, int] | None = None, header: Header | None = None
+) -> Pixels:
     """Pixels of an image: HW (grey) or HW3 (RGB), uint8 or uint16, upright, alpha dropped.
 
     Args:
         path: the file.
         shrinks_to_px: height and width to which the caller will shrink it. A JPEG that is three
-            times as large is decoded at half its size: a fifth faster, 42 dB from the area mean
-            of all pixels.
+            times as large is decoded at half its size: a quarter faster.
+        header: of the file, where it was read already.
     """
-    header = _header_of_one_page(path)
+    header = _of_one_page(path, header or read_header(path))
     height, width = shrinks_to_px or (MAX_PIXELS, MAX_PIXELS)
     is_halved = header.height_px >= 3 * height and header.width_px >= 3 * width
     return _read(path, header, is_halved=is_halved and header.orientation == 1)
@@ -155,7 +157,7 @@ def read_mask(path: Path) -> Pixels:
     """Values of a mask as stored: HW (grey values or palette indices) or HW3 (RGB)."""
     if is_text_mask(path):
         return read_grid(path)
-    header = _header_of_one_page(path)
+    header = _of_one_page(path, read_header(path))
     if header.mode != "P":
         return _read(path, header)
     with _opened(path) as image:
@@ -279,8 +281,7 @@ def _depth_checked(path: Path, pixels: Pixels) -> Pixels:
     return pixels
 
 
-def _header_of_one_page(path: Path) -> Header:
-    header = read_header(path)
+def _of_one_page(path: Path, header: Header) -> Header:
     if header.pages > 1:
         raise RulesError(
             "the file is a stack of pages", where=str(path), expected="one page",

@@ -7,7 +7,7 @@ from pathlib import Path
 from dataset_rules.errors import RulesError
 from dataset_rules.files import Files
 from dataset_rules.glimpse import Glimpse, MaskGlimpse, glimpse_of, mask_glimpse_of
-from dataset_rules.images import is_opaque, read_header, read_image
+from dataset_rules.images import Header, is_opaque, read_image
 from dataset_rules.masks import decode_masks
 from dataset_rules.pair import Pair
 from dataset_rules.parallel import each
@@ -155,7 +155,7 @@ def _see_through(
             yield path
 
 
-def see_through_among(files: Files, paths: Sequence[str]) -> tuple[str, ...]:
+def see_through_among(files: Files, headers: Mapping[str, Header]) -> tuple[str, ...]:
     """The files with alpha that is not opaque."""
-    held = ((path, files / path) for path in paths)
-    return tuple(p for p, file in held if read_header(file).has_alpha and not is_opaque(file))
+    return tuple(path for path, header in headers.items()
+                 if header.has_alpha and not is_opaque(files / path))  # fmt: skip

@@ -5,12 +5,12 @@ tenth of the time. Bands of rows keep what is being worked on in the processor's
 """
 
 import struct
-import zlib
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 from isal import isal_zlib
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from dataset_rules.errors import ArtifactError
 
@@ -81,8 +81,49 @@ def _averaged(band: _Bytes, above: _Bytes, pixel_bytes: int) -> _Bytes:
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:
-    checksum = zlib.crc32(body, zlib.crc32(kind))
+    checksum = isal_zlib.crc32(body, isal_zlib.crc32(kind))
     return len(body).to_bytes(4, "big") + kind + body + checksum.to_bytes(4, "big")
+
+
+class PngWriter:
+    """A grey PNG that is written row by row; its bytes go to an open file.
+
+    Args:
+        file: where it goes.
+        size_px: height and width.
+        kind: 8 or 16 bits.
+        is_flat: true for masks, whose rows are like the ones above them.
+    """
+
+    def __init__(
+        self, file: BinaryIO, size_px: tuple[int, int], *, kind: DTypeLike, is_flat: bool = True
+    ) -> None:
+        self._file, self._is_flat = file, is_flat
+        self._stored = np.dtype(kind).newbyteorder(">")
+        self._packer = isal_zlib.compressobj(_LEVEL)
+        self._above = np.zeros((1, size_px[1] * self._stored.itemsize), np.uint8)
+        bits = 8 * self._stored.itemsize
+        head = struct.pack(">IIBBBBB", size_px[1], size_px[0], bits, _GRAY, 0, 0, 0)
+        file.write(_SIGNATURE + _chunk(b"IHDR", head))
+
+    def write(self, rows: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
+        """The next rows (HW)."""
+        lines = np.ascontiguousarray(rows, self._stored).view(np.uint8).reshape(len(rows), -1)
+        count = max(1, _BAND_BYTES // lines.shape[1])
+        for start in range(0, len(lines), count):
+            band = lines[start : start + count]
+            uppers = np.concatenate((self._above, band[:-1]))
+            size = self._stored.itemsize
+            filtered = (
+                _filtered_up(band, uppers) if self._is_flat else _averaged(band, uppers, size)
+            )
+            if packed := self._packer.compress(filtered):
+                self._file.write(_chunk(b"IDAT", packed))
+            self._above = band[-1:].copy()
+
+    def close(self) -> None:
+        """End the PNG; the file stays open."""
+        self._file.write(_chunk(b"IDAT", self._packer.flush()) + _chunk(b"IEND", b""))
 
 
 def png_with_text(data: bytes, key: str, text: str) -> bytes:
@@ -103,7 +144,7 @@ def png_text(data: bytes, key: str) -> str | None:
         length = int.from_bytes(data[at : at + 4], "big")
         kind, body = data[at + 4 : at + 8], data[at + 8 : at + 8 + length]
         crc = data[at + 8 + length : at + 12 + length]
-        if zlib.crc32(kind + body).to_bytes(4, "big") != crc:
+        if isal_zlib.crc32(kind + body).to_bytes(4, "big") != crc:
             raise ArtifactError(f"the PNG was altered: wrong checksum in chunk {kind!r}")
         if kind == b"tEXt" and body.startswith(key.encode() + b"\0"):
             found = body[len(key) + 1 :].decode("latin-1")

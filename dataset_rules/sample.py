@@ -1,12 +1,12 @@
 """One pair of the source -> its files in the dataset."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+from isal import isal_zlib
 
 from dataset_rules.dataset import Sample, SampleImage, SampleMask, Split
 from dataset_rules.errors import RulesError
@@ -14,7 +14,7 @@ from dataset_rules.files import Files
 from dataset_rules.findings import Finding, Severity
 from dataset_rules.fit import Part, fitted, scaled_as, shrunk_size
 from dataset_rules.glimpse import glimpse_of, mask_glimpse_of
-from dataset_rules.images import Pixels, encode, pixel_hash, read_header, read_image
+from dataset_rules.images import Header, Pixels, encode, pixel_hash, read_header, read_image
 from dataset_rules.manifest import write_file
 from dataset_rules.masks import DecodedMask, decode_masks
 from dataset_rules.observed import Seen, see_through_among
@@ -39,10 +39,10 @@ class Task:
 
 @dataclass(frozen=True)
 class _Written:
-    """SHA-256 of a file's content, as `content_hash` has it, and of its bytes."""
+    """SHA-256 of a file's content, as `content_hash` has it, and the CRC-32 of its bytes."""
 
     content: str
-    data: str
+    checksum: int
 
 
 class Outcome(Document):
@@ -50,7 +50,7 @@ class Outcome(Document):
 
     samples: tuple[Sample, ...]
     content: dict[str, str]
-    bytes_hash: dict[str, str]  # SHA-256 of each file as it was written
+    checksums: dict[str, int]  # CRC-32 of each file as it was written: a power cut may tear it
     findings: tuple[Finding, ...] = ()
     seen: Seen | None = None
     see_through: tuple[str, ...] = ()  # files with alpha that is not opaque
@@ -64,14 +64,16 @@ def make_sample(source: Files, out: Path, task: Task, rules: Rules) -> Outcome:
     """
     if rules.source.panel is not None:
         return _sample_of_panels(source, out, task, rules, rules.source.panel)
-    size_px = read_header(source / task.image).size_px
+    file = source / task.image
+    header = read_header(file)
     # Otsu's threshold is that of all pixels.
-    shrinks_to_px = None if rules.color_model == "binary" else shrunk_size(size_px, rules)
-    image = read_image(source / task.image, shrinks_to_px=shrinks_to_px)
+    shrinks_to_px = None if rules.color_model == "binary" else shrunk_size(header.size_px, rules)
+    image = read_image(file, shrinks_to_px=shrinks_to_px, header=header)
     masks = [source / path for path in task.masks]
     decoded = decode_masks(masks, task.class_ids, rules)
-    outcome = write_sample(source, out, task, rules, image=image, decoded=decoded, size_px=size_px)
-    through = see_through_among(source, (task.image, *task.masks))
+    outcome = write_sample(source, out, task, rules, image=image, decoded=decoded, header=header)
+    headers = {task.image: header, **{path: read_header(source / path) for path in task.masks}}
+    through = see_through_among(source, headers)
     return outcome.model_copy(update={"see_through": through})
 
 
@@ -80,8 +82,9 @@ def _sample_of_panels(source: Files, out: Path, task: Task, rules: Rules, panel:
     composite = source / task.image
     image = panel_of(read_image(composite), panel, panel.image)
     decoded = decode_masks([composite], task.class_ids, rules)
+    header = read_header(composite)
     outcome = write_sample(source, out, task, rules, image=image, decoded=decoded)
-    through = see_through_among(source, (task.image,))
+    through = see_through_among(source, {task.image: header})
     return outcome.model_copy(update={"see_through": through})
 
 
@@ -94,7 +97,7 @@ def write_sample(
     image: Pixels,
     decoded: DecodedMask,
     pixel_size_um: float | None = None,
-    size_px: tuple[int, int] | None = None,
+    header: Header | None = None,
 ) -> Outcome:
     """Bring an image and its masks into the form of the rules and write the files.
 
@@ -106,12 +109,12 @@ def write_sample(
         image: HW or HW3, uint8 or uint16.
         decoded: its masks.
         pixel_size_um: as a document states it; None: as the image file states it.
-        size_px: height and width of the image file, where the image was decoded smaller.
+        header: of the image file, where it was read already; the image may be decoded smaller.
 
     Raises:
         RulesError: if the sizes differ.
     """
-    size_px = size_px or image.shape[:2]
+    size_px = header.size_px if header else image.shape[:2]
     if size_px != decoded.label.shape:
         raise RulesError(
             "image and mask differ in size", where=str(source / task.image),
@@ -121,12 +124,13 @@ def write_sample(
         )  # fmt: skip
     toned, threshold = in_color_model(image, rules)
     parts = fitted(Part(toned, decoded.label, decoded.instances), rules)
-    size_um = pixel_size_um or read_header(source / task.image).pixel_size_um
+    header = header or read_header(source / task.image)
+    size_um = pixel_size_um or header.pixel_size_um
     made = [_write(out, part, task, rules, threshold, size_um) for part in parts]
     return Outcome(
         samples=tuple(sample for sample, _ in made),
         content={path: file.content for _, files in made for path, file in files.items()},
-        bytes_hash={path: file.data for _, files in made for path, file in files.items()},
+        checksums={path: file.checksum for _, files in made for path, file in files.items()},
         findings=tuple(_findings(task, decoded, image, rules)),
         seen=_seen(image, decoded, parts, made),
     )
@@ -237,7 +241,7 @@ def _write_pixels(path: Path, pixels: Pixels) -> _Written:
     write_file(path, data, flush=False)
     # Of PNG the pixels themselves come back; the other formats lose some or turn grey to colour.
     seen = pixels if path.suffix == ".png" else read_image(path)
-    return _Written(pixel_hash(seen), hashlib.sha256(data).hexdigest())
+    return _Written(pixel_hash(seen), isal_zlib.crc32(data))
 
 
 def _findings(task: Task, decoded: DecodedMask, image: Pixels, rules: Rules) -> list[Finding]:

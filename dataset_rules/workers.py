@@ -16,16 +16,18 @@ from dataclasses import dataclass
 from hashlib import sha256
 from multiprocessing import get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import wait
+from multiprocessing.forkserver import ensure_running
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import Any
 
 import cv2
+from isal import isal_zlib
 from pydantic import ValidationError
 
 from dataset_rules.errors import ArtifactError, RulesError
 from dataset_rules.files import Files
-from dataset_rules.manifest import file_hash, write_file
+from dataset_rules.manifest import write_file
 from dataset_rules.rules import Rules, canonical_json
 from dataset_rules.sample import Outcome, Task, make_sample
 from dataset_rules.survey import told
@@ -71,7 +73,10 @@ def _noted(note: Path, out: Path) -> Outcome | None:
     """What a note says, if the files that it names are whole."""
     try:
         outcome = Outcome.model_validate_json(note.read_bytes())
-        is_whole = all(file_hash(out / path) == made for path, made in outcome.bytes_hash.items())
+        is_whole = all(
+            isal_zlib.crc32((out / path).read_bytes()) == made
+            for path, made in outcome.checksums.items()
+        )
     except (OSError, ValidationError):
         return None
     return outcome if is_whole else None
@@ -80,6 +85,13 @@ def _noted(note: Path, out: Path) -> Outcome | None:
 def _without_folder(error: RulesError, folder: Files) -> str:
     place = (error.where or "").removeprefix(f"{folder}{os.sep}")
     return f"{place}: {told(error)}" + (f", expected {error.expected}" if error.expected else "")
+
+
+def prepare(tasks: int, jobs: int) -> None:
+    """Have the libraries loaded for the processes while the caller is still busy."""
+    if jobs > 1 and tasks >= MIN_PARALLEL and _has_server():
+        _context()
+        ensure_running()
 
 
 def made_by(worker: Worker, tasks: Sequence[Task], jobs: int) -> Iterator[Outcome | Failure]:
@@ -111,12 +123,16 @@ def _context() -> Any:
     Forked of the caller itself they would inherit the locks of its threads, held. Where there is
     no such server, or its socket's path would be too long, each loads them anew.
     """
-    socket = len(os.fsencode(get_temp_dir())) + len("/listener-xxxxxxxx")
-    if "forkserver" not in get_all_start_methods() or socket > LONGEST_SOCKET_PATH:
+    if not _has_server():
         return get_context("spawn")
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])
     return context
+
+
+def _has_server() -> bool:
+    socket = len(os.fsencode(get_temp_dir())) + len("/listener-xxxxxxxx")
+    return "forkserver" in get_all_start_methods() and socket <= LONGEST_SOCKET_PATH
 
 
 @contextmanager

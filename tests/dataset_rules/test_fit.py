@@ -8,8 +8,8 @@ from skimage import measure
 from skimage.morphology import skeletonize
 
 from dataset_rules.errors import RulesError
-from dataset_rules.fit import Part, fitted, resize_label
-from dataset_rules.images import read_mask
+from dataset_rules.fit import Part, _share, fitted, resize_label
+from dataset_rules.images import read_image, read_mask
 from dataset_rules.rules import Fit, Rules
 from dataset_rules.sample import as_in_dataset, binarized, in_color_model
 from tests.messy import tissue
@@ -164,3 +164,24 @@ def test_an_image_of_the_dataset_stays_as_it_is_when_it_comes_back(fit, color_mo
         kept = binarized(part.image, threshold)
         assert np.array_equal(as_in_dataset(kept, rules), kept)
         assert color_model != "binary" or set(np.unique(kept)) <= {0, 255}
+
+
+@pytest.mark.parametrize("step", [(1, 1), (3, 4), (5, 7), (15, 17)])
+def test_share_of_a_class_is_the_area_mean_whole_pixels_or_not(step):
+    down, right = step
+    label = np.random.default_rng(1).integers(0, 3, (20 * down, 30 * right), np.uint8)
+    mean = (label == 2).reshape(20, down, 30, right).mean((1, 3))
+    assert np.abs(_share(label, 2, (20, 30)) - 255.0 * mean).max() <= 0.5
+
+
+def test_photograph_decoded_at_half_its_size_is_near_the_mean_of_all_its_pixels(tmp_path):
+    pixels = np.asarray(
+        cv2.resize(tissue(3, size=100)[0], (640, 480), interpolation=cv2.INTER_CUBIC)
+    )
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", quality=92)
+    label, mean = np.zeros((480, 640), np.uint8), read_image(tmp_path / "a.jpg")
+    mean = mean.reshape(160, 3, 160, 4, 3).mean((1, 3))
+    halved = read_image(tmp_path / "a.jpg", shrinks_to_px=(160, 160))
+    assert halved.shape == (240, 320, 3)
+    (made,) = fit(Part(halved, label, None), Fit.STRETCH, 160, 160)
+    assert 10 * np.log10(255**2 / np.mean((made.image - mean) ** 2)) > 40
