@@ -18,6 +18,7 @@ from dataset_rules.leftovers import check_ignored, is_derived
 from dataset_rules.look import Look, Looker, compactness_of, looker, palettes_differ
 from dataset_rules.meaning import meaning_of
 from dataset_rules.naming import group_note, unknown_groups
+from dataset_rules.other_tools import check_other_tools
 from dataset_rules.pair import Pairing
 from dataset_rules.parallel import Progress, each, ticker
 from dataset_rules.resolving import has_values, resolve
@@ -121,7 +122,8 @@ def examine_folder(
         others = choice.rest or Pairing((), (), (), tuple(paths), ())
         subject = Subject(folder, entries, others, given, look, (), is_open=True)
         found = inspect(subject, depth, ticker(on_progress, len(paths)))
-        said = (*choice.findings, *check_ignored(entries, others, is_open=True))
+        tools = check_other_tools(folder, entries, is_read=False)
+        said = (*choice.findings, *tools, *check_ignored(entries, others, is_open=True))
         return Report(
             entries,
             others,
@@ -147,7 +149,10 @@ def examine_folder(
     notes = _group_notes(given, resolved, pairing)
     subject = Subject(folder, entries, pairing, resolved, look, tuple(masks))
     found = inspect(subject, depth, tick)
-    ignored = check_ignored(entries, pairing, is_open=False)
+    ignored = [
+        *check_other_tools(folder, entries, is_read=True),
+        *check_ignored(entries, pairing, is_open=False),
+    ]
     return Report(
         entries, pairing, resolved, (*choice.questions, *meaning.questions),
         in_order([*pairing.findings, *found.findings]),
