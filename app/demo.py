@@ -224,7 +224,7 @@ def _evaluate(run: Path, dataset: Path, say: _Narrator) -> dict[str, Any]:
 
 
 def _predict(run: Path, out: Path, say: _Narrator) -> Path:
-    from unet.predict import predict_files  # loads torch
+    from unet.prediction import predict_files  # loads torch
 
     say.step("Predict the unseen fields")
     prediction = predict_files(run, _unseen(out), out / "prediction")

@@ -23,7 +23,9 @@ from app.process import die_with_parent, locked
 from app.settings import Settings
 from app.tables import Alias, Artifact
 from dataset_rules.errors import UserError
-from unet.predict import Predictor, predict_files
+from unet.backend import NOTES
+from unet.prediction import predict_files
+from unet.predictor import Predictor
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +45,8 @@ class PredictRequest(BaseModel):
 class Models:
     """The models that are loaded; one prediction at a time, so that two do not share the cores."""
 
-    def __init__(self) -> None:
+    def __init__(self, notes: Path | None = None) -> None:
+        self._notes = notes  # of the backend that is the fastest for each model
         self._loaded: OrderedDict[Path, Predictor] = OrderedDict()
         self._turn = threading.Lock()
         self._waiting = threading.BoundedSemaphore(MOST_WAITING)
@@ -70,7 +73,10 @@ class Models:
 
     def _get(self, folder: Path) -> Predictor:
         if folder not in self._loaded:
-            self._loaded[folder] = Predictor(folder)
+            predictor = Predictor(folder)
+            choice = predictor.choose_backend(self._notes)
+            log.info("model %s runs on %s", predictor.artifact.id[:12], choice.backend)
+            self._loaded[folder] = predictor
         self._loaded.move_to_end(folder)
         while len(self._loaded) > MOST_MODELS:
             self._loaded.popitem(last=False)
@@ -125,7 +131,7 @@ def main() -> None:
         )
     with locked(socket.parent / "predictor.lock", wait_s=30, busy="another predictor runs here"):
         socket.unlink(missing_ok=True)
-        models = Models()
+        models = Models(settings.home / NOTES)
         arguments = (settings, open_engine(settings), models)
         threading.Thread(target=_follow_production, args=arguments, daemon=True).start()
         try:

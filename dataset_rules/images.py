@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import tifffile
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dataset_rules.decoders import decode_common
@@ -188,11 +188,26 @@ def encode(pixels: Pixels, suffix: str, *, quality: int = 95) -> bytes:
 
 def pixel_hash(pixels: Pixels) -> str:
     """SHA-256 of decoded pixels with their shape and depth, hexadecimal; encoders do not matter."""
-    head = f"{'x'.join(map(str, pixels.shape))} {pixels.dtype.name} ".encode()
-    little = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False)
-    digest = hashlib.sha256(head)
-    digest.update(np.ascontiguousarray(little).data)
+    digest = PixelDigest(pixels.shape, pixels.dtype)
+    digest.update(pixels)
     return digest.hexdigest()
+
+
+class PixelDigest:
+    """The hash of pixels that come in blocks of rows; shape and depth are of all of them."""
+
+    def __init__(self, shape: tuple[int, ...], kind: DTypeLike) -> None:
+        head = f"{'x'.join(map(str, shape))} {np.dtype(kind).name} "
+        self._digest = hashlib.sha256(head.encode())
+
+    def update(self, rows: Pixels) -> None:
+        """The next rows."""
+        little = rows.astype(rows.dtype.newbyteorder("<"), copy=False)
+        self._digest.update(np.ascontiguousarray(little).data)
+
+    def hexdigest(self) -> str:
+        """SHA-256, hexadecimal."""
+        return self._digest.hexdigest()
 
 
 def _opened(path: Path) -> Image.Image:

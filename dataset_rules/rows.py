@@ -10,7 +10,7 @@ import numpy as np
 import tifffile
 
 from dataset_rules.errors import RulesError
-from dataset_rules.images import MAX_PIXELS, Pixels, read_header, read_image
+from dataset_rules.images import MAX_PIXELS, PixelDigest, Pixels, read_header, read_image
 
 MOST_PIXELS = 1 << 36  # of an image that is read by rows; its masks have to fit a disk
 WHOLE_PIXELS = 1 << 24  # up to which an image is decoded at once
@@ -83,6 +83,24 @@ def open_rows(path: Path) -> Rows:
     return rows_of(read_image(path))
 
 
+def values_hash(path: Path) -> str | None:
+    """Content hash of a TIFF whose values are no picture's, None of any other file.
+
+    Such are numbers of 32 bits and samples that are no colours: object numbers, probabilities.
+    """
+    with _damage_named(path), tifffile.TiffFile(path) as file:
+        page = file.pages.first
+        is_picture = page.dtype in (np.uint8, np.uint16) and (
+            page.samplesperpixel == 1 or page.photometric.name != "MINISBLACK")  # fmt: skip
+        if len(file.pages) > 1 or is_picture or not _is_cut_fine(page):
+            return None
+        shape, kind = page.shape, page.dtype
+    digest = PixelDigest(shape, kind)
+    for block in _tiff_blocks(path):
+        digest.update(block)
+    return digest.hexdigest()
+
+
 def _rows_of_tiff(path: Path) -> Rows | None:
     """Rows of a TIFF's first page; None where `read_image` has to see to it."""
     with _damage_named(path), tifffile.TiffFile(path) as file:
@@ -91,7 +109,7 @@ def _rows_of_tiff(path: Path) -> Rows | None:
         height, width = page.imagelength, page.imagewidth
         if not is_one or not _is_plain(page) or not (page.is_contiguous or _is_cut_fine(page)):
             return None
-    return Rows(height, width, lambda: _tiff_blocks(path))
+    return Rows(height, width, lambda: map(_as_picture, _tiff_blocks(path)))
 
 
 def _is_plain(page: Any) -> bool:
@@ -123,6 +141,7 @@ def _side(page: Any) -> int:
 
 
 def _tiff_blocks(path: Path) -> Iterator[Pixels]:
+    """All samples of the first page, HWC, some megabytes at a time."""
     with _damage_named(path), tifffile.TiffFile(path) as file, path.open("rb") as data:
         page = file.pages.first
         row_bytes = page.imagewidth * page.samplesperpixel * page.dtype.itemsize
@@ -130,8 +149,12 @@ def _tiff_blocks(path: Path) -> Iterator[Pixels]:
         count = side * max(1, BLOCK_BYTES // (side * row_bytes))
         read = _stored if page.is_contiguous else _segments
         for top in range(0, page.imagelength, count):
-            block = read(page, data, top, min(count, page.imagelength - top))
-            yield block[..., 0] if block.shape[2] < 3 else np.ascontiguousarray(block[..., :3])
+            yield read(page, data, top, min(count, page.imagelength - top))
+
+
+def _as_picture(block: Pixels) -> Pixels:
+    """Grey values or RGB, without alpha."""
+    return block[..., 0] if block.shape[2] < 3 else np.ascontiguousarray(block[..., :3])
 
 
 def _stored(page: Any, data: BinaryIO, top: int, rows: int) -> Pixels:

@@ -28,6 +28,7 @@ from unet.model import Block, UNet
 Floats = NDArray[np.float32]
 Forward = Callable[[Floats], Floats]  # HWC -> class probabilities and distance, (K + 1, H, W)
 
+NOTES = "backends.json"  # in the folder of the program: which backend was the fastest
 SIDE_PX = 256  # of the tile by which backends are compared
 ROUNDS = 5  # of all backends in turn, after one that warms up
 MOST_APART = 0.01  # mean difference of probabilities from float32's; measured: 0.0004
@@ -69,7 +70,8 @@ def make_forward(net: UNet, backend: Backend) -> Forward:
         raise UnetError("OpenVINO is not installed", remedy="pip install 'unetops[openvino]'")
     from unet.openvino_net import openvino_forward  # an extra: only where it is asked for
 
-    return openvino_forward(fused, threads=torch.get_num_threads())
+    forward: Forward = openvino_forward(fused, threads=torch.get_num_threads())
+    return forward
 
 
 def _without_norms(net: UNet) -> UNet:

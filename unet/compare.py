@@ -8,7 +8,7 @@ from typing import Any
 from dataset_rules.dataset import Split
 from unet.evaluate import Event, evaluate
 from unet.intervals import Interval, point
-from unet.predict import Predictor
+from unet.predictor import Predictor
 from unet.scores import Scores
 
 TITLES = {

@@ -43,14 +43,21 @@ class Batch:
     distance_B1HW: Tensor  # float32, 0..1
 
 
-def normalized(image: Pixels, *, channels: int) -> NDArray[np.float32]:
+def normalized(
+    image: Pixels, *, channels: int, levels: tuple[float, float] | None = None
+) -> NDArray[np.float32]:
     """The image with its 0.5th percentile at 0 and its 99.8th at 1, HWC float32.
 
     Percentiles of the image itself make exposure and bit depth disappear. All channels share
     them, so that colour stays. 99.8 rather than 99: nuclei may cover less than a hundredth.
+
+    Args:
+        image: HW or HWC, uint8 or uint16.
+        channels: that the network takes.
+        levels: of a larger image that this is a part of, by `levels_of`.
     """
     stacked = image[..., None] if image.ndim == 2 else image
-    low, span = _range(image)
+    low, span = levels or _range(image)
     scaled = (stacked.astype(np.float32) - low) / span
     if scaled.shape[2] == channels:
         return np.asarray(scaled, np.float32)

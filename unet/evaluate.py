@@ -20,7 +20,8 @@ from dataset_rules.manifest import read_intact
 from unet.calibration import reliability
 from unet.errors import UnetError
 from unet.metrics import object_counts, panoptic, pixel_counts
-from unet.predict import Prediction, Predictor
+from unet.predict import Prediction
+from unet.predictor import Predictor
 from unet.scores import ClassScores, ImageScores, Scores
 from unet.targets import foreground_of, objects_of
 

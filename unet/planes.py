@@ -48,3 +48,13 @@ def _widened(block_CHW: Floats, width: int) -> Floats:
     size = (width, block_CHW.shape[1])
     planes = [cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR) for plane in block_CHW]
     return np.stack(planes)
+
+
+def resized(planes_CHW: Floats, size_px: tuple[int, ...]) -> Floats:
+    """Whole planes at (height, width): area means where they shrink, else linear."""
+    height, width = planes_CHW.shape[1:]
+    if (height, width) == size_px:
+        return planes_CHW
+    shrinks = size_px[0] <= height and size_px[1] <= width
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.stack([cv2.resize(p, size_px[1::-1], interpolation=how) for p in planes_CHW])

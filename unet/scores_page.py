@@ -14,7 +14,7 @@ from dataset_rules.images import Pixels
 from dataset_rules.manifest import read_artifact, write_file
 from unet.data import normalized
 from unet.metrics import matched_numbers
-from unet.predict import Predictor
+from unet.predictor import Predictor
 from unet.report import (
     MAX_ENLARGED,
     SHOWN_PX,

@@ -1,27 +1,60 @@
 """Commands that predict and measure."""
 
 import json
+import os
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.commands.console import AsJson, new_folder, out, print_json, progress, table
+from app.commands.console import AsJson, new_folder, note, out, print_json, progress, table
+from app.home import home_folder
+
+if TYPE_CHECKING:
+    from unet.predictor import Predictor
+
+
+class BackendName(StrEnum):
+    """What `--backend` takes."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    OPENVINO = "openvino"
 
 
 def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a model or a run")],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...")],
     to: Annotated[Path, typer.Option("--out", metavar="DIR")],
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Average over turned and mirrored views: 8 times as long")
+    ] = False,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Also write the probability of each class")
+    ] = False,
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Also write how undecided each pixel is")
+    ] = False,
+    backend: Annotated[
+        BackendName, typer.Option(help="What runs the network; auto: the fastest, by measurement")
+    ] = BackendName.AUTO,
     as_json: AsJson = False,
 ) -> None:
-    """Write label mask and instance map of images of any size, at each image's own size."""
-    from unet.predict import PREDICTIONS, predict_files
+    """Write label mask and instance map of images of any size, at each image's own size.
 
+    A TIFF is read by rows, so that one of 30,000 x 30,000 pixels fits into 2 GB of memory.
+    """
+    from unet.prediction import PREDICTIONS, Maps, predict_files  # loads torch
+
+    predictor = _load(model, backend, is_turned=tta)
     with progress("predicting", quiet=as_json) as show:
         folder = predict_files(
-            model, images, new_folder(to), on_event=lambda event: show(event["done"], event["of"])
-        )
+            model, images, new_folder(to), predictor=predictor,
+            maps=Maps(probabilities=probabilities, uncertainty=uncertainty),
+            on_event=lambda event: show(event["done"], event["of"]),
+        )  # fmt: skip
     document = _read(folder / PREDICTIONS)
     if as_json:
         print_json(document)
@@ -29,6 +62,19 @@ def predict(
     table("Predictions", ["image", "objects", "mask"],
           [[i["image"], str(i["objects"]), str(folder / i["mask"])]
            for i in document["images"]])  # fmt: skip
+
+
+def _load(model: Path, backend: BackendName, *, is_turned: bool) -> "Predictor":
+    from unet.backend import NOTES, Backend
+    from unet.predictor import Predictor  # loads torch
+
+    if backend is not BackendName.AUTO:
+        return Predictor(model, backend=Backend(backend), is_turned=is_turned)
+    predictor = Predictor(model, is_turned=is_turned)
+    choice = predictor.choose_backend(home_folder(os.environ) / NOTES)
+    took = ", ".join(f"{name} {1000 * s:.0f} ms" for name, s in choice.seconds.items())
+    note(f"backend: {choice.backend} ({took} for a tile)")
+    return predictor
 
 
 def measure(

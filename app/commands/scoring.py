@@ -30,7 +30,7 @@ def evaluate(
 ) -> None:
     """Dice, IoU, object F1 and average precision on a split, worst images first."""
     from unet.evaluate import evaluate as evaluate_model
-    from unet.predict import Predictor
+    from unet.predictor import Predictor
 
     predictor = Predictor(model)
     with progress("scoring", quiet=as_json) as show:

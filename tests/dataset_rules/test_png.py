@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from dataset_rules.png import encode_png, png_text, png_with_text
+from dataset_rules.png import PngWriter, encode_png, png_text, png_with_text
 from tests.messy import tissue
 
 SHAPES = st.one_of(
@@ -64,3 +64,20 @@ def test_text_is_added_and_read_and_the_pixels_stay():
     data = png_with_text(encode_png(pixels), "key", "text")
     assert png_text(data, "key") == "text"
     assert np.array_equal(decoded(data), pixels)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 17), st.sampled_from(["u1", "u2"]))
+def test_a_png_written_row_by_row_holds_the_pixels(
+    height: int, width: int, step: int, kind: str
+) -> None:
+    rng = np.random.default_rng(height * 41 + width)
+    pixels = rng.integers(0, np.iinfo(kind).max, (height, width)).astype(kind)
+    for is_flat in (True, False):
+        file = io.BytesIO()
+        writer = PngWriter(file, (height, width), kind=kind, is_flat=is_flat)
+        for top in range(0, height, step):
+            writer.write(pixels[top : top + step])
+        writer.close()
+        decoded = cv2.imdecode(np.frombuffer(file.getvalue(), np.uint8), cv2.IMREAD_UNCHANGED)
+        assert decoded.dtype == pixels.dtype
+        assert (decoded == pixels).all()

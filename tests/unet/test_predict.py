@@ -18,7 +18,8 @@ from unet.evaluate import evaluate
 from unet.fingerprint import common_rules, fingerprint
 from unet.metrics import pixel_counts
 from unet.plan import make_plan, make_schedule
-from unet.predict import Predictor, predict_files
+from unet.prediction import predict_files
+from unet.predictor import Predictor
 from unet.train import train
 
 

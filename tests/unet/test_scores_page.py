@@ -8,7 +8,7 @@ from tests.drawn import draw_discs
 from unet.evaluate import evaluate
 from unet.fingerprint import fingerprint
 from unet.plan import make_plan
-from unet.predict import Predictor
+from unet.predictor import Predictor
 from unet.report import NEGATIVE_RGB, POSITIVE_RGB
 from unet.scores_page import example, write_scores_page
 from unet.train import train
