@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field
 
@@ -20,7 +20,7 @@ PARAMETER_BYTES = 16  # weight, gradient and two moments, in float32
 # Of each channel that a pixel has over all stages: activations kept for the backward pass. Measured
 # by the peak memory of a step: 53 and 42 bytes.
 CHANNEL_BYTES: dict[Precision, int] = {"float32": 60, "bfloat16": 46}
-SMALLEST_CACHE_BYTES = 64 << 20
+SMALLEST_CACHE_BYTES, LARGEST_CACHE_BYTES = 64 << 20, 2 << 30  # of decoded samples
 MEMORY_FILES = (  # what limits a process, the first that says so
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
@@ -42,6 +42,19 @@ class Budget(Document):
         if self.seconds is None or self.patches_per_s is None:
             return None
         return max(8, int(TRAINING_SHARE * self.seconds * self.patches_per_s))
+
+    def cache_bytes(self, widths: Sequence[int], batch: int, patch_px: int) -> int:
+        """Memory for decoded samples: what a training step leaves, within bounds."""
+        if self.memory_bytes is None:
+            return LARGEST_CACHE_BYTES
+        step = training_bytes(widths, batch=batch, patch_px=patch_px, precision=self.precision)
+        return max(SMALLEST_CACHE_BYTES, min(LARGEST_CACHE_BYTES, self.memory_bytes - step))
+
+    def bounded(self, widths: Sequence[int], batch: int, patch_px: int) -> Self:
+        """The budget whose memory holds these sizes and no larger ones."""
+        most = training_bytes(widths, batch=batch, patch_px=patch_px, precision="bfloat16")
+        memory = min(most, self.memory_bytes) if self.memory_bytes else most
+        return self.model_copy(update={"memory_bytes": memory})
 
 
 def parameters(widths: Sequence[int], *, channels: int, classes: int) -> int:

@@ -42,6 +42,13 @@ class Batch:
     mask_BHW: Tensor  # int64, 255 ignore
     distance_B1HW: Tensor  # float32, 0..1
 
+    def to(self, device: str) -> "Batch":
+        """The batch on a device; to a GPU from pinned memory, beside what runs there."""
+        if device == "cpu":
+            return self
+        parts = (self.image_BCHW, self.mask_BHW, self.distance_B1HW)
+        return Batch(*(part.pin_memory().to(device, non_blocking=True) for part in parts))
+
 
 def normalized(
     image: Pixels, *, channels: int, levels: tuple[float, float] | None = None

@@ -17,6 +17,7 @@ from dataset_rules.dataset import (
     read_dataset,
     read_sample,
 )
+from dataset_rules.manifest import write_json
 from dataset_rules.parallel import each
 from dataset_rules.rules import Document, Rules
 from unet.errors import UnetError
@@ -101,6 +102,15 @@ def fingerprint(folders: Sequence[Path]) -> Fingerprint:
         apart_px=_percentiles([facts.apart_px for facts in seen]),
         **_stain(seen),
     )
+
+
+def kept_fingerprint(path: Path, folders: Sequence[Path]) -> Fingerprint:
+    """The facts in a file; taken and written where there is none, so that resuming is quick."""
+    if path.exists():
+        return Fingerprint.model_validate_json(path.read_bytes())
+    facts = fingerprint(folders)
+    write_json(path, facts.model_dump(mode="json"))
+    return facts
 
 
 def _stain(seen: Sequence[SampleFacts]) -> dict[str, Any]:

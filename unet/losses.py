@@ -3,13 +3,22 @@
 Shape suffixes: B batch, K classes, H height, W width.
 """
 
+from collections.abc import Callable
+
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
 from dataset_rules.dataset import IGNORE
 
+Total = Callable[[Tensor], Tensor]  # sum over all processes that share the batch
 
-def soft_dice_loss(logits_BKHW: Tensor, mask_BHW: Tensor) -> Tensor:
+
+def _own(value: Tensor) -> Tensor:
+    """The sum of one process by itself."""
+    return value
+
+
+def soft_dice_loss(logits_BKHW: Tensor, mask_BHW: Tensor, *, total: Total = _own) -> Tensor:
     """1 - Dice of the softmax, summed over the batch, mean over the classes but background.
 
     Source: Milletari et al. 2016 (V-Net), eq. 1, without squares; the batch is pooled so that
@@ -22,26 +31,30 @@ def soft_dice_loss(logits_BKHW: Tensor, mask_BHW: Tensor) -> Tensor:
     weight_B1HW = known_BHW[:, None]
     prob_BKHW = logits_BKHW.softmax(1) * weight_B1HW
     target_BKHW = target_BKHW * weight_B1HW
-    both_K = (prob_BKHW * target_BKHW).sum((0, 2, 3))
-    either_K = prob_BKHW.sum((0, 2, 3)) + target_BKHW.sum((0, 2, 3))
+    both_K = total((prob_BKHW * target_BKHW).sum((0, 2, 3)))
+    either_K = total(prob_BKHW.sum((0, 2, 3)) + target_BKHW.sum((0, 2, 3)))
     return 1 - ((2 * both_K + 1) / (either_K + 1))[1:].mean()
 
 
-def segmentation_loss(logits_BKHW: Tensor, mask_BHW: Tensor, class_weights_K: Tensor) -> Tensor:
+def segmentation_loss(
+    logits_BKHW: Tensor, mask_BHW: Tensor, class_weights_K: Tensor, *, total: Total = _own
+) -> Tensor:
     """Cross-entropy + soft Dice (Isensee et al. 2021); ignored pixels count in neither."""
     known_BHW = mask_BHW != IGNORE
     pixelwise_BHW = cross_entropy(
         logits_BKHW, mask_BHW, weight=class_weights_K, ignore_index=IGNORE, reduction="none"
     )
     weight = class_weights_K[mask_BHW.where(known_BHW, 0)] * known_BHW
-    entropy = pixelwise_BHW.sum() / weight.sum().clamp(min=1)
-    return entropy + soft_dice_loss(logits_BKHW, mask_BHW)
+    entropy = total(pixelwise_BHW.sum()) / total(weight.sum()).clamp(min=1)
+    return entropy + soft_dice_loss(logits_BKHW, mask_BHW, total=total)
 
 
-def distance_loss(distance_B1HW: Tensor, target_B1HW: Tensor, mask_BHW: Tensor) -> Tensor:
+def distance_loss(
+    distance_B1HW: Tensor, target_B1HW: Tensor, mask_BHW: Tensor, *, total: Total = _own
+) -> Tensor:
     """Binary cross-entropy of the distance logit with the normalised distance as soft target."""
     known_B1HW = (mask_BHW != IGNORE)[:, None].to(distance_B1HW.dtype)
     loss = binary_cross_entropy_with_logits(
         distance_B1HW, target_B1HW, weight=known_B1HW, reduction="sum"
     )
-    return loss / known_B1HW.sum().clamp(min=1)
+    return total(loss) / total(known_B1HW.sum()).clamp(min=1)

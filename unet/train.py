@@ -13,23 +13,36 @@ from pathlib import Path
 import torch
 
 from dataset_rules.manifest import (
+    BEGUN,
+    MANIFEST,
     MODEL_FOLDER,
+    SEAL,
     Ancestor,
     Step,
     begin,
     finish,
+    is_artifact,
     read_artifact,
     read_intact,
     removed_on_refusal,
+    write_file,
     write_json,
 )
+from dataset_rules.rules import canonical_json
+from unet.budget import Budget, machine_bytes
+from unet.concerns import full_disk_said
+from unet.data import split_samples
 from unet.errors import UnetError
+from unet.following import follow, orders_end
+from unet.group import ALONE, Group
 from unet.part import Part
 from unet.plan import Plan
 from unet.predict import MODEL, WEIGHTS, ModelCard
-from unet.session import BEST, FINGERPRINT, LAST, PLAN, RUN, Event, Session
+from unet.session import FINGERPRINT, PLAN, RUN, Event, Session
+from unet.state import BEST, HOLD, LAST, return_to_hold, spent_s
 from unet.transfer import read_start
 
+LONGER = 0.8  # of the new limit may be spent; with less left, going back would lose more
 RUN_VERSION = 2  # 2: each patch of a batch has a generator of its own; stains are augmented
 
 
@@ -45,6 +58,8 @@ def train(
     clock: float | None = None,
     on_event: Event | None = None,
     is_to_stop: Callable[[], bool] = lambda: False,
+    budget: Budget | None = None,
+    group: Group = ALONE,
 ) -> Path:
     """Train a network on formatted datasets; returns the run, whose `model/` is the model.
 
@@ -56,16 +71,24 @@ def train(
         plan: decisions; made from the fingerprint where absent.
         seed: of weights, patches and augmentation; where absent the plan's, else 0.
         start: a model (or run) whose weights and scale the training begins with: fine-tuning.
-        resume: go on from the last checkpoint.
+        resume: go on from the last checkpoint. A finished run whose time was limited goes on
+            where a longer limit is given: from the step at which its learning rate began to
+            fall, as if it had been given the longer limit at first.
         clock: `time.monotonic()` from which the limit counts; now where absent.
         on_event: gets each event as a dict: plan, step, validation, done.
         is_to_stop: asked after each step; if true the training saves and ends by `Stopped`.
+        budget: device and memory; the processor and what the machine has where absent.
+        group: the processes of `torchrun` that train together; all of them call this.
 
     Raises:
         Stopped: if it was asked to end; `resume` goes on from there.
         UnetError: if the datasets or the plan cannot be trained on, if another process writes
             the same run, or if `out` holds a begun run and `resume` is off.
     """
+    budget = budget or Budget(memory_bytes=machine_bytes())
+    if not group.leads:
+        follow(split_samples(datasets)[0], group, device=budget.device)
+        return out
     started, clock = datetime.now(UTC), clock or time.monotonic()
     inputs = tuple(read_intact(folder, "dataset") for folder in datasets)
     part = Part(start=read_start(start) if start else None)
@@ -74,14 +97,22 @@ def train(
     plan = plan and plan.model_copy(update={"seed": seed})
     stated = plan.model_dump(mode="json") if plan else None
     step = Step("run", RUN_VERSION, inputs, {"seed": seed, "plan": stated})
-    with _only_writer(out), _flushed_denormals():
+    with (
+        orders_end(group, device=budget.device),
+        _only_writer(out),
+        _flushed_denormals(),
+        full_disk_said(out),
+    ):
+        if resume and is_artifact(out) and _spent_less(out, time_limit_s):
+            _reopen(out, step)
         if not begin(out, step):
             _refuse_unasked_resume(out, resume)
             is_new = not (out / LAST).exists()
             with removed_on_refusal(out) if is_new else nullcontext():
                 session = Session(datasets, out, plan=plan, seed=seed, limit_s=time_limit_s,
                                   clock=clock, on_event=on_event,
-                                  is_to_stop=is_to_stop, part=part)  # fmt: skip
+                                  is_to_stop=is_to_stop, part=part, budget=budget,
+                                  group=group)  # fmt: skip
             session.run()
             finish(
                 out, step, started=started, content=dict.fromkeys([PLAN, FINGERPRINT, RUN, BEST])
@@ -121,6 +152,23 @@ def _flushed_denormals() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
+def _spent_less(run: Path, limit_s: float | None) -> bool:
+    """True if a finished run was limited, and by less than the limit by a quarter of it."""
+    return limit_s is not None and (run / HOLD).exists() and spent_s(run) < LONGER * limit_s
+
+
+def _reopen(run: Path, step: Step) -> None:
+    """Make a finished run an unfinished one whose rate has not fallen yet.
+
+    Whatever was made of it carries its lineage along. A kill in between leaves a run that is
+    unfinished, or one that is still finished.
+    """
+    if begin(run, step):  # it is the run of the same call
+        write_file(run / BEGUN, canonical_json({"key": step.key(), "kind": step.kind}))
+        (run / SEAL).unlink()
+    return_to_hold(run, spent_s=spent_s(run))
+
+
 def _refuse_unasked_resume(out: Path, resume: bool) -> None:
     if (out / LAST).exists() and not resume:
         raise UnetError(
@@ -129,10 +177,16 @@ def _refuse_unasked_resume(out: Path, resume: bool) -> None:
         )  # fmt: skip
 
 
+def _inputs_of(folder: Path) -> set[str]:
+    return {str(each["id"]) for each in json.loads((folder / MANIFEST).read_bytes())["inputs"]}
+
+
 def _make_model(run: Path, artifact: Ancestor, started: datetime) -> None:
     """The model folder inside a finished run; made again if a kill came in between."""
     folder = run / MODEL_FOLDER
     step = Step("model", 1, (artifact,))
+    if is_artifact(folder) and artifact.id not in _inputs_of(folder):
+        shutil.rmtree(folder)  # of the run before it went on
     if begin(folder, step):
         return
     facts = json.loads((run / RUN).read_bytes())

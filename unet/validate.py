@@ -1,5 +1,6 @@
 """Validation during training, and the choice of thresholds at its end."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,14 +11,14 @@ from dataset_rules.dataset import IGNORE, Sample, read_sample
 from unet.data import Prepared, prepare
 from unet.fingerprint import Fingerprint
 from unet.instances import Seeds, SplitSettings
-from unet.metrics import mean, object_counts, pixel_counts, total
+from unet.intervals import Resamples, mean_quotient, quotient
+from unet.metrics import Counts, mean, object_counts, pixel_counts, total
 from unet.model import UNet
 from unet.plan import Plan
 from unet.predict import decoded, probabilities_of_prepared
 from unet.targets import foreground_of, objects_of
 
-MAX_PIXELS = 4_000_000  # at the plan's scale: a validation must not eat the time limit
-CHOICE_PIXELS = 2_000_000  # of the images: twelve ways to split them take some seconds
+REHEARSAL_PX = 150_000
 FOREGROUNDS = (0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85)
 SEEDS = (
     *((Seeds.CORE, level) for level in (0.4, 0.5, 0.6, 0.7)),
@@ -32,10 +33,11 @@ class Validation:
     def __init__(self, samples: Sequence[tuple[Path, Sample]], plan: Plan) -> None:
         self.samples: list[tuple[Path, Sample]] = []
         self.prepared: list[Prepared] = []
+        self.found: list[NDArray[np.float32]] = []  # probabilities, of the last validation
         pixels = 0
         for folder, sample in samples:
             prepared = prepare(folder, sample, plan)
-            if self.prepared and pixels + prepared.mask.size > MAX_PIXELS:
+            if self.prepared and pixels + prepared.mask.size > plan.validation_px:
                 break
             pixels += prepared.mask.size
             self.samples.append((folder, sample))
@@ -46,18 +48,31 @@ class Validation:
         """What was validated on, for the run's record."""
         return f"{len(self.samples)} held-out samples" if self.samples else "nothing: no group left"
 
+    @property
+    def pixels(self) -> int:
+        """Pixels of a validation, at the plan's scale."""
+        return sum(prepared.mask.size for prepared in self.prepared)
+
     def choose_split(
-        self, net: UNet, plan: Plan, facts: Fingerprint
+        self, net: UNet, plan: Plan, facts: Fingerprint, *, is_validated: bool = False
     ) -> tuple[SplitSettings, dict[str, float | None]]:
         """The foreground level with the best Dice, then the seeds with the best object F1.
+
+        Args:
+            net: the trained network.
+            plan: of its training.
+            facts: of the dataset.
+            is_validated: the last validation was of this very network; its answers are taken.
 
         Returns:
             the settings and the scores that they reach.
         """
-        settings = SplitSettings(min_area_px=max(4, int(0.2 * facts.thickness_px[0] ** 2)))
+        settings = _settings(facts)
         if not self.samples:
             return settings, {"val_dice": None, "val_object_f1": None}
-        found = [probabilities_of_prepared(net, p.image, plan) for p in self.prepared]
+        if not is_validated:
+            self.found = [probabilities_of_prepared(net, p.image, plan) for p in self.prepared]
+        found = self.found
         dices = {
             level: mean(
                 _dice(f[0] <= 1 - level, p) for f, p in zip(found, self.prepared, strict=True)
@@ -66,19 +81,60 @@ class Validation:
         }
         best = max(FOREGROUNDS, key=lambda level: (dices[level] or 0.0, -abs(level - 0.5)))
         settings = settings.model_copy(update={"foreground": best})
-        truths = self._truths()
+        truths = self._truths(plan.choice_px)
         options = [settings.model_copy(update={"seeds": s, "level": v}) for s, v in SEEDS]
-        scores = [_object_f1(found[: len(truths)], truths, option) or 0.0 for option in options]
+        counts = [_object_counts(found[: len(truths)], truths, option) for option in options]
+        scores = [total(each).dice or 0.0 for each in counts]
         chosen = max(range(len(options)), key=lambda i: scores[i])
-        return options[chosen], {"val_dice": dices[best], "val_object_f1": scores[chosen]}
+        reached = {"val_dice": dices[best], "val_object_f1": scores[chosen]}
+        return options[chosen], reached | self._ends(best, counts[chosen])
 
-    def _truths(self) -> list[NDArray[np.int32]]:
+    def _ends(self, level: float, objects: Sequence[Counts]) -> dict[str, float | None]:
+        """Ends of the 95 % intervals of both scores, by group."""
+        answers = zip(self.found, self.prepared, strict=True)
+        dices = [_dice(prob[0] <= 1 - level, sample) for prob, sample in answers]
+        f1 = [(2.0 * c.tp, 2.0 * c.tp + c.fp + c.fn) for c in objects]
+        ends: dict[str, float | None] = {}
+        for name, score, number in (
+            ("val_dice", mean_quotient(dices), len(dices)),
+            ("val_object_f1", quotient(f1), len(f1)),
+        ):
+            groups = [f"{folder.resolve()}/{sample.group}" for folder, sample in self.samples]
+            low, high = Resamples(groups[:number]).interval(score) or (None, None)
+            ends |= {f"{name}_low": low, f"{name}_high": high}
+        return ends
+
+    def expected_s(self, net: UNet, plan: Plan, facts: Fingerprint) -> tuple[float, float]:
+        """Seconds of a validation and of the choice after it, by a rehearsal of a part of both."""
+        if not self.samples:
+            return 0.0, 0.0
+        truths = self._truths(min(plan.choice_px, REHEARSAL_PX))
+        prepared = self.prepared[: len(truths)]
+        rehearsed = sum(p.mask.size for p in prepared)
+        begun = time.monotonic()
+        for sample in prepared:
+            probabilities_of_prepared(net, sample.image, plan)
+        answered = time.monotonic()
+        right = [
+            np.stack([*(p.mask == c.id for c in plan.classes), p.distance / 255]).astype(np.float32)
+            for p in prepared
+        ]
+        for seeds in (Seeds.CORE, Seeds.SHAPE):
+            _object_f1(right, truths, _settings(facts).model_copy(update={"seeds": seeds}))
+        chosen = time.monotonic() - answered
+        share = min(plan.choice_px / plan.scale**2, self.pixels) / rehearsed
+        return (
+            (answered - begun) * self.pixels / rehearsed,
+            chosen * share * len(SEEDS) / 2,
+        )
+
+    def _truths(self, most_px: int) -> list[NDArray[np.int32]]:
         """Instance maps of the first samples, as many as a choice can afford."""
         truths: list[NDArray[np.int32]] = []
         for folder, sample in self.samples:
             _, mask, instances = read_sample(folder, sample)
             truths.append(objects_of(mask, instances))
-            if sum(t.size for t in truths) > CHOICE_PIXELS:
+            if sum(t.size for t in truths) > most_px:
                 break
         return truths
 
@@ -88,10 +144,10 @@ def validate(net: UNet, validation: Validation, plan: Plan) -> float | None:
 
     At the plan's scale; None without held-out samples. With two classes it is the foreground's.
     """
-    found = [
-        probabilities_of_prepared(net, sample.image, plan)[:-1].argmax(0)
-        for sample in validation.prepared
+    validation.found = [
+        probabilities_of_prepared(net, sample.image, plan) for sample in validation.prepared
     ]
+    found = [prob[:-1].argmax(0) for prob in validation.found]
     return mean(
         mean(
             pixel_counts(s.mask == c.id, f == c.id, s.mask != IGNORE).dice
@@ -99,6 +155,11 @@ def validate(net: UNet, validation: Validation, plan: Plan) -> float | None:
         )
         for c in plan.classes[1:]
     )
+
+
+def _settings(facts: Fingerprint) -> SplitSettings:
+    """Before anything was chosen: what is much thinner than the thin objects is none."""
+    return SplitSettings(min_area_px=max(4, int(0.2 * facts.thickness_px[0] ** 2)))
 
 
 def _dice(found: NDArray[np.bool_], sample: Prepared) -> float | None:
@@ -111,8 +172,16 @@ def _object_f1(
     settings: SplitSettings,
 ) -> float | None:
     """Object F1 at IoU 0.5, pooled over the images."""
-    counts = [
+    return total(_object_counts(found, truths, settings)).dice
+
+
+def _object_counts(
+    found: Sequence[NDArray[np.float32]],
+    truths: Sequence[NDArray[np.int32]],
+    settings: SplitSettings,
+) -> list[Counts]:
+    """Objects matched at IoU 0.5, surplus and missed, of each image."""
+    return [
         object_counts(truth, decoded(prob, settings, truth.shape).instances, (0.5,))[0]
         for prob, truth in zip(found, truths, strict=True)
     ]
-    return total(counts).dice

@@ -1,5 +1,6 @@
 """Commands that plan and train."""
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,6 +9,7 @@ import typer
 
 from app.commands.console import (
     AsJson,
+    duration,
     new_folder,
     note,
     number,
@@ -20,11 +22,19 @@ from app.commands.console import (
 )
 
 if TYPE_CHECKING:
+    from unet.budget import Budget, Device
     from unet.plan import Plan
 
 Datasets = Annotated[list[Path], typer.Argument(metavar="DATASET...", help="Formatted datasets")]
 TimeLimit = Annotated[
     str | None, typer.Option(metavar="10m", help="Wall time of the whole command")
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(metavar="8GiB", help="Memory that training may take. Default: the machine's"),
+]
+DeviceName = Annotated[
+    str, typer.Option("--device", metavar="auto|cpu|cuda", help="auto: a GPU where there is one")
 ]
 FEW_STEPS = 50  # below which a network has hardly begun to learn
 Seed = Annotated[int, typer.Option(min=0)]
@@ -34,18 +44,29 @@ def plan(
     datasets: Datasets,
     to: Annotated[Path | None, typer.Option("--out", help="Write plan.json here")] = None,
     time_limit: TimeLimit = None,
+    memory: Memory = None,
+    device: DeviceName = "auto",
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Print the facts of a dataset and the plan that follows, a reason for each number."""
+    """Print the facts of a dataset and the plan that follows, a reason for each number.
+
+    With a time limit the machine's speed is measured for some seconds.
+    """
     from dataset_rules.manifest import write_json
+    from unet.budget import Budget, bytes_of, machine_bytes
     from unet.fingerprint import fingerprint
     from unet.plan import make_plan
 
     facts = fingerprint(datasets)
-    made = make_plan(facts, seed=seed)
-    if limit := seconds(time_limit):
-        made = _for_this_machine(datasets, made, limit_s=limit)
+    limit = seconds(time_limit)
+    budget = Budget(memory_bytes=bytes_of(memory) or machine_bytes())
+    if limit or device != "auto":  # else no torch is needed
+        budget = budget.model_copy(update={"device": _device(device)})
+    made = make_plan(facts, budget, seed=seed)
+    if limit:
+        budget = _measured(datasets, made, budget, limit_s=limit)
+        made = make_plan(facts, budget, seed=seed)
     if to is not None:
         write_json(to, made.model_dump(mode="json"))
         note(f"plan: {to}")
@@ -57,6 +78,11 @@ def plan(
     rows = [[k, str(v), made.reasons.get(k, "")] for k, v in made.model_dump(mode="json").items()
             if k != "reasons"]  # fmt: skip
     table("Plan", ["", "", "why"], rows)
+    note(
+        f"expected duration: {duration(limit)}, the whole command"
+        if limit
+        else "expected duration: `unetops train` measures the machine and tells, before it starts"
+    )
 
 
 def train(
@@ -73,23 +99,41 @@ def train(
             help="Fine-tune this model: its weights, scale and network, a new head for new classes",
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on from the checkpoint; a finished run goes on with a longer time limit",
+        ),
+    ] = False,
+    memory: Memory = None,
+    device: DeviceName = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Train within the time given; the best model is kept in RUN/model."""
-    clock = time.monotonic()  # loading torch is part of the time given
+    """Train within the time given; the best model is kept in RUN/model.
+
+    Started by `torchrun`, several processes share every batch.
+    """
+    from unet.pace import process_clock
+
+    clock = process_clock()  # loading torch is part of the time given
     from dataset_rules.manifest import read_artifact
+    from unet.budget import Budget, bytes_of, machine_bytes
+    from unet.group import joined
     from unet.plan import read_plan
     from unet.train import train as train_run
 
     chosen = read_plan(plan) if plan else None
     limit = seconds(time_limit)
-    with progress("training", quiet=as_json) as show:
+    budget = Budget(device=_device(device), memory_bytes=bytes_of(memory) or machine_bytes())
+    with progress("training", quiet=as_json) as show, joined(os.environ, budget.device) as group:
         run = train_run(
             datasets, new_folder(to), time_limit_s=limit, plan=chosen, seed=seed, start=start,
-            resume=resume, clock=clock,
+            resume=resume, clock=clock, budget=budget, group=group,
             on_event=lambda event: _training_event(event, show, as_json=as_json),
         )  # fmt: skip
+    if not group.leads:
+        return
     model = read_artifact(run / "model", "model")
     if as_json:
         print_json_line({"event": "model", "id": model.id, "path": str(run / "model")})
@@ -97,19 +141,23 @@ def train(
         out.print(f"model: {run / 'model'}  {model.id}", markup=False, soft_wrap=True)
 
 
-def _for_this_machine(datasets: list[Path], made: "Plan", *, limit_s: float) -> "Plan":
-    """The plan for what this machine, measured for some seconds, trains within the limit."""
+def _measured(datasets: list[Path], made: "Plan", budget: "Budget", *, limit_s: float) -> "Budget":
+    """The budget with what this machine, measured for some seconds, trains in a second."""
     from unet.data import Patches, split_samples
-    from unet.fingerprint import fingerprint
-    from unet.plan import make_plan
-    from unet.step import fastest
+    from unet.measuring import measured
+    from unet.pace import Pace
 
     patches = Patches(split_samples(datasets)[0], made)
-    precision, speed = fastest(made, patches, within_s=0.1 * limit_s)
-    note(f"this machine trains {speed:.1f} patches of {made.patch_px} px a second in {precision}")
-    seen = max(8, int(0.9 * limit_s * speed))  # the rest is for validation and writing
-    fitted = make_plan(fingerprint(datasets), patches=seen, seed=made.seed)
-    return fitted.model_copy(update={"precision": precision})
+    found = measured(made, patches, Pace(limit_s, time.monotonic()), budget)
+    note(f"this machine trains {found.patches_per_s or 0:.1f} patches of {made.patch_px} px a "
+         f"second in {found.precision}")  # fmt: skip
+    return found.model_copy(update={"seconds": limit_s})
+
+
+def _device(name: str) -> "Device":
+    from unet.step import device_named  # loads torch
+
+    return device_named(name)
 
 
 def _training_event(event: dict[str, Any], show: Any, *, as_json: bool) -> None:
@@ -119,7 +167,16 @@ def _training_event(event: dict[str, Any], show: Any, *, as_json: bool) -> None:
     match event["event"]:
         case "plan":
             note(f"training on {event['patches']} images, about {event['steps']} steps, "
-                 f"{event['precision']}")  # fmt: skip
+                 f"{event['precision']} on {event['device']}; expected duration "
+                 f"{duration(event['expected_s'])}")  # fmt: skip
+        case "warning":
+            note(f"warning: {event['text']}")
+        case "shrink":
+            note(f"memory does not suffice: from step {event['step']} on {event['batch']} patches "
+                 f"of {event['patch_px']} px a step")  # fmt: skip
+        case "early stop":
+            note(f"step {event['step']}: nothing is gained any more; the rate falls, to end at "
+                 f"step {event['steps']}")  # fmt: skip
         case "step":
             show(event["step"], event["steps"])
         case "validation":
