@@ -27,7 +27,7 @@ from dataset_rules.errors import ArtifactError, UserError
 from dataset_rules.images import IMAGE_SUFFIXES, pixel_hash, read_image
 from dataset_rules.parallel import each
 from dataset_rules.png import png_with_text
-from dataset_rules.rows import values_hash
+from dataset_rules.rows import TIFF_SUFFIXES, values_hash
 from dataset_rules.rules import canonical_json
 
 MANIFEST = "manifest.json"
@@ -35,7 +35,6 @@ PROVENANCE = "provenance.json"
 SEAL = "files.sha256"
 LINEAGE = "lineage"
 BEGUN = ".begun.json"  # what an unfinished folder is going to be
-TIFF_SUFFIXES = {".tif", ".tiff"}
 RECORD_KEY = "unetops:record"
 MODEL_FOLDER = "model"  # of a run: the one artifact that lies in another
 MADE_BY = {

@@ -10,8 +10,16 @@ import numpy as np
 import tifffile
 
 from dataset_rules.errors import RulesError
-from dataset_rules.images import MAX_PIXELS, PixelDigest, Pixels, read_header, read_image
+from dataset_rules.images import (
+    MAX_PIXELS,
+    PixelDigest,
+    Pixels,
+    read_header,
+    read_image,
+    read_mask,
+)
 
+TIFF_SUFFIXES = {".tif", ".tiff"}
 MOST_PIXELS = 1 << 36  # of an image that is read by rows; its masks have to fit a disk
 WHOLE_PIXELS = 1 << 24  # up to which an image is decoded at once
 BLOCK_BYTES = 32 << 20  # of the rows that are handed on together
@@ -81,6 +89,16 @@ def open_rows(path: Path) -> Rows:
             remedy="store it as a tiled TIFF",
         )  # fmt: skip
     return rows_of(read_image(path))
+
+
+def read_numbers(path: Path) -> Pixels:
+    """Values of a mask as `read_mask` gives them, also numbers of 32 bits in a TIFF (HW)."""
+    if path.suffix in TIFF_SUFFIXES:
+        with _damage_named(path), tifffile.TiffFile(path) as file:
+            page = file.pages.first
+            if len(file.pages) == 1 and page.dtype == np.uint32 and page.samplesperpixel == 1:
+                return np.asarray(page.asarray())
+    return read_mask(path)
 
 
 def values_hash(path: Path) -> str | None:

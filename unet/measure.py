@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import label
 
 from dataset_rules.errors import UserError
-from dataset_rules.images import encode, read_header, read_image, read_mask
+from dataset_rules.images import encode, read_header, read_image
 from dataset_rules.manifest import (
     Ancestor,
     Step,
@@ -29,6 +29,7 @@ from dataset_rules.manifest import (
     write_file,
     write_json,
 )  # fmt: skip
+from dataset_rules.rows import read_numbers
 from unet.ihc import Measurements, Nucleus, Thresholds, compare, measure, pool
 from unet.morphometry import Shape
 from unet.report import Entry, draw_overlay, report_page, scaled
@@ -154,7 +155,7 @@ def read_instances(path: Path) -> Array:
     Raises:
         UserError: if the values look like classes: 8 bits and most values in several pieces.
     """
-    values = read_mask(path)
+    values = read_numbers(path)
     if values.ndim != 2:
         raise UserError(
             "the mask has colours", where=str(path), expected="an instance map, one number a pixel",

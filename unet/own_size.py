@@ -59,9 +59,9 @@ def _by_rows(
         for own, seen in zip(size_px, objects.shape, strict=True)
     )
     numbers, top, count = np.zeros(int(objects.max(initial=0)) + 1, np.int32), 0, 0
-    height = prob_CHW.shape[1]
+    height, width = prob_CHW.shape[1:]
     blocks = (prob_CHW[:, row : row + 1] for row in range(height))
-    for planes in grown_planes(blocks, height, size_px):
+    for planes in grown_planes(blocks, (height, width), size_px):
         near = objects[rows[top : top + planes.shape[1]]][:, columns]
         near = np.where(planes[0] <= 1 - split.foreground, near, 0)
         known, first = np.unique(near, return_index=True)

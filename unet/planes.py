@@ -13,16 +13,19 @@ Floats = NDArray[np.float32]
 
 
 def grown_planes(
-    blocks: Iterable[Floats], height_px: int, size_px: tuple[int, int]
+    blocks: Iterable[Floats], from_px: tuple[int, int], size_px: tuple[int, int]
 ) -> Iterator[Floats]:
     """Planes (C, H, W) that come in blocks of rows, at (height, width), by linear interpolation.
 
     Args:
-        blocks: of `height_px` rows together.
-        height_px: rows that come in.
-        size_px: height and width that go out; where they are those that come in, nothing changes.
+        blocks: planes of the same rows.
+        from_px: height and width that come in together.
+        size_px: height and width that go out.
     """
-    height, width = size_px
+    if from_px == size_px:
+        yield from blocks
+        return
+    (height_px, _), (height, width) = from_px, size_px
     place = np.clip((np.arange(height) + 0.5) * (height_px / height) - 0.5, 0, height_px - 1)
     upper = np.floor(place).astype(int)
     share = (place - upper).astype(np.float32)[None, :, None]

@@ -129,12 +129,11 @@ class Networks:
 
     def _found(self, view: View, on_planes: OnPlanes | None) -> Iterator[FoundRows]:
         split, objects = self.card.split, ObjectRows(self.card.split, view.own_px)
-        for planes in grown_planes(self._planes(view), view.rows.height_px, view.own_px):
+        for planes in grown_planes(self._planes(view), view.rows.size_px, view.own_px):
             if on_planes:
                 on_planes(planes[:-1])
             foreground = planes[0] <= 1 - split.foreground
-            classes = (planes[1:-1].argmax(0) + 1).astype(np.uint8)
-            yield objects.push(foreground, planes[-1], classes)
+            yield objects.push(foreground, planes[-1], _likeliest(planes[1:-1]))
 
     def _averaged(self, tile_HWC: Floats) -> Floats:
         """Mean over the networks, and the turned views where asked for."""
@@ -145,6 +144,13 @@ class Networks:
             for forward in self._forwards for turn in views
         ]  # fmt: skip
         return found[0] if len(found) == 1 else np.mean(found, axis=0, dtype=np.float32)
+
+
+def _likeliest(prob_KHW: Floats) -> NDArray[np.uint8]:
+    """Id of the likeliest class (HW) among those from 1 on."""
+    if len(prob_KHW) == 1:  # the usual case, without the eight bytes a pixel that argmax takes
+        return np.ones(prob_KHW.shape[1:], np.uint8)
+    return np.asarray(prob_KHW.argmax(0) + 1, np.uint8)
 
 
 def _turned(tile_HWC: Floats, turn: tuple[int, bool]) -> Floats:

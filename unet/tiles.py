@@ -13,6 +13,8 @@ from dataset_rules.images import Pixels
 
 Floats = NDArray[np.float32]
 
+PIECE_PX = 1 << 22  # of finished rows that are handed on together
+
 
 def tile_origins(length_px: int, tile_px: int, stride_px: int) -> list[int]:
     """First pixel of every tile along one axis; the last tile ends at the border.
@@ -101,8 +103,10 @@ def blended_rows(
             share[:, left : left + tile_px] += weights
         assert total is not None
         assert share is not None
-        done = min(next_top, height) - top
-        yield (total[:, :done] / share[:done])[:, :, :width]
+        done, step = min(next_top, height) - top, max(1, PIECE_PX // width)
+        for start in range(0, done, step):
+            piece = slice(start, min(start + step, done))
+            yield total[:, piece, :width] / share[piece, :width]
         _move_up(total, next_top - top)
         _move_up(share[None], next_top - top)
 

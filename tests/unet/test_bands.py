@@ -26,6 +26,7 @@ from unet import map_files
 from unet.backend import Backend, available, fastest, make_forward
 from unet.errors import UnetError
 from unet.fingerprint import fingerprint
+from unet.measure import read_instances
 from unet.metrics import pixel_counts
 from unet.plan import make_plan
 from unet.prediction import Maps, entropy, predict_files
@@ -232,6 +233,7 @@ def test_more_objects_than_16_bits_count_go_into_a_tiff_that_verifies(
     numbers = tifffile.imread(out / "a_instances.tif")
     assert numbers.dtype == np.uint32
     assert (numbers == Predictor(run).predict(tissue).instances).all()
+    assert (read_instances(out / "a_instances.tif") == numbers).all()
     assert contradictions(out) == []
     numbers[0, 0] += 1
     tifffile.imwrite(out / "a_instances.tif", numbers)

@@ -14,6 +14,6 @@ def test_grown_planes_are_those_of_the_whole(data: st.DataObject) -> None:
     planes = np.random.default_rng(sum(size)).random((2, *size), np.float32)
     step = data.draw(st.integers(1, 20))
     blocks = (planes[:, top : top + step] for top in range(0, size[0], step))
-    found = np.concatenate(list(grown_planes(blocks, size[0], tuple(large))), axis=1)
+    found = np.concatenate(list(grown_planes(blocks, tuple(size), tuple(large))), axis=1)
     whole = [cv2.resize(p, large[::-1], interpolation=cv2.INTER_LINEAR) for p in planes]
     np.testing.assert_allclose(found, whole, atol=1e-5)
