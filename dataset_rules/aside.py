@@ -51,8 +51,8 @@ def set_aside(folder: Files, pairing: Pairing, look: Looker, rules: Rules) -> As
     kept = tuple(pair for pair in listed.pairs if pages.keys().isdisjoint(_paths_of(pair)))
     if not kept:
         return Aside(listed, unlisted=unlisted)
-    out = [path for pair in listed.pairs if pair not in kept for path in _paths_of(pair)]
-    stacks = tuple(sorted(set(out)))
+    deep = (pair for pair in listed.pairs if not pages.keys().isdisjoint(_paths_of(pair)))
+    stacks = tuple(sorted({path for pair in deep for path in _paths_of(pair)}))
     read = _with_beside(replace(listed, pairs=kept), look)
     return Aside(read, stacks, unlisted, _stacks(pages, stacks))
 
