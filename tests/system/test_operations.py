@@ -132,7 +132,8 @@ def meets(engineer: Engineer) -> None:
 
 def looks(engineer: Engineer) -> None:
     """Logs and health; the log that goes on is left after what is there."""
-    follows = "ssh root@HOST journalctl -u unetops-web -u unetops-worker -u unetops-fetcher -n 100 -f"
+    units = "-u unetops-web -u unetops-worker -u unetops-fetcher"
+    follows = f"ssh root@HOST journalctl {units} -n 100 -f"
     said = engineer.line(follows, code=ENDED, ssh="timeout 5 ssh")
     assert "unetops-web" in said and "unetops-worker" in said
     said = engineer.types("Logs and health", without=follows)

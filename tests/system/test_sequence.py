@@ -48,7 +48,7 @@ def test_a_deployment_keeps_its_data_through_releases_new_droplets_and_destroy(
         clock.lap("admin token over SSH")
         with one.site(kept.token) as site:
             use(site, kept)
-            clock.lap("rules, images, dataset, training of 10 s, mask")
+            clock.lap("rules, images, dataset, training of 30 s, mask")
         release(one, kept, clock)
         replace(one, kept, clock)
         no_drift(one)
@@ -79,7 +79,7 @@ def use(site: Site, kept: Kept) -> None:
     source = site.post("/sources", files={"file": ("set.zip", drawn_zip())})["id"]
     made = site.post("/datasets", json={"source": source, "rules": rules})
     kept.dataset = site.finished(made["job"])["result"]["id"]
-    job = train(site, kept, seconds=10)
+    job = train(site, kept, seconds=30)
     site.finished(job)
     kept.model = site.get(f"/runs/{job}")["model"]
     kept.prediction = predict(site, kept)
