@@ -4,7 +4,17 @@ import sys
 
 import typer
 
-from app.commands import data, doctor, exchange, infra, predicting, scoring, service, training
+from app.commands import (
+    data,
+    doctor,
+    exchange,
+    exporting,
+    infra,
+    predicting,
+    scoring,
+    service,
+    training,
+)
 from app.commands.console import run
 
 app = typer.Typer(
@@ -30,6 +40,7 @@ app.command()(scoring.evaluate)
 app.command()(scoring.compare)
 app.command()(predicting.predict)
 app.command()(predicting.measure)
+app.command()(exporting.export)
 app.command()(data.lineage)
 app.command()(service.serve)
 app.command()(service.web)

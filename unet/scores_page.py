@@ -32,7 +32,7 @@ from unet.targets import objects_of
 
 PAGE = Path(__file__).with_suffix(".html")
 PICTURED = 8  # of the worst images
-SIDE, LEFT, TOP = 260, 44, 8  # of the reliability diagram, in its own units
+SIDE, LEFT, TOP = 260, 60, 8  # of the reliability diagram, in its own units
 TITLES = {
     "dice_mean": "Dice, mean over the images", "dice_pooled": "Dice, over all pixels",
     "iou_mean": "IoU, mean over the images", "precision_pooled": "Precision, over all pixels",

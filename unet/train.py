@@ -30,6 +30,7 @@ from dataset_rules.manifest import (
 )
 from dataset_rules.rules import canonical_json
 from unet.budget import Budget, machine_bytes
+from unet.card import write_card
 from unet.concerns import full_disk_said
 from unet.data import split_samples
 from unet.errors import UnetError
@@ -196,4 +197,5 @@ def _make_model(run: Path, artifact: Ancestor, started: datetime) -> None:
     )
     shutil.copyfile(run / BEST, folder / WEIGHTS)
     write_json(folder / MODEL, card.model_dump(mode="json", by_alias=True))
+    write_card(folder, card, run=artifact, record=facts)
     finish(folder, step, started=started, content=dict.fromkeys([WEIGHTS, MODEL]))

@@ -26,6 +26,9 @@ def evaluate(
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write one page with pictures here")
     ] = None,
+    card: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the model card with these scores")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Dice, IoU, object F1 and average precision on a split, worst images first."""
@@ -44,6 +47,11 @@ def evaluate(
 
         write_scores_page(html, scores, dataset, predictor=predictor)
         note(f"page: {html}")
+    if card is not None:
+        from unet.card import write_scored_card
+
+        write_scored_card(card, predictor.folder, document, dataset=dataset)
+        note(f"card: {card}")
     print_json(document) if as_json else _print_scores(document, scores.classes[0].name)
 
 

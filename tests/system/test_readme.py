@@ -62,7 +62,7 @@ def test_the_commands_for_your_own_images_run_one_after_the_other(
     names = {
         "IMAGE_mask.png": '"cell 3_mask.png"', "IMAGE...": f'"{image}"', "10m": "20s",
         "SRC": str(source), "DATASET": "dataset", "RUN": "run", "OTHER": "run", "REPORT": "report",
-        "DIR": "masks",
+        "DIR": "masks", "EXPORTED": "exported",
     }  # fmt: skip
     for name, value in names.items():
         script = re.sub(rf"(?<![\w]){re.escape(name)}(?![\w])", value.replace("\\", ""), script)

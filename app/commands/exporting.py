@@ -1,0 +1,39 @@
+"""Command that takes a model out of the building."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.commands.console import FINDINGS, AsJson, new_folder, note, number, out, print_json, table
+
+
+def export(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a model or a run")],
+    to: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder")],
+    images: Annotated[
+        list[Path] | None, typer.Option("--image", help="Compare on these; default: drawn ones")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write ONNX and a runner that needs numpy and onnxruntime alone, and compare both."""
+    from dataset_rules.images import read_image
+    from unet.export import PARITY
+    from unet.export import export as export_model
+
+    pixels = [read_image(path) for path in images or ()]
+    folder = export_model(model, new_folder(to), images=pixels)
+    report = json.loads((folder / PARITY).read_bytes())
+    if as_json:
+        print_json({"path": str(folder), **report})
+    else:
+        table("torch in float32 against onnxruntime",
+              ["size", "Dice", "largest difference of a probability", "objects", "exported"],
+              [[f"{i['height_px']} x {i['width_px']}", number(i["dice"]),
+                f"{i['probability_difference']:.1e}", str(i["objects"]),
+                str(i["objects_exported"])] for i in report["images"]])  # fmt: skip
+        out.print(f"exported: {folder}", markup=False, soft_wrap=True)
+    if not report["same_mask"]:
+        note("the exported model does not give the same mask on every image: see parity.json")
+        raise typer.Exit(FINDINGS)
