@@ -2,6 +2,8 @@
 
 import errno
 import math
+import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -224,12 +226,19 @@ def _full_disk_named(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if not _is_full(error):
             raise
         raise UnetError(
-            "the disk is full", where=str(folder), found=error.strerror,
-            remedy="make room or name a folder on another disk; nothing was left behind",
+            "the disk is full", where=str(folder), remedy="make room or name a folder on another "
+            "disk; nothing was left behind",
         ) from error  # fmt: skip
+
+
+def _is_full(error: OSError) -> bool:
+    """True where no room was left; copying of many files says so in its text alone."""
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    is_copy = isinstance(error, shutil.Error)
+    return error.errno in full or (is_copy and any(os.strerror(n) in str(error) for n in full))
 
 
 def _names(images: Sequence[Path]) -> dict[str, Path]:

@@ -1,0 +1,121 @@
+"""The plain U-Net of 31 million parameters that others start with, trained in the usual way.
+
+    python benchmarks/plain_unet.py DATASET --minutes 10
+
+Float32, eager, Adam at 1e-3, cross-entropy, patches of 256 px in batches of 8, turned and mirrored.
+Prints its Dice on the test split, mean over the images, as `unetops evaluate` counts it.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from statistics import mean
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dataset_rules.dataset import IGNORE, Split, read_dataset, read_sample
+from unet.metrics import pixel_counts
+
+WIDTHS = (64, 128, 256, 512, 1024)
+PATCH_PX, BATCH = 256, 8
+
+
+class PlainUNet(nn.Module):
+    """Ronneberger et al. 2015 with batch norm and padding."""
+
+    def __init__(self, classes: int = 2) -> None:
+        super().__init__()
+        stages = zip((3, *WIDTHS), WIDTHS, strict=False)
+        self.down = nn.ModuleList(_stage(a, b) for a, b in stages)
+        pairs = list(zip(WIDTHS[:0:-1], WIDTHS[-2::-1], strict=True))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(a, b, 2, stride=2) for a, b in pairs)
+        self.join = nn.ModuleList(_stage(2 * b, b) for _, b in pairs)
+        self.head = nn.Conv2d(WIDTHS[0], classes, 1)
+        self.pool = nn.MaxPool2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K, H, W)."""
+        skips = []
+        for index, stage in enumerate(self.down):
+            x = stage(x if index == 0 else self.pool(x))
+            skips.append(x)
+        skips.pop()
+        for up, join in zip(self.up, self.join, strict=True):
+            x = join(torch.cat([up(x), skips.pop()], dim=1))
+        return self.head(x)
+
+
+def _stage(a: int, b: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for inputs in (a, b):
+        layers += [nn.Conv2d(inputs, b, 3, padding=1), nn.BatchNorm2d(b), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+def _scaled(image: np.ndarray) -> np.ndarray:
+    color = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+    return color.astype(np.float32) / np.iinfo(image.dtype).max
+
+
+def _patch(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple:
+    down, right = (max(0, PATCH_PX - n) for n in mask.shape)
+    image = cv2.copyMakeBorder(image, 0, down, 0, right, cv2.BORDER_REFLECT_101)
+    mask = cv2.copyMakeBorder(mask, 0, down, 0, right, cv2.BORDER_REFLECT_101)
+    top, left = (int(rng.integers(n - PATCH_PX + 1)) for n in mask.shape)
+    turns, is_mirrored = int(rng.integers(4)), bool(rng.integers(2))
+    cut = [a[top : top + PATCH_PX, left : left + PATCH_PX] for a in (image, mask)]
+    return tuple(np.rot90(a[:, ::-1] if is_mirrored else a, turns).copy() for a in cut)
+
+
+def train(dataset: Path, *, seconds: float) -> tuple[PlainUNet, int]:
+    """The network after so many seconds, and the steps that it made in them."""
+    begun, rng = time.monotonic(), np.random.default_rng(0)
+    torch.manual_seed(0)
+    net = PlainUNet()
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+    loss_of = nn.CrossEntropyLoss(ignore_index=IGNORE)
+    samples = [read_sample(dataset, s)[:2] for s in read_dataset(dataset).of(Split.TRAIN)]
+    steps = 0
+    while time.monotonic() - begun < seconds:
+        drawn = [samples[int(rng.integers(len(samples)))] for _ in range(BATCH)]
+        images, masks = zip(*(_patch(_scaled(i), m, rng) for i, m in drawn), strict=True)
+        loss = loss_of(net(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)),
+                       torch.from_numpy(np.stack(masks).astype(np.int64)))  # fmt: skip
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        steps += 1
+    return net.eval(), steps
+
+
+@torch.inference_mode()
+def dice(net: PlainUNet, dataset: Path) -> float:
+    """Dice of the foreground, mean over the images of the test split."""
+    found = []
+    for sample in read_dataset(dataset).of(Split.TEST):
+        image, mask, _ = read_sample(dataset, sample)
+        down, right = (-n % 16 for n in mask.shape)
+        whole = cv2.copyMakeBorder(_scaled(image), 0, down, 0, right, cv2.BORDER_REFLECT_101)
+        logits = net(torch.from_numpy(whole).permute(2, 0, 1)[None])
+        seen = logits.argmax(1)[0].numpy()[: mask.shape[0], : mask.shape[1]]
+        counts = pixel_counts((mask > 0) & (mask != IGNORE), seen > 0, mask != IGNORE)
+        found.append(counts.dice)
+    return mean(score for score in found if score is not None)
+
+
+def main() -> None:
+    """Train, score, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    options = parser.parse_args()
+    net, steps = train(options.dataset, seconds=60 * options.minutes)
+    print(json.dumps({"steps": steps, "dice_mean": round(dice(net, options.dataset), 4)}))
+
+
+if __name__ == "__main__":
+    main()
