@@ -18,7 +18,8 @@ def draw_discs(
     rows, columns = np.mgrid[:size, :size]
     instances = np.zeros((size, size), np.uint16)
     for number in range(1, count + 1):
-        row, column, radius = *rng.uniform(6, size - 6, 2), rng.uniform(4, 7)
+        margin = min(6, size // 2)
+        row, column, radius = *rng.uniform(margin, size - margin, 2), rng.uniform(4, 7)
         instances[(rows - row) ** 2 + (columns - column) ** 2 < radius**2] = number
     _, dense = np.unique(instances, return_inverse=True)
     instances = dense.reshape(size, size).astype(np.uint16)

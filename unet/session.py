@@ -77,6 +77,7 @@ class Session:
         self.is_own_plan = plan is None
         self.state = self._begin_or_resume(plan, seed)
         spent = max(self.state.seconds, spent_s(out)) if self.state.step else 0.0
+        self.state.limit_s = limit_s
         self.pace = Pace(limit_s, clock, spent_s=spent, lost_s=self.state.lost_s)
         self.patches = Patches(self.samples[0], self.state.plan, cache_bytes=self._cache_bytes())
         self.saved_at = time.monotonic()
@@ -142,20 +143,25 @@ class Session:
     def _measure(self) -> None:
         """The machine's speed, and within a time limit the plan that follows from it."""
         plan, pace = self.state.plan, self.pace
-        try:
-            self.budget = measured(plan, self.patches, pace, self.budget)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
+        found = self._measured()
+        while found is None:  # memory was refused
             self._shrink()
-            self._measure()
-            return
+            plan, found = self.state.plan, self._measured()
+        self.budget = found
         if pace.is_limited:
             plan = planned(plan, self.budget, self.part, facts=self.facts, is_own=self.is_own_plan)
             self.state.plan = self.patches.plan = plan
             self.state.validated_s = pace.elapsed()
         speed = self.budget.patches_per_s or 1.0
         pace.add_step(plan.batch / speed)
+
+    def _measured(self) -> Budget | None:
+        try:
+            return measured(self.state.plan, self.patches, self.pace, self.budget)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        return None
 
     def _cache_bytes(self) -> int:
         return self.budget.cache_bytes(self.state.plan.widths, *self.state.plan.sizes(0))
@@ -172,10 +178,11 @@ class Session:
         except (RuntimeError, MemoryError) as error:
             if self.group.size > 1 or not is_out_of_memory(error):
                 raise
-            self.batches.drop()
-            self.patches.forget()
-            self._shrink()
-            return False
+        # Out of the handler: what the error held is free again.
+        self.batches.drop()
+        self.patches.forget()
+        self._shrink()
+        return False
 
     def _shrink(self) -> None:
         """Go back to the last checkpoint, and on from there in smaller batches."""

@@ -36,6 +36,7 @@ class Training:
     step: int = 0
     seconds: float = 0.0  # spent on it, over all processes
     lost_s: float = 0.0  # of these, on work that was set aside
+    limit_s: float | None = None  # the time limit of the last process
     best_dice: float = -1.0
     best_step: int = 0
     validated_s: float = 0.0  # `seconds` at the last validation
@@ -45,8 +46,8 @@ class Training:
         """All but the tensors."""
         return {
             "plan": self.plan.model_dump(mode="json"), "step": self.step, "seconds": seconds,
-            "lost_s": self.lost_s, "best_dice": self.best_dice, "best_step": self.best_step,
-            "validated_s": self.validated_s, "curve": self.curve,
+            "lost_s": self.lost_s, "limit_s": self.limit_s, "best_dice": self.best_dice,
+            "best_step": self.best_step, "validated_s": self.validated_s, "curve": self.curve,
         }  # fmt: skip
 
     def tensors(self) -> dict[str, Tensor]:
@@ -98,6 +99,14 @@ def return_to_hold(out: Path, *, spent_s: float) -> None:
         out / LAST, rest,
         facts | {"plan": plan, "seconds": spent_s, "lost_s": lost_s, "validated_s": validated_s},
     )  # fmt: skip
+
+
+def limit_of(out: Path) -> float | None:
+    """The time limit of a training whose rate has begun to fall; None of one without a limit."""
+    if not (out / HOLD).exists():
+        return None
+    limit = load_tensors(out / HOLD)[1].get("limit_s")
+    return float(limit) if limit else None
 
 
 def spent_s(out: Path) -> float:

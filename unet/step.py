@@ -21,7 +21,12 @@ from unet.predict import make_net
 PRECISIONS: tuple[Precision, Precision] = ("bfloat16", "float32")
 MEASURE_STEPS = 3  # timed steps a precision, after one that warms up
 MEASURE_PATCHES = 4  # in each; the speed of eight is hardly another
-OUT_OF_MEMORY = ("allocate memory", "out of memory", "bad_alloc", "could not create a memory")
+OUT_OF_MEMORY = (
+    "allocate memory",
+    "out of memory",
+    "bad_alloc",
+    "could not create a primitive",
+)  # oneDNN, of which torch tells no more
 
 
 def fastest(

@@ -40,10 +40,10 @@ from unet.part import Part
 from unet.plan import Plan
 from unet.predict import MODEL, WEIGHTS, ModelCard
 from unet.session import FINGERPRINT, PLAN, RUN, Event, Session
-from unet.state import BEST, HOLD, LAST, return_to_hold, spent_s
+from unet.state import BEST, LAST, limit_of, return_to_hold, spent_s
 from unet.transfer import read_start
 
-LONGER = 0.8  # of the new limit may be spent; with less left, going back would lose more
+LONGER = 1.1  # times the time: for less, the way back to where the rate fell is not worth it
 RUN_VERSION = 2  # 2: each patch of a batch has a generator of its own; stains are augmented
 
 
@@ -104,7 +104,7 @@ def train(
         _flushed_denormals(),
         full_disk_said(out),
     ):
-        if resume and is_artifact(out) and _spent_less(out, time_limit_s):
+        if resume and is_artifact(out) and _is_longer(time_limit_s, out):
             _reopen(out, step)
         if not begin(out, step):
             _refuse_unasked_resume(out, resume)
@@ -153,9 +153,10 @@ def _flushed_denormals() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-def _spent_less(run: Path, limit_s: float | None) -> bool:
-    """True if a finished run was limited, and by less than the limit by a quarter of it."""
-    return limit_s is not None and (run / HOLD).exists() and spent_s(run) < LONGER * limit_s
+def _is_longer(limit_s: float | None, run: Path) -> bool:
+    """True if a finished run was limited, and by less."""
+    former = limit_of(run)
+    return limit_s is not None and former is not None and limit_s >= LONGER * former
 
 
 def _reopen(run: Path, step: Step) -> None:

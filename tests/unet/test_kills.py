@@ -3,14 +3,13 @@
 import random
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from dataset_rules.manifest import altered_files
 from tests.drawn import write_dataset
-from tests.unet.test_train import small_plan, weights_of
+from tests.unet.test_train import kill_in_training, small_plan, weights_of
 from unet.train import train
 
 pytestmark = [pytest.mark.long]
@@ -20,22 +19,15 @@ pytestmark = [pytest.mark.long]
 def test_ten_kills_of_a_training_change_no_weight(seed: int, tmp_path: Path) -> None:
     moments = random.Random(seed)
     dataset, run = write_dataset(tmp_path / "set"), tmp_path / "run"
-    plan = small_plan(dataset, steps=400)
-    plan = plan.model_copy(update={"validate_at": tuple(range(10, 401, 10))})
+    plan = small_plan(dataset, steps=2000)
+    plan = plan.model_copy(update={"validate_at": tuple(range(10, 2001, 10))})
     (tmp_path / "plan.json").write_text(plan.model_dump_json())
     whole = train([dataset], tmp_path / "whole", plan=plan)
     command = [sys.executable, "-m", "app.cli", "train", str(dataset), "--out", str(run),
                "--plan", str(tmp_path / "plan.json"), "--resume", "--json"]  # fmt: skip
-    kills = 0
-    while kills < 10:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(moments.uniform(2.0, 5.0))
-        if process.poll() is not None:
-            break
-        process.kill()
-        process.wait()
-        kills += 1
+    for _ in range(10):
+        kill_in_training(command, run, after_s=moments.uniform(0, 0.5))
+        assert not (run / "manifest.json").exists()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    assert kills >= 1
     assert weights_of(run) == weights_of(whole)
     assert altered_files(run) == [] == altered_files(run / "model")
