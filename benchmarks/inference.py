@@ -120,7 +120,7 @@ def measure_small(model: str, image: str, backend: str) -> dict[str, Any]:
     from unet.predictor import Predictor
 
     predictor = Predictor(Path(model), backend=Backend(backend))
-    pixels = tifffile.imread(image)[:SMALL_PX, :SMALL_PX]
+    pixels = tifffile.imread(image)
     tile = normalized(pixels, channels=predictor.card.plan.channels)
     forward = make_forward(predictor.nets[0], Backend(backend))
     forward(tile)
@@ -318,13 +318,15 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     model, out = str(options.model), options.out
-    image = out / f"tissue-{LARGE_PX}.tif"
-    write_tissue(image, options.tissue, LARGE_PX)
     if "small" in options.parts:
-        _print("512 x 512", small(model, image))
+        image = out / f"tissue-{SMALL_PX}.tif"
+        write_tissue(image, options.tissue, SMALL_PX)
+        _print(f"{SMALL_PX} x {SMALL_PX}", small(model, image))
     if options.dice:
         dices(options.dice, out, options.minutes)
     if "large" in options.parts:
+        image = out / f"tissue-{LARGE_PX}.tif"
+        write_tissue(image, options.tissue, LARGE_PX)
         _print(f"{LARGE_PX} x {LARGE_PX}", large(model, image, out))
     if "huge" in options.parts:
         image = out / f"tissue-{options.huge_px}.tif"

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -275,6 +276,20 @@ def test_a_full_disk_is_said_and_leaves_no_folder(
     monkeypatch.setattr(map_files.Spool, "write", full)
     with pytest.raises(UnetError, match="the disk is full"):
         predict_files(run, [tmp_path / "a.png"], tmp_path / "p", maps=WANTED)
+    assert not (tmp_path / "p").exists()
+
+
+def test_a_disk_that_fills_while_lineage_is_copied_is_said(
+    run: Path, tissue: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.png").write_bytes(encode(tissue, ".png"))
+
+    def full(*_: object, **__: object) -> None:
+        raise shutil.Error([("a", "b", f"[Errno 28] {os.strerror(errno.ENOSPC)}")])
+
+    monkeypatch.setattr(shutil, "copytree", full)
+    with pytest.raises(UnetError, match="the disk is full"):
+        predict_files(run, [tmp_path / "a.png"], tmp_path / "p")
     assert not (tmp_path / "p").exists()
 
 
