@@ -12,6 +12,7 @@ from dataset_rules.errors import RulesError
 from dataset_rules.files import Files, Packed
 from dataset_rules.images import IMAGE_SUFFIXES
 from dataset_rules.manifest import BEGUN, SEAL
+from dataset_rules.slides import SLIDE_SUFFIXES, reads_slides
 
 JUNK_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir"})
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
@@ -24,6 +25,7 @@ class Kind(StrEnum):
     OTHER = "other"
     ARCHIVE = "archive"
     SPECIAL = "special"
+    SLIDE = "slide"
     JUNK = "junk"
     EXCLUDED = "excluded"
 
@@ -32,6 +34,7 @@ WHY = {
     Kind.OTHER: "no image file",
     Kind.ARCHIVE: "an archive inside the source, which is not opened: unpack it to have it read",
     Kind.SPECIAL: "a link to a folder, a broken link, a pipe or a device: none of them is followed",
+    Kind.SLIDE: "whole-slide files are read through openslide, which is not installed",
     Kind.JUNK: "left behind by an operating system or hidden",
     Kind.EXCLUDED: "excluded by the rules",
 }
@@ -130,4 +133,6 @@ def _kind_of(path: str, exclude: tuple[str, ...], *, is_file: bool) -> Kind:
     if segments[-1].endswith(ARCHIVE_SUFFIXES):
         return Kind.ARCHIVE
     suffix = os.path.splitext(segments[-1])[1]  # noqa: PTH122  a string here, not a path
+    if suffix in SLIDE_SUFFIXES:
+        return Kind.IMAGE if reads_slides() else Kind.SLIDE
     return Kind.IMAGE if suffix in IMAGE_SUFFIXES else Kind.OTHER

@@ -17,6 +17,7 @@ from dataset_rules.ends import bytes_of, is_cut_short
 from dataset_rules.errors import RulesError
 from dataset_rules.pixel_size import pixel_size_um_of
 from dataset_rules.png import encode_png
+from dataset_rules.slides import SLIDE, is_slide, read_slide, slide_facts
 from dataset_rules.textmask import is_text_mask, read_grid
 
 Pixels = NDArray[Any]  # HW or HWC, uint8 or uint16; colours in RGB order
@@ -61,18 +62,31 @@ def read_header(path: Path, *, most_pixels: int = MAX_PIXELS) -> Header:
     """The header of an image file; raises `RulesError` where it is none, or states too many."""
     if is_text_mask(path):
         return _header_of_text(read_grid(path))
+    if is_slide(path):
+        return _header_of_slide(path, most_pixels)
     with _opened(path) as image:
         try:
             header = _header(path, image)
         except Exception as error:  # tags and frames are parsed as they are asked for
             raise _damaged(path, error) from error
+    _refuse_too_large(path, header, most_pixels)
+    _refuse_impossible(path, header)
+    return header
+
+
+def _header_of_slide(path: Path, most_pixels: int) -> Header:
+    height, width, size_um = slide_facts(path)
+    header = Header(SLIDE, "RGB", height, width, 8, pages=1, pixel_size_um=size_um)
+    _refuse_too_large(path, header, most_pixels)
+    return header
+
+
+def _refuse_too_large(path: Path, header: Header, most_pixels: int) -> None:
     if header.height_px * header.width_px > most_pixels:
         raise RulesError(
             "the image is too large", where=str(path), expected=f"at most {most_pixels} pixels",
             found=f"{header.width_px} x {header.height_px}",
         )  # fmt: skip
-    _refuse_impossible(path, header)
-    return header
 
 
 def _refuse_impossible(path: Path, header: Header) -> None:
@@ -137,6 +151,8 @@ def read_image(
 
 
 def _read(path: Path, header: Header, *, is_halved: bool = False) -> Pixels:
+    if header.format == SLIDE:
+        return read_slide(path)
     if header.bits > 8 or header.mode.startswith("I;16") or header.mode in {"I", "F"}:
         return _depth_checked(path, _upright(_decode_deep(path, header), header.orientation))
     if header.bits == 8 and not header.is_cut_short:

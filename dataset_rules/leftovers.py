@@ -12,6 +12,7 @@ IGNORED = {
     Kind.JUNK: ("junk", "nothing to do: they are never read"),
     Kind.OTHER: ("other_files", ""),
     Kind.ARCHIVE: ("archives_inside", "unpack them if they belong to the set"),
+    Kind.SLIDE: ("whole_slides", "pip install 'unetops[slides]'"),
     Kind.SPECIAL: ("special_files", "put the files themselves there"),
     Kind.EXCLUDED: ("excluded", ""),
 }
@@ -85,7 +86,8 @@ def check_ignored(entries: Iterable[Entry], pairing: Pairing, *, is_open: bool) 
 
 def _of_kind(kind: Kind, paths: tuple[str, ...]) -> Finding:
     code, remedy = IGNORED[kind]
+    severity = Severity.WARNING if kind is Kind.SLIDE else Severity.INFO
     return Finding(
-        code=code, severity=Severity.INFO, paths=paths,
+        code=code, severity=severity, paths=paths,
         message=f"{counted(len(paths), 'file')} ignored: {WHY[kind]}", remedy=remedy,
     )  # fmt: skip
