@@ -1,6 +1,7 @@
 """Models: list, look at, promote."""
 
 from fastapi import APIRouter
+from fastapi.responses import FileResponse
 
 from app import store
 from app.db import transaction
@@ -27,6 +28,16 @@ def read_model(here: Here, model_id: str) -> ModelView:
         row = store.find_model(session, model_id)
         aliases = store.aliases_of(session).get(row.id, [])
         return ModelView(**artifact_fields(row), aliases=aliases)
+
+
+@router.get("/{model_id}/card", response_class=FileResponse)
+def read_card(here: Here, model_id: str) -> FileResponse:
+    """What the model was made of, how good it is, what it is for: Markdown, as plain text."""
+    with transaction(here.engine) as session:
+        row = store.find_model(session, model_id)
+        path = store.inside(store.place(here.settings, row), "CARD.md")
+    headers = {"X-Content-Type-Options": "nosniff"}
+    return FileResponse(path, media_type="text/plain; charset=utf-8", headers=headers)
 
 
 @router.post("/{model_id}/promote")

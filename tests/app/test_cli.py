@@ -156,6 +156,8 @@ def test_the_forms_of_the_rules_convert_into_each_other(tmp_path: Path) -> None:
         ("doctor", "nowhere"),
         ("verify", "."),
         ("evaluate", "nowhere", "nowhere"),
+        ("compare", "nowhere", "nowhere", "nowhere"),
+        ("export", "nowhere", "--out", "e", "--image", "nothing.png"),
         ("train", "nowhere", "--out", "run"),
         ("train", "nowhere", "--out", "run", "--time-limit", "soon"),
         ("predict", "nowhere", "nothing.png", "--out", "p"),
