@@ -15,9 +15,10 @@ from dataset_rules.pair import Pair
 # 400 pairs some stranger comes to 3 by chance, but hardly one comes to 4 both ways.
 CLEAR = 4.0
 MIN_PAIRS = 6  # fewer say nothing of what is usual
-MAX_PAIRS = 4_000  # pairs that are compared with each other
+MAX_PAIRS = 2_500  # pairs that are compared with each other: 25 MB
+MAX_STRANGERS = 1_000_000  # correlations that tell what is usual
 
-Matrix = NDArray[np.float64]
+Matrix = NDArray[np.float32]
 
 
 def swapped_by_size(pairs: Sequence[Pair], headers: Mapping[str, Header]) -> list[Finding]:
@@ -66,10 +67,13 @@ def swapped_by_content(
 def _fit(images: Matrix, masks: Matrix) -> Matrix:
     """Correlation of each image with each mask, in standard deviations of those of strangers."""
     likeness = images @ masks.T
-    strangers = likeness[~np.eye(len(likeness), dtype=bool)]
-    sign = np.sign(np.median(likeness.diagonal()) - np.median(strangers)) or 1.0
-    centre, spread = sign * strangers.mean(), max(float(strangers.std()), 1e-9)
-    return np.asarray((sign * likeness - centre) / spread)
+    strangers = likeness.ravel()[:-1].reshape(len(likeness) - 1, -1)[:, 1:]  # all but the diagonal
+    few = strangers[:: 1 + strangers.size // MAX_STRANGERS].ravel()
+    sign = np.sign(np.median(likeness.diagonal()) - np.median(few)) or 1.0
+    centre, spread = sign * few.mean(), max(float(few.std()), 1e-9)
+    likeness *= sign / spread
+    likeness -= centre / spread
+    return likeness
 
 
 def _is_clear(fit: Matrix, i: int, j: int) -> bool:
@@ -81,9 +85,10 @@ def _is_clear(fit: Matrix, i: int, j: int) -> bool:
 
 
 def _unit(smalls: NDArray[np.float32]) -> Matrix:
-    flat = smalls.reshape(len(smalls), -1).astype(np.float64)
+    flat = smalls.reshape(len(smalls), -1)
     flat -= flat.mean(axis=1, keepdims=True)
-    return np.asarray(flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9))
+    flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
+    return flat
 
 
 def _swap(one: Pair, other: Pair, why: str) -> Finding:
