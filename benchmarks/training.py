@@ -1,0 +1,268 @@
+"""Dice over time: ours against MONAI's BasicUNet and a plain U-Net of 31 million parameters.
+
+    python benchmarks/training.py DATASET --out DIR [--minutes 5] [--peer-minutes 30]
+
+All learn from the same training split on the same machine, one after the other, each by wall
+clock; at intervals the clock stands still while the foreground's Dice on the test split is counted,
+mean over the images, at their own size. Who does not reach `--goal` counts as `--peer-minutes`. DIR
+gets `curves.json` and `curves.svg`; a DIR that holds curves of a contender keeps them.
+
+The peers are as a competent user writes them: MONAI in bfloat16, channels_last, Dice and
+cross-entropy, AdamW on a one-cycle rate as long as our own limit and begun anew after it; patches
+turned, mirrored, brightened. The plain one in the usual way: float32, Adam at 1e-3, cross-entropy.
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from plain_unet import PlainUNet
+from torch import Tensor, nn
+
+from dataset_rules.dataset import IGNORE, Split, read_dataset, read_sample
+from unet.metrics import pixel_counts
+from unet.predict import probabilities
+from unet.session import Session
+
+PATCH_PX, BATCH, STRIDE = 256, 8, 16
+MAX_RATE, WARM_SHARE = 2e-3, 0.3  # of the one-cycle rate
+COLOURS = {"ours": "#c1121f", "monai": "#1d6fa5", "plain": "#777777"}
+Answer = Callable[[np.ndarray], np.ndarray]  # image -> foreground
+Samples = Sequence[tuple[np.ndarray, np.ndarray]]
+
+
+class Clock:
+    """Wall time that can stand still, and the scores that were counted meanwhile."""
+
+    def __init__(self, test: Samples, *, limit_s: float, every_s: float, goal: float) -> None:
+        self.test, self.limit_s, self.every_s, self.goal = test, limit_s, every_s, goal
+        self.begun, self.stood_s = time.monotonic(), 0.0
+        self.curve: list[tuple[float, float]] = []
+
+    def seconds(self) -> float:
+        """What has been spent on training."""
+        return time.monotonic() - self.begun - self.stood_s
+
+    def is_up(self) -> bool:
+        """The time is over, or the goal reached."""
+        return self.seconds() > self.limit_s or (bool(self.curve) and self.curve[-1][1] > self.goal)
+
+    def score_if_due(self, answer: Answer, *, is_end: bool = False) -> float:
+        """Count the score if it is time; returns the seconds that the clock stood still."""
+        now, last = self.seconds(), self.curve[-1][0] if self.curve else 0.0
+        if now - last < self.every_s and not is_end:
+            return 0.0
+        begun = time.monotonic()
+        self.curve.append((round(now, 1), round(dice(answer, self.test), 4)))
+        print(f"    {self.curve[-1][0]:7.1f} s  Dice {self.curve[-1][1]:.4f}", flush=True)
+        stood = time.monotonic() - begun
+        self.stood_s += stood
+        return stood
+
+
+def dice(answer: Answer, samples: Samples) -> float:
+    """Dice of the foreground, mean over the images in which it is defined."""
+    found = []
+    for image, mask in samples:
+        known, truth = mask != IGNORE, (mask > 0) & (mask != IGNORE)
+        found.append(pixel_counts(truth, answer(image), known).dice)
+    return mean(score for score in found if score is not None)
+
+
+def ours(dataset: Path, out: Path, clock: Clock) -> None:
+    """`unetops train` within a time limit; its averaged weights are scored on the way."""
+
+    def note(event: dict[str, Any]) -> None:
+        if event["event"] == "step":
+            session.pace.clock += clock.score_if_due(answer)
+
+    def answer(image: np.ndarray) -> np.ndarray:
+        prob = probabilities([session.state.averaged], image, session.state.plan)
+        return cv2.resize(prob[0], image.shape[1::-1]) < 0.5
+
+    out.mkdir(parents=True)
+    session = Session([dataset], out, plan=None, seed=0, limit_s=clock.limit_s, clock=clock.begun,
+                      on_event=note)  # fmt: skip
+    session.run()
+    clock.score_if_due(answer, is_end=True)
+
+
+def monai(dataset: Path, clock: Clock, *, cycle_s: float) -> None:
+    """MONAI's BasicUNet, its loss, and a loop as a competent user writes one."""
+    from monai.losses import DiceCELoss
+    from monai.networks.nets import BasicUNet
+
+    torch.manual_seed(0)
+    net = BasicUNet(spatial_dims=2, in_channels=3, out_channels=2)
+    net = net.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(net.parameters(), MAX_RATE, weight_decay=1e-2, fused=True)
+    loss_of = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False)
+
+    def step(image: Tensor, mask: Tensor) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = one_cycle(clock.seconds() % cycle_s / cycle_s)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = net(image.contiguous(memory_format=torch.channels_last))
+        loss = loss_of(logits.float(), mask[:, None])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    _loop(dataset, net, step, clock, is_bfloat16=True)
+
+
+def plain(dataset: Path, clock: Clock) -> None:
+    """31 million parameters, trained in the usual way."""
+    torch.manual_seed(0)
+    net = PlainUNet()
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+    loss_of = nn.CrossEntropyLoss(ignore_index=IGNORE)
+
+    def step(image: Tensor, mask: Tensor) -> None:
+        loss = loss_of(net(image), mask)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    _loop(dataset, net, step, clock, is_bfloat16=False)
+
+
+def one_cycle(share: float) -> float:
+    """The rate at a share of the cycle: up by a cosine, then down by one (Smith 2018)."""
+    rising = share < WARM_SHARE
+    way = share / WARM_SHARE if rising else (1 - share) / (1 - WARM_SHARE)
+    return MAX_RATE * max(0.01, (1 - math.cos(math.pi * way)) / 2)
+
+
+def _loop(
+    dataset: Path,
+    net: nn.Module,
+    step: Callable[[Tensor, Tensor], None],
+    clock: Clock,
+    *,
+    is_bfloat16: bool,
+) -> None:
+    samples, rng = samples_of(dataset, Split.TRAIN), np.random.default_rng(0)
+    while not clock.is_up():
+        net.train()
+        drawn = [_patch(*samples[int(rng.integers(len(samples)))], rng) for _ in range(BATCH)]
+        image, mask = (np.stack(part) for part in zip(*drawn, strict=True))
+        step(torch.from_numpy(image).permute(0, 3, 1, 2), torch.from_numpy(mask.astype(np.int64)))
+        clock.score_if_due(lambda image: _answer(net, image, is_bfloat16=is_bfloat16))
+
+
+@torch.inference_mode()
+def _answer(net: nn.Module, image: np.ndarray, *, is_bfloat16: bool) -> np.ndarray:
+    net.eval()
+    down, right = (-n % STRIDE for n in image.shape[:2])
+    whole = cv2.copyMakeBorder(_scaled(image), 0, down, 0, right, cv2.BORDER_REFLECT_101)
+    with torch.autocast("cpu", torch.bfloat16, enabled=is_bfloat16):
+        logits = net(torch.from_numpy(whole).permute(2, 0, 1)[None])
+    return logits.float().argmax(1)[0].numpy()[: image.shape[0], : image.shape[1]] > 0
+
+
+def _scaled(image: np.ndarray) -> np.ndarray:
+    color = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+    low, high = np.percentile(color, [0.5, 99.8])  # dark and bright images alike, as ours
+    return ((color.astype(np.float32) - low) / max(high - low, 8.0)).astype(np.float32)
+
+
+def _patch(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple:
+    image = _scaled(image)
+    down, right = (max(0, PATCH_PX - n) for n in mask.shape)
+    image = cv2.copyMakeBorder(image, 0, down, 0, right, cv2.BORDER_REFLECT_101)
+    mask = cv2.copyMakeBorder(mask, 0, down, 0, right, cv2.BORDER_REFLECT_101)
+    top, left = (int(rng.integers(n - PATCH_PX + 1)) for n in mask.shape)
+    turns, is_mirrored = int(rng.integers(4)), bool(rng.integers(2))
+    cut = [a[top : top + PATCH_PX, left : left + PATCH_PX] for a in (image, mask)]
+    image, mask = (np.rot90(a[:, ::-1] if is_mirrored else a, turns).copy() for a in cut)
+    return image * np.float32(rng.uniform(0.8, 1.25)) + np.float32(rng.normal(0, 0.05)), mask
+
+
+def samples_of(dataset: Path, split: Split) -> Samples:
+    """Images and label masks of a split."""
+    return [read_sample(dataset, sample)[:2] for sample in read_dataset(dataset).of(split)]
+
+
+def reached(curve: Sequence[tuple[float, float]], goal: float, never_s: float) -> float:
+    """Seconds until the goal was first seen to be reached."""
+    return next((second for second, score in curve if score >= goal), never_s)
+
+
+def plot(curves: dict[str, list[tuple[float, float]]], goal: float) -> str:
+    """The curves as SVG: Dice over minutes."""
+    width, height, edge = 640, 400, 50
+    longest = max(second for curve in curves.values() for second, _ in curve)
+
+    def place(second: float, score: float) -> str:
+        x = edge + second / longest * (width - 2 * edge)
+        return f"{x:.1f},{height - edge - score * (height - 2 * edge):.1f}"
+
+    def text(second: float, score: float, words: str, colour: str = "#222") -> str:
+        x, y = place(second, score).split(",")
+        return f'<text x="{x}" y="{y}" font-size="13" fill="{colour}">{words}</text>'
+
+    def line(points: Sequence[tuple[float, float]], colour: str, more: str = "") -> str:
+        joined = " ".join(place(*point) for point in points)
+        return f'<polyline points="{joined}" fill="none" stroke="{colour}" {more}/>'
+
+    parts = [line([(0, 1), (0, 0), (longest, 0)], "#222"),
+             line([(0, goal), (longest, goal)], "#222", 'stroke-dasharray="4"'),
+             text(0, 1.03, "Dice on the test split"), text(0, goal + 0.01, f"{goal:g}"),
+             text(0.8 * longest, -0.06, f"{longest / 60:.1f} minutes")]  # fmt: skip
+    for index, (name, curve) in enumerate(curves.items()):
+        parts += [line([(0, 0), *curve], COLOURS[name], 'stroke-width="2"'),
+                  text(0.8 * longest, 0.3 - 0.06 * index, name, COLOURS[name])]  # fmt: skip
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}">'
+            f'<rect width="100%" height="100%" fill="white"/>{"".join(parts)}</svg>\n')  # fmt: skip
+
+
+def main() -> None:
+    """Run the contenders that have no curve yet; print times and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=5.0, help="our time limit")
+    parser.add_argument("--peer-minutes", type=float, default=30.0)
+    parser.add_argument("--every", type=float, default=15.0, help="seconds between scores")
+    parser.add_argument("--goal", type=float, default=0.80)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    torch.set_flush_denormal(True)
+    test, kept = samples_of(options.dataset, Split.TEST), options.out / "curves.json"
+    curves = json.loads(kept.read_text()) if kept.exists() else {}
+    ours_s, peers_s = 60 * options.minutes, 60 * options.peer_minutes
+    contenders: dict[str, tuple[Callable[[Clock], None], float]] = {
+        "ours": (lambda clock: ours(options.dataset, options.out / "run", clock), ours_s),
+        "monai": (
+            lambda clock: monai(options.dataset, options.out, clock, cycle_s=ours_s),
+            peers_s,
+        ),
+        "plain": (lambda clock: plain(options.dataset, options.out, clock), peers_s),
+    }
+    for name, (contend, limit_s) in contenders.items():
+        if name in curves:
+            continue
+        print(name, flush=True)
+        clock = Clock(test, limit_s=limit_s, every_s=options.every, goal=options.goal)
+        contend(clock)
+        curves[name] = clock.curve
+        kept.write_text(json.dumps(curves))
+    (options.out / "curves.svg").write_text(plot(curves, options.goal))
+    times = {name: reached(curve, options.goal, peers_s) for name, curve in curves.items()}
+    for name, seconds in times.items():
+        ratio = seconds / times["ours"]
+        print(f"{name}: Dice {options.goal:g} after {seconds:.0f} s, {ratio:.1f} times ours; "
+              f"best {max(score for _, score in curves[name]):.4f}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
