@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from unet.instances import MARGIN_PX, SplitSettings, split_part
 
-MOST_WAITING_PX = 1 << 25  # pixels of rows that wait; 4,096 rows of 8,192 px, 1,118 of 30,000
-LEAST_WAITING_ROWS = 1024
+MOST_WAITING_PX = 24 << 20  # pixels of rows that wait: 3,072 rows of 8,192 px, 838 of 30,000
+LEAST_WAITING_ROWS = 512
+CELL_PX = 2048  # side of the parts that are split at once: it takes 100 bytes a pixel
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,9 @@ class FoundRows:
 class ObjectRows:
     """Takes rows of foreground, gives the rows that are certain.
 
-    A part taller than the rows that may wait is cut there; an object goes on below the cut where
-    the two pieces have most of their contact with each other.
+    A part taller than the rows that may wait is cut there, and one larger than a cell along the
+    lines of a grid; an object goes on beyond a cut where the two pieces have most of their
+    contact with each other.
     """
 
     def __init__(
@@ -45,9 +47,8 @@ class ObjectRows:
         self._distance = np.zeros((0, self.width), np.float32)
         self._names = np.zeros((0, self.width), np.int32)  # of objects, in the order they were met
         self._numbers = [0]  # final number of each name
-        self._unnumbered: list[tuple[int, int]] = []  # first pixel of an object, and its name
+        self._unnumbered: dict[int, int] = {}  # names without number, and their first pixels
         self._numbered = 0
-        self._cut: tuple[int, NDArray[np.int32]] | None = None  # row below a cut, names above it
 
     def push(
         self,
@@ -64,7 +65,6 @@ class ObjectRows:
         finished = self._split_parts(known)
         if finished < known and known - self._given > self.most_rows:
             finished = self._split_parts(known, is_cut=True)
-            self._cut = (known, self._names[-1].copy())
         return self._give(finished)
 
     def _split_parts(self, known: int, *, is_cut: bool = False) -> int:
@@ -84,44 +84,67 @@ class ObjectRows:
     def _split(
         self, parts: NDArray[np.int32], number: int, rows: tuple[int, int], columns: tuple[int, int]
     ) -> None:
-        """Split one part, given by its first and last rows and columns, and name its objects."""
+        """Split one part, given by its first and last rows and columns, and name its objects.
+
+        A part that fits no cell is cut along the lines of a grid that lies on the image.
+        """
+        if max(rows[1] - rows[0], columns[1] - columns[0]) <= CELL_PX:
+            self._split_cell(parts, number, rows, columns)
+            return
+        for top, bottom in _cells(*rows, offset=self._top):
+            for left, right in _cells(*columns):
+                self._split_cell(parts, number, (top, bottom), (left, right))
+
+    def _split_cell(
+        self, parts: NDArray[np.int32], number: int, rows: tuple[int, int], columns: tuple[int, int]
+    ) -> None:
         top, left = max(0, rows[0] - MARGIN_PX), max(0, columns[0] - MARGIN_PX)
         window = (slice(top, rows[1] + MARGIN_PX), slice(left, columns[1] + MARGIN_PX))
-        objects = split_part(parts[window] == number, self._distance[window], self.settings)
-        above = self._goes_on(objects[rows[0] - top], self._top + rows[0], left)
+        inside = (slice(rows[0] - top, rows[1] - top), slice(columns[0] - left, columns[1] - left))
+        part = np.zeros(self._distance[window].shape, bool)
+        part[inside] = parts[rows[0] : rows[1], columns[0] : columns[1]] == number
+        objects = split_part(part, self._distance[window], self.settings)[inside]
+        known = self._goes_on(objects, rows[0], columns[0])
         found, first, areas = np.unique(objects, return_index=True, return_counts=True)
         names = np.zeros(int(found[-1]) + 1, np.int32)
         for label, place, area in zip(found.tolist(), first.tolist(), areas.tolist(), strict=True):
-            if label in above:
-                names[label] = above[label]
-            elif label and area >= self.settings.min_area_px:
+            if label and (area >= self.settings.min_area_px or label in known):
                 row, column = divmod(place, objects.shape[1])
-                pixel = (self._top + top + row) * self.width + left + column
-                names[label] = len(self._numbers)
-                self._unnumbered.append((pixel, len(self._numbers)))
-                self._numbers.append(0)
-        np.copyto(self._names[window], names[objects], where=objects > 0)
+                pixel = (self._top + rows[0] + row) * self.width + columns[0] + column
+                names[label] = self._name(known.get(label), pixel)
+        place = self._names[rows[0] : rows[1], columns[0] : columns[1]]
+        np.copyto(place, names[objects], where=objects > 0)
 
-    def _goes_on(self, line: NDArray[np.int32], row: int, left: int) -> dict[int, int]:
-        """Which objects of a part's first row go on from above a cut: label -> name."""
-        if self._cut is None or self._cut[0] != row:
-            return {}
-        names = self._cut[1]
-        above, found = names[left : left + len(line)], {}
-        for label in np.unique(line[(line > 0) & (above > 0)]).tolist():
-            met, counts = np.unique(above[(line == label) & (above > 0)], return_counts=True)
-            name, contact = int(met[counts.argmax()]), int(counts.max())
-            if 2 * contact >= max(int((line == label).sum()), int((names == name).sum())):
-                found[label] = name
+    def _name(self, known: int | None, pixel: int) -> int:
+        """The name of an object with this first pixel: a new one, or that of what it goes on."""
+        name = known if known is not None else len(self._numbers)
+        if known is None:
+            self._numbers.append(0)
+        if self._numbers[name] == 0:
+            self._unnumbered[name] = min(pixel, self._unnumbered.get(name, pixel))
+        return name
+
+    def _goes_on(self, objects: NDArray[np.int32], top: int, left: int) -> dict[int, int]:
+        """Which objects go on from beyond a cut above or to the left: label -> name.
+
+        Without a cut there is none: parts do not touch each other.
+        """
+        rows, columns = objects.shape
+        above = self._names[top - 1, left : left + columns] if top else None
+        beside = self._names[top : top + rows, left - 1] if left else None
+        found: dict[int, int] = {}
+        for line, names in ((objects[0], above), (objects[:, 0], beside)):
+            if names is not None and names[line > 0].any():
+                found |= _most_of_each_other(line, names)
         return found
 
     def _give(self, finished: int) -> FoundRows:
         """Number what begins above a row and hand out all rows above it."""
-        ready = sorted(item for item in self._unnumbered if item[0] < finished * self.width)
-        self._unnumbered = [item for item in self._unnumbered if item[0] >= finished * self.width]
-        for _, name in ready:
+        end = finished * self.width
+        for _, name in sorted((first, n) for n, first in self._unnumbered.items() if first < end):
             self._numbered += 1
             self._numbers[name] = self._numbered
+            del self._unnumbered[name]
         rows = slice(self._given - self._top, finished - self._top)
         instances = np.asarray(self._numbers, np.int32)[self._names[rows]]
         mask = np.where(instances > 0, self._classes[rows], np.uint8(0))
@@ -135,6 +158,24 @@ class ObjectRows:
         self._classes = self._classes[rows:].copy()
         self._distance = self._distance[rows:].copy()
         self._names = self._names[rows:].copy()
+
+
+def _cells(start: int, stop: int, *, offset: int = 0) -> list[tuple[int, int]]:
+    """Stretches of an axis between the lines of the grid; `offset` is where the axis begins."""
+    first = -(-(start + offset + 1) // CELL_PX) * CELL_PX - offset
+    ends = [*range(first, stop, CELL_PX), stop]
+    return list(zip([start, *ends[:-1]], ends, strict=True))
+
+
+def _most_of_each_other(line: NDArray[np.int32], names: NDArray[np.int32]) -> dict[int, int]:
+    """Labels along a cut and the names beyond it that have most of their contact together."""
+    found = {}
+    for label in np.unique(line[(line > 0) & (names > 0)]).tolist():
+        met, counts = np.unique(names[(line == label) & (names > 0)], return_counts=True)
+        name, contact = int(met[counts.argmax()]), int(counts.max())
+        if 2 * contact >= max(int((line == label).sum()), int((names == name).sum())):
+            found[label] = name
+    return found
 
 
 def split_objects(

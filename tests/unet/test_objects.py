@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unet import objects as objects_module
 from unet.instances import Seeds, SplitSettings
 from unet.objects import ObjectRows, split_objects
 from unet.targets import distance_map
@@ -72,6 +73,27 @@ def test_a_part_taller_than_the_rows_that_may_wait_goes_on_below_the_cut(
     assert max(len(part.mask) for part in found) <= 110
     assert len(np.unique(objects[:, 10:20])) == 1
     assert len(np.unique(objects)) == 3
+
+
+@pytest.mark.parametrize("split", SPLITS, ids=str)
+@pytest.mark.parametrize("step", [7, 40])
+def test_a_part_larger_than_a_cell_is_cut_on_a_grid_and_its_objects_go_on(
+    split: SplitSettings, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects_module, "CELL_PX", 32)
+    foreground = np.zeros((120, 150), bool)
+    foreground[20:30, 5:140] = foreground[50:110, 70:80] = True
+    _, distance = nuclei(120, 150, 1)
+    distance = np.where(foreground, 0.9, distance * 0.1).astype(np.float32)
+    whole = split_objects(foreground, distance, split)
+    assert whole.max() == 2
+    assert ((whole > 0) == foreground).all()
+    foreground, distance = nuclei(120, 150, 8)
+    foreground[:, 60:64] = True
+    whole = split_objects(foreground, distance, split)
+    assert (in_blocks(foreground, distance, split, step)[0] == whole).all()
+    first = [np.flatnonzero(whole == number)[0] for number in range(1, whole.max() + 1)]
+    assert first == sorted(first)
 
 
 def test_an_empty_image_has_no_objects() -> None:
