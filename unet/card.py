@@ -230,9 +230,7 @@ def _plan(card: ModelCard, record: Mapping[str, Any]) -> str:
     plan = card.plan.model_dump(mode="json")
     lines = ["| decision | value | why |", "|---|---|---|"]
     for name, why in card.plan.reasons.items():
-        value = plan.get(name, "")
-        shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        lines.append(f"| {name} | {shown} | {why} |")
+        lines.append(f"| {name} | {_shown(plan.get(name, ''))} | {why} |")
     networks = f"{card.members} networks, averaged" if card.members > 1 else "one network"
     seed, steps = record.get("seed", card.plan.seed), record.get("steps", card.plan.steps)
     return (
@@ -240,6 +238,14 @@ def _plan(card: ModelCard, record: Mapping[str, Any]) -> str:
         f"from a probability of {card.split.foreground:g}; objects told apart by the seeds "
         f"'{card.split.seeds}' at {card.split.level:g}.\n\n" + "\n".join(lines)
     )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    if isinstance(value, dict):
+        return " ".join(map(str, value.values()))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _lineage(run: Ancestor) -> str:
