@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dataset_rules.manifest import LINEAGE, PROVENANCE, Ancestor, read_artifact, write_file
+from dataset_rules.manifest import LINEAGE, PROVENANCE, Ancestor, write_file
 from dataset_rules.rules import Rules
 from unet.errors import UnetError
 from unet.fingerprint import Fingerprint
@@ -62,23 +62,19 @@ def card_text(
     return "\n\n".join(parts) + "\n"
 
 
-def write_scored_card(
-    path: Path, model: Path, document: Mapping[str, Any], *, dataset: Path
-) -> None:
-    """Write a model's card with the scores of `Scores.document` on a split of a dataset.
+def read_card_text(model: Path) -> str:
+    """The card that lies in a model.
 
     Raises:
-        UnetError: if the model brings no card along.
+        UnetError: if there is none.
     """
     try:
-        text = (model / CARD).read_text("utf-8")
+        return (model / CARD).read_text("utf-8")
     except FileNotFoundError as error:
         raise UnetError(
             "the model has no card", where=str(model), expected=CARD,
             remedy="train it again: earlier trainings wrote none",
         ) from error  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, with_scores(text, document, read_artifact(dataset).id).encode())
 
 
 def with_scores(text: str, document: Mapping[str, Any], dataset: str) -> str:

@@ -32,10 +32,15 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Dice, IoU, object F1 and average precision on a split, worst images first."""
+    from dataset_rules.manifest import read_artifact, write_file
+    from unet.card import read_card_text, with_scores
     from unet.evaluate import evaluate as evaluate_model
     from unet.predictor import Predictor
 
     predictor = Predictor(model)
+    text = read_card_text(predictor.folder) if card else ""
+    for path in filter(None, (html, card)):  # what cannot be written is told before the work
+        path.parent.mkdir(parents=True, exist_ok=True)
     with progress("scoring", quiet=as_json) as show:
         scores = evaluate_model(
             model, dataset, split, predictor=predictor,
@@ -48,9 +53,8 @@ def evaluate(
         write_scores_page(html, scores, dataset, predictor=predictor)
         note(f"page: {html}")
     if card is not None:
-        from unet.card import write_scored_card
-
-        write_scored_card(card, predictor.folder, document, dataset=dataset)
+        scored = with_scores(text, document, read_artifact(dataset).id)
+        write_file(card, scored.encode())
         note(f"card: {card}")
     print_json(document) if as_json else _print_scores(document, scores.classes[0].name)
 

@@ -6,7 +6,7 @@ import pytest
 from dataset_rules.manifest import altered_files, read_artifact
 from dataset_rules.rules import Rules
 from tests.drawn import write_dataset
-from unet.card import CARD, card_text, with_scores, write_scored_card
+from unet.card import CARD, card_text, read_card_text, with_scores
 from unet.errors import UnetError
 from unet.fingerprint import Fingerprint, fingerprint
 from unet.plan import make_plan
@@ -86,10 +86,8 @@ DOCUMENT = {
 }  # fmt: skip
 
 
-def test_scores_of_the_test_split_come_before_the_limits(run: Path, tmp_path: Path) -> None:
-    path = tmp_path / "cards" / "card.md"
-    write_scored_card(path, run / "model", DOCUMENT, dataset=run.parent / "discs")
-    text = path.read_text()
+def test_scores_of_the_test_split_come_before_the_limits(run: Path) -> None:
+    text = with_scores(read_card_text(run / "model"), DOCUMENT, "0" * 64)
     assert "9 images in 4 groups" in text
     assert "| 0.910 | 0.850 to 0.950 |" in text
     assert "| undefined | unknown |" in text
@@ -97,6 +95,6 @@ def test_scores_of_the_test_split_come_before_the_limits(run: Path, tmp_path: Pa
     assert with_scores("# A card", DOCUMENT, "0" * 64).startswith("# A card\n\n## Scores on")
 
 
-def test_a_model_without_card_is_told_so(run: Path, tmp_path: Path) -> None:
+def test_a_model_without_card_is_told_so(run: Path) -> None:
     with pytest.raises(UnetError, match="no card"):
-        write_scored_card(tmp_path / "card.md", run, DOCUMENT, dataset=run.parent / "discs")
+        read_card_text(run)
