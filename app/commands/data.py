@@ -1,5 +1,6 @@
 """Commands on sources, rules, datasets and artifacts."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ from app.commands.console import (
     FINDINGS,
     AsJson,
     new_folder,
+    note,
     out,
     print_json,
     progress,
@@ -16,11 +18,14 @@ from app.commands.console import (
     table,
 )
 from dataset_rules.dataset import Split, read_dataset
+from dataset_rules.findings import some_of
 from dataset_rules.lineage import LinkState, is_whole, trace
 from dataset_rules.manifest import altered_files, contradictions, read_artifact
 from dataset_rules.rules import Rules, read_rules, rules_document, rules_id, to_paper
 from dataset_rules.source import location_of
 
+PROBLEMS = "problems.json"
+SHOWN = 12  # problems that a terminal shows
 SOURCE = "Folder, archive, https://... or s3://bucket/prefix"
 
 rules_app = typer.Typer(no_args_is_help=True, help="Check, show or convert a rules document.")
@@ -37,12 +42,24 @@ def format_(
     from dataset_rules.format import format_dataset  # opens no pixel library for --help
 
     place = source_of(source, quiet=as_json)
-    with progress("formatting", quiet=as_json) as show:
+    with progress("formatting", quiet=as_json, has_rate=True) as show:
         folder = format_dataset(
             place, new_folder(to), read_rules(rules), jobs=jobs, location=location_of(source),
             on_progress=show,
         )  # fmt: skip
     show_dataset(folder, as_json=as_json)
+    if not as_json:
+        tell_problems(folder)
+
+
+def tell_problems(folder: Path) -> None:
+    """What was seen in all pixels of a new dataset: some may have escaped the doctor's sample."""
+    problems = json.loads((folder / PROBLEMS).read_bytes())
+    for problem in problems[:SHOWN]:  # the worst first
+        paths = some_of(problem["paths"], 3, ", ")
+        note(f"{problem['severity']}: {problem['message']}" + (f": {paths}" if paths else ""))
+    if len(problems) > SHOWN:
+        note(f"and {len(problems) - SHOWN} more: {folder / PROBLEMS}")
 
 
 def verify(

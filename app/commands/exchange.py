@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from app.commands.console import AsJson, new_folder, note, out, print_json, progress, table
-from app.commands.data import show_dataset
+from app.commands.console import AsJson, new_folder, out, print_json, progress, table
+from app.commands.data import show_dataset, tell_problems
 from dataset_rules.exchange.layout import EXPORT, Layout
 from dataset_rules.manifest import read_artifact
 from dataset_rules.rules import read_rules
@@ -22,7 +22,7 @@ def export_dataset(
     """Write a dataset as COCO, nnU-Net, Cellpose or YOLO read it; says what they cannot hold."""
     from dataset_rules.exchange.export import export_dataset  # opens no pixel library for --help
 
-    with progress("exporting", quiet=as_json) as show:
+    with progress("exporting", quiet=as_json, has_rate=True) as show:
         made = export_dataset(dataset, new_folder(folder), to, on_progress=show)
     document = {"id": read_artifact(made, "export").id, "path": str(made),
                 **json.loads((made / EXPORT).read_bytes())}  # fmt: skip
@@ -50,11 +50,10 @@ def import_dataset(
     from dataset_rules.exchange.intake import import_dataset  # opens no pixel library for --help
 
     given = read_rules(rules) if rules else None
-    with progress("importing", quiet=as_json) as show:
+    with progress("importing", quiet=as_json, has_rate=True) as show:
         folder = import_dataset(source, new_folder(to), layout, rules=given, on_progress=show)
     show_dataset(folder, as_json=as_json)
-    for problem in json.loads((folder / "problems.json").read_bytes()):
-        note(f"{problem['severity']}: {problem['message']}")
+    tell_problems(folder)
 
 
 def write_back(

@@ -64,6 +64,17 @@ def test_doctor_proposes_rules_by_which_format_works(
     assert unetops("lineage", tmp_path / "set").returncode == 0
 
 
+def test_format_tells_what_it_saw_in_all_pixels_and_in_no_colour_where_it_is_piped(
+    pairs: Path, rules: Path, tmp_path: Path
+) -> None:
+    with Image.open(pairs / "masks/05.png") as mask:
+        empty = Image.new("L", mask.size)
+    empty.save(pairs / "masks/05.png")
+    done = unetops("format", pairs, tmp_path / "set", "--rules", rules)
+    assert "info: 1 mask without any object: masks/05.png" in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+
+
 def test_doctor_json_has_the_promised_keys(pairs: Path) -> None:
     document = json.loads(unetops("doctor", pairs, "--json").stdout)
     assert {"pairs", "unpaired_images", "unpaired_masks", "ignored", "mask_kind", "classes",
