@@ -9,7 +9,7 @@ from unet.fingerprint import Fingerprint
 from unet.pace import Pace
 from unet.part import Part
 from unet.plan import Plan, make_schedule
-from unet.step import fastest
+from unet.step import fastest, is_out_of_memory
 
 MEASURE_SHARE = 0.08  # of the time limit, to find the faster precision
 MEASURE_S = 3.0  # to tell how long a training without a limit will take
@@ -28,6 +28,16 @@ def measured(plan: Plan, patches: Patches, pace: Pace, budget: Budget) -> Budget
     return budget.model_copy(
         update={"seconds": seconds, "patches_per_s": speed, "precision": precision}
     )
+
+
+def measured_in_memory(plan: Plan, patches: Patches, pace: Pace, budget: Budget) -> Budget | None:
+    """As `measured`; None where memory was refused."""
+    try:
+        return measured(plan, patches, pace, budget)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    return None
 
 
 def planned(plan: Plan, budget: Budget, part: Part, *, facts: Fingerprint, is_own: bool) -> Plan:

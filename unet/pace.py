@@ -75,6 +75,12 @@ class Pace:
         """Seconds of a validation to expect: on a busy machine the slower of the last two."""
         return max(self._validations, default=0.0)
 
+    def expected_s(self, steps: int) -> float:
+        """Seconds until the end of this process, if so many steps are left."""
+        if self.is_limited:
+            return round(max(0.0, self.limit_s - self.elapsed()), 1)
+        return round(steps * self.step_s + self.validation_s, 1)
+
     def usable_s(self) -> float:
         """Time until training must stop so that the end fits into the limit."""
         if not self.is_limited:

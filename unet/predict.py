@@ -73,13 +73,14 @@ def probabilities_of_prepared(
     net: UNet, image_HWC: NDArray[np.float32], plan: Plan
 ) -> NDArray[np.float32]:
     """The same of an image that is normalised and at the plan's scale already."""
+    device = next(net.parameters()).device
 
     def forward(tile_HWC: NDArray[np.float32]) -> NDArray[np.float32]:
         tile_BCHW = torch.from_numpy(np.ascontiguousarray(tile_HWC)).permute(2, 0, 1)[None]
-        with torch.autocast("cpu", torch.bfloat16, enabled=plan.precision == "bfloat16"):
-            logits_BKHW, distance_B1HW = net(tile_BCHW)
+        with torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bfloat16"):
+            logits_BKHW, distance_B1HW = net(tile_BCHW.to(device))
         both = [logits_BKHW.float().softmax(1), distance_B1HW.float().sigmoid()]
-        return torch.cat(both, dim=1)[0].numpy()
+        return torch.cat(both, dim=1)[0].cpu().numpy()
 
     return blended(
         image_HWC, forward, multiple=plan.stride, tile_px=plan.tile_px, overlap_px=plan.overlap_px

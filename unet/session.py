@@ -18,7 +18,7 @@ from unet.errors import Stopped, UnetError
 from unet.fingerprint import common_classes, common_rules, kept_fingerprint
 from unet.following import Orders
 from unet.group import ALONE, Group
-from unet.measuring import measured, planned
+from unet.measuring import measured_in_memory, planned
 from unet.pace import Pace, stopped_early
 from unet.part import Part
 from unet.plan import Plan
@@ -79,7 +79,9 @@ class Session:
         spent = max(self.state.seconds, spent_s(out)) if self.state.step else 0.0
         self.state.limit_s = limit_s
         self.pace = Pace(limit_s, clock, spent_s=spent, lost_s=self.state.lost_s)
-        self.patches = Patches(self.samples[0], self.state.plan, cache_bytes=self._cache_bytes())
+        plan = self.state.plan
+        cache_bytes = self.budget.cache_bytes(plan.widths, *plan.sizes(0))
+        self.patches = Patches(self.samples[0], plan, cache_bytes=cache_bytes)
         self.saved_at = time.monotonic()
         self.save_every_s = FIRST_SAVE_S
 
@@ -108,7 +110,7 @@ class Session:
         """All that is done before the first step of this process."""
         if self.state.step == 0:
             self._measure()
-        plan = self.state.plan
+        plan, step = self.state.plan, self.state.step
         self.validation = Validation(self.samples[1], plan)
         if self.pace.is_limited:
             expected = self.validation.expected_s(self.state.averaged, plan, self.facts)
@@ -118,17 +120,10 @@ class Session:
         for text in concerns(self.facts, plan, validated=len(self.validation.samples)):
             self._emit({"event": "warning", "text": text})
         self._emit(
-            {"event": "plan", "steps": plan.steps, "step": self.state.step,
-             "precision": plan.precision, "patches": len(self.samples[0]),
-             "device": self.budget.device, "expected_s": self._expected_s()}
+            {"event": "plan", "steps": plan.steps, "step": step, "precision": plan.precision,
+             "patches": len(self.samples[0]), "device": self.budget.device,
+             "expected_s": self.pace.expected_s(plan.steps - step)}
         )  # fmt: skip
-
-    def _expected_s(self) -> float:
-        """Seconds until the end of this process."""
-        if self.pace.is_limited:
-            return round(max(0.0, self.pace.limit_s - self.pace.elapsed()), 1)
-        left = self.state.plan.steps - self.state.step
-        return round(left * self.pace.step_s + self.pace.validation_s, 1)
 
     def _begin_or_resume(self, plan: Plan | None, seed: int) -> Training:
         if (self.out / LAST).exists():
@@ -143,10 +138,9 @@ class Session:
     def _measure(self) -> None:
         """The machine's speed, and within a time limit the plan that follows from it."""
         plan, pace = self.state.plan, self.pace
-        found = self._measured()
-        while found is None:  # memory was refused
+        while (found := measured_in_memory(plan, self.patches, pace, self.budget)) is None:
             self._shrink()
-            plan, found = self.state.plan, self._measured()
+            plan = self.state.plan
         self.budget = found
         if pace.is_limited:
             plan = planned(plan, self.budget, self.part, facts=self.facts, is_own=self.is_own_plan)
@@ -154,17 +148,6 @@ class Session:
             self.state.validated_s = pace.elapsed()
         speed = self.budget.patches_per_s or 1.0
         pace.add_step(plan.batch / speed)
-
-    def _measured(self) -> Budget | None:
-        try:
-            return measured(self.state.plan, self.patches, self.pace, self.budget)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        return None
-
-    def _cache_bytes(self) -> int:
-        return self.budget.cache_bytes(self.state.plan.widths, *self.state.plan.sizes(0))
 
     def _draw(self, step: int) -> Batch:
         share = self.group.share(self.state.plan.sizes(step)[0])
@@ -186,14 +169,11 @@ class Session:
 
     def _shrink(self) -> None:
         """Go back to the last checkpoint, and on from there in smaller batches."""
-        plan = self.state.plan
-        if (self.out / LAST).exists():
-            self.state = load_training(self.out / LAST, device=self.budget.device)
-        else:  # memory was refused in the midst of a step: nothing of it may stay
-            self.state = begin_training(plan, start=self.part.start, device=self.budget.device)
+        # Memory was refused in the midst of a step: nothing of it may stay.
+        self.state = self._begin_or_resume(self.state.plan, self.state.plan.seed)
         plan = self.state.plan = self.patches.plan = shrunk(self.state.plan, self.state.step)
-        batch, patch_px = self.state.plan.sizes(self.state.step)
-        self.budget = self.budget.bounded(plan.widths, *plan.sizes(self.state.step))
+        batch, patch_px = plan.sizes(self.state.step)
+        self.budget = self.budget.bounded(plan.widths, batch, patch_px)
         self._emit({"event": "shrink", "step": self.state.step, "batch": batch,
                     "patch_px": patch_px})  # fmt: skip
         if self.state.step:
