@@ -66,7 +66,7 @@ def number(value: float | None) -> str:
 
 def note(text: str) -> None:
     """A line for the person; on standard error, so that output stays clean for pipes."""
-    err.print(escape(text))
+    err.print(escape(text), soft_wrap=True)
 
 
 def table(
