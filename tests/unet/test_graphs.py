@@ -97,8 +97,7 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize("kind", RULES)
-@pytest.mark.parametrize("scale", [1.0, 0.457])
+@pytest.mark.parametrize(("kind", "scale"), [("kept", 1.0), *((kind, 0.457) for kind in RULES)])
 def test_an_image_is_brought_before_the_network_as_training_does(kind: str, scale: float) -> None:
     graph = running(before_graph(plan_of(scale=scale), RULES[kind]))
     rng = np.random.default_rng(0)

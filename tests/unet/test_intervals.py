@@ -80,9 +80,9 @@ def test_a_paired_difference_is_surer_than_two_intervals() -> None:
 
 def test_about_95_of_100_intervals_hold_the_true_mean() -> None:
     rng, hits = np.random.default_rng(0), 0
-    for _ in range(300):
+    for _ in range(100):
         groups = np.repeat(np.arange(30), 3)
         values = np.clip(rng.normal(0.8, 0.05, 30)[groups] + rng.normal(0, 0.02, 90), 0, 1)
         low, high = Resamples(list(map(str, groups))).interval(mean_quotient(list(values)))
         hits += low <= 0.8 <= high
-    assert 270 <= hits <= 294
+    assert 88 <= hits <= 99
