@@ -8,6 +8,7 @@ from dataset_rules.dataset import Sample
 from unet.budget import Budget
 from unet.fingerprint import Fingerprint
 from unet.plan import Plan, make_plan
+from unet.search_space import Changes, changed
 from unet.transfer import Start
 
 Located = tuple[Path, Sample]  # a sample and the dataset it lies in
@@ -21,6 +22,7 @@ class Part:
         samples: to train on and held out; by the splits of the datasets where absent.
         start: the model whose weights the network begins with.
         marks: what each event says beside its own, such as the number of the fold.
+        changes: what the search changed in the plan.
         chooses: keep the best weights by the held-out samples, and choose thresholds on them.
             Else the last weights are kept, and no score of the held-out samples is flattered.
     """
@@ -28,6 +30,7 @@ class Part:
     samples: tuple[Sequence[Located], Sequence[Located]] | None = None
     start: Start | None = None
     marks: Mapping[str, int] = field(default_factory=dict)
+    changes: Changes = field(default_factory=dict)
     chooses: bool = True
 
     def make_plan(
@@ -40,4 +43,4 @@ class Part:
     ) -> Plan:
         """The plan for a budget; that of the start decides scale and network."""
         plan = make_plan(facts, budget, patches=patches, seed=seed)
-        return self.start.adapted(plan) if self.start else plan
+        return changed(self.start.adapted(plan) if self.start else plan, self.changes)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,14 +33,17 @@ from dataset_rules.rules import canonical_json
 from unet.budget import Budget, machine_bytes
 from unet.card import write_card
 from unet.concerns import full_disk_said
+from unet.course import Course, follow_course, is_begun, removed_unless_begun
+from unet.crossvalidation import fold_folder
 from unet.data import split_samples
 from unet.errors import UnetError
 from unet.following import follow, orders_end
 from unet.group import ALONE, Group
 from unet.part import Part
 from unet.plan import Plan
-from unet.predict import MODEL, WEIGHTS, ModelCard
+from unet.predict import MODEL, ModelCard, weights_name
 from unet.session import FINGERPRINT, PLAN, RUN, Event, Session
+from unet.sessions import Sessions
 from unet.state import BEST, LAST, limit_of, return_to_hold, spent_s
 from unet.transfer import read_start
 
@@ -61,6 +65,7 @@ def train(
     is_to_stop: Callable[[], bool] = lambda: False,
     budget: Budget | None = None,
     group: Group = ALONE,
+    course: Course | None = None,
 ) -> Path:
     """Train a network on formatted datasets; returns the run, whose `model/` is the model.
 
@@ -80,13 +85,15 @@ def train(
         is_to_stop: asked after each step; if true the training saves and ends by `Stopped`.
         budget: device and memory; the processor and what the machine has where absent.
         group: the processes of `torchrun` that train together; all of them call this.
+        course: folds, or a search for hyper-parameters before the training.
 
     Raises:
         Stopped: if it was asked to end; `resume` goes on from there.
         UnetError: if the datasets or the plan cannot be trained on, if another process writes
             the same run, or if `out` holds a begun run and `resume` is off.
     """
-    budget = budget or Budget(memory_bytes=machine_bytes())
+    budget, course = budget or Budget(memory_bytes=machine_bytes()), course or Course()
+    course.refuse_several(group)
     if not group.leads:
         follow(split_samples(datasets)[0], group, device=budget.device)
         return out
@@ -97,27 +104,33 @@ def train(
     seed = seed if seed is not None else (plan.seed if plan else 0)
     plan = plan and plan.model_copy(update={"seed": seed})
     stated = plan.model_dump(mode="json") if plan else None
-    step = Step("run", RUN_VERSION, inputs, {"seed": seed, "plan": stated})
+    step = Step("run", RUN_VERSION, inputs, {"seed": seed, "plan": stated, **course.parameters()})
     with (
         orders_end(group, device=budget.device),
         _only_writer(out),
         _flushed_denormals(),
         full_disk_said(out),
     ):
-        if resume and is_artifact(out) and _is_longer(time_limit_s, out):
+        if resume and course.is_plain and is_artifact(out) and _is_longer(time_limit_s, out):
             _reopen(out, step)
         if not begin(out, step):
             _refuse_unasked_resume(out, resume)
-            is_new = not (out / LAST).exists()
-            with removed_on_refusal(out) if is_new else nullcontext():
-                session = Session(datasets, out, plan=plan, seed=seed, limit_s=time_limit_s,
-                                  clock=clock, on_event=on_event,
-                                  is_to_stop=is_to_stop, part=part, budget=budget,
-                                  group=group)  # fmt: skip
-            session.run()
-            finish(
-                out, step, started=started, content=dict.fromkeys([PLAN, FINGERPRINT, RUN, BEST])
-            )
+            opening: dict[str, Any] = {
+                "limit_s": time_limit_s, "clock": clock, "on_event": on_event,
+                "is_to_stop": is_to_stop, "budget": budget,
+            }  # fmt: skip
+            if course.is_plain:
+                is_new = not (out / LAST).exists()
+                with removed_on_refusal(out) if is_new else nullcontext():
+                    session = Session(datasets, out, plan=plan, seed=seed, part=part, group=group,
+                                      **opening)  # fmt: skip
+                session.run()
+                kept = [PLAN, FINGERPRINT, RUN, BEST]
+            else:
+                with removed_unless_begun(out):
+                    sessions = Sessions(datasets, out, start=part.start, **opening)
+                    kept = follow_course(course, sessions, plan=plan, seed=seed)
+            finish(out, step, started=started, content=dict.fromkeys(kept))
         elif on_event:
             on_event({"event": "finished before", "run": str(out)})
         _make_model(out, read_artifact(out, "run"), started)
@@ -172,7 +185,7 @@ def _reopen(run: Path, step: Step) -> None:
 
 
 def _refuse_unasked_resume(out: Path, resume: bool) -> None:
-    if (out / LAST).exists() and not resume:
+    if is_begun(out) and not resume:
         raise UnetError(
             "the run was begun before and not finished", where=str(out),
             remedy="go on with --resume, or name another folder",
@@ -193,10 +206,15 @@ def _make_model(run: Path, artifact: Ancestor, started: datetime) -> None:
         return
     facts = json.loads((run / RUN).read_bytes())
     plan = Plan.model_validate_json((run / PLAN).read_bytes())
+    members = facts.get("members", 1)
     card = ModelCard.model_validate(
-        {"plan": plan, **{name: facts[name] for name in ("rules", "split", "scores")}}
-    )
-    shutil.copyfile(run / BEST, folder / WEIGHTS)
+        {"plan": plan, "members": members,
+         **{name: facts[name] for name in ("rules", "split", "scores")}}
+    )  # fmt: skip
+    names = [weights_name(member) for member in range(members)]
+    for member, name in enumerate(names):
+        trained = fold_folder(run, member) if "members" in facts else run
+        shutil.copyfile(trained / BEST, folder / name)
     write_json(folder / MODEL, card.model_dump(mode="json", by_alias=True))
     write_card(folder, card, run=artifact, record=facts)
-    finish(folder, step, started=started, content=dict.fromkeys([WEIGHTS, MODEL]))
+    finish(folder, step, started=started, content=dict.fromkeys([*names, MODEL]))

@@ -20,6 +20,7 @@ from app.commands.console import (
     seconds,
     table,
 )
+from app.commands.parts import part_event, show_folds, show_results
 
 if TYPE_CHECKING:
     from unet.budget import Budget, Device
@@ -36,6 +37,14 @@ Memory = Annotated[
 DeviceName = Annotated[
     str, typer.Option("--device", metavar="auto|cpu|cuda", help="auto: a GPU where there is one")
 ]
+FoldsText = Annotated[
+    str | None,
+    typer.Option(
+        "--folds",
+        metavar="K|FILE",
+        help="Hold each group out once, in K folds; a file may state which groups belong together",
+    ),
+]
 FEW_STEPS = 50  # below which a network has hardly begun to learn
 Seed = Annotated[int, typer.Option(min=0)]
 
@@ -47,6 +56,7 @@ def plan(
     memory: Memory = None,
     device: DeviceName = "auto",
     seed: Seed = 0,
+    folds: FoldsText = None,
     as_json: AsJson = False,
 ) -> None:
     """Print the facts of a dataset and the plan that follows, a reason for each number.
@@ -56,9 +66,11 @@ def plan(
     from dataset_rules.manifest import write_json
     from unet.budget import Budget, bytes_of, machine_bytes
     from unet.fingerprint import fingerprint
+    from unet.folds import make_folds, read_fold_rule
     from unet.plan import make_plan
 
     facts = fingerprint(datasets)
+    dealt = make_folds(datasets, read_fold_rule(folds)) if folds else None
     limit = seconds(time_limit)
     budget = Budget(memory_bytes=bytes_of(memory) or machine_bytes())
     if limit or device != "auto":  # else no torch is needed
@@ -72,12 +84,15 @@ def plan(
         note(f"plan: {to}")
     if as_json:
         print_json({"fingerprint": facts.model_dump(mode="json"),
-                    "plan": made.model_dump(mode="json")})  # fmt: skip
+                    "plan": made.model_dump(mode="json"),
+                    **({"folds": dealt.document()} if dealt else {})})  # fmt: skip
         return
     table("Fingerprint", ["", ""], [[k, str(v)] for k, v in facts.model_dump(mode="json").items()])
     rows = [[k, str(v), made.reasons.get(k, "")] for k, v in made.model_dump(mode="json").items()
             if k != "reasons"]  # fmt: skip
     table("Plan", ["", "", "why"], rows)
+    if dealt:
+        show_folds(dealt, datasets)
     note(
         f"expected duration: {duration(limit)}, the whole command"
         if limit
@@ -106,11 +121,23 @@ def train(
             help="Go on from the checkpoint; a finished run goes on with a longer time limit",
         ),
     ] = False,
+    folds: FoldsText = None,
+    search: Annotated[
+        int,
+        typer.Option(
+            "--search",
+            metavar="N",
+            min=0,
+            help="Try N plans in half of the time, the better ones for longer; train the best",
+        ),
+    ] = 0,
     memory: Memory = None,
     device: DeviceName = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Train within the time given; the best model is kept in RUN/model.
+
+    With folds it is an ensemble: a network for each, scored on the groups it has not seen.
 
     Started by `torchrun`, several processes share every batch.
     """
@@ -119,17 +146,20 @@ def train(
     clock = process_clock()  # loading torch is part of the time given
     from dataset_rules.manifest import read_artifact
     from unet.budget import Budget, bytes_of, machine_bytes
+    from unet.course import Course
+    from unet.folds import read_fold_rule
     from unet.group import joined
     from unet.plan import read_plan
     from unet.train import train as train_run
 
     chosen = read_plan(plan) if plan else None
+    course = Course(folds=read_fold_rule(folds) if folds else None, trials=search)
     limit = seconds(time_limit)
     budget = Budget(device=_device(device), memory_bytes=bytes_of(memory) or machine_bytes())
     with progress("training", quiet=as_json) as show, joined(os.environ, budget.device) as group:
         run = train_run(
             datasets, new_folder(to), time_limit_s=limit, plan=chosen, seed=seed, start=start,
-            resume=resume, clock=clock, budget=budget, group=group,
+            resume=resume, clock=clock, budget=budget, group=group, course=course,
             on_event=lambda event: _training_event(event, show, as_json=as_json),
         )  # fmt: skip
     if not group.leads:
@@ -138,6 +168,7 @@ def train(
     if as_json:
         print_json_line({"event": "model", "id": model.id, "path": str(run / "model")})
     else:
+        show_results(run, datasets)
         out.print(f"model: {run / 'model'}  {model.id}", markup=False, soft_wrap=True)
 
 
@@ -163,6 +194,8 @@ def _device(name: str) -> "Device":
 def _training_event(event: dict[str, Any], show: Any, *, as_json: bool) -> None:
     if as_json:
         print_json_line(event)
+        return
+    if part_event(event, show):
         return
     match event["event"]:
         case "plan":
