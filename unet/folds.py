@@ -139,13 +139,24 @@ def _fold(
     def is_held_out(item: Located) -> bool:
         return place.get(tissues[item[1].group]) == number
 
-    held_out = tuple(item for item in samples if is_held_out(item))
+    held_out = _in_turn([item for item in samples if is_held_out(item)])
     return Fold(
         number,
         tuple(item for item in samples if not is_held_out(item)),
         held_out,
         tuple(sorted({tissues[sample.group] for _, sample in held_out})),
     )
+
+
+def _in_turn(samples: Sequence[Located]) -> tuple[Located, ...]:
+    """One sample of each dataset after the other: a validation may look at the first ones only."""
+    seen: Counter[Path] = Counter()
+    rounds = []
+    for folder, _ in samples:
+        rounds.append(seen[folder])
+        seen[folder] += 1
+    order = sorted(range(len(samples)), key=lambda i: (rounds[i], i))
+    return tuple(samples[i] for i in order)
 
 
 def _dealt(tissues: Iterable[str], rule: FoldRule) -> dict[str, int]:

@@ -85,6 +85,14 @@ def test_folds_are_as_stated_and_the_rest_goes_by_hash(tmp_path: Path) -> None:
     assert sorted(place) == list("abcdefg")
 
 
+def test_held_out_samples_of_several_datasets_come_in_turn(tmp_path: Path) -> None:
+    first = grouped(tmp_path / "a", {f"a{i}": f"a{i}" for i in range(3)})
+    second = grouped(tmp_path / "b", {f"b{i}": f"b{i}" for i in range(5)})
+    rule = FoldRule(count=2, groups=(("a0", "a1", "b0", "b1", "b2"), ("a2", "b3", "b4")))
+    fold = make_folds([first, second], rule).folds[0]
+    assert [sample.name for _, sample in fold.held_out] == ["a0", "b0", "a1", "b1", "b2"]
+
+
 def test_the_test_split_is_in_no_fold_nor_is_its_tissue_from_another_dataset(tmp_path: Path):
     groups = {name: name for name in "abcdef"}
     first = grouped(tmp_path / "a", groups, split=lambda name: "test" if name == "a" else "val")
