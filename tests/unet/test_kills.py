@@ -20,7 +20,8 @@ def test_ten_kills_of_a_training_change_no_weight(seed: int, tmp_path: Path) -> 
     moments = random.Random(seed)
     dataset, run = write_dataset(tmp_path / "set"), tmp_path / "run"
     plan = small_plan(dataset, steps=2000)
-    plan = plan.model_copy(update={"validate_at": tuple(range(10, 2001, 10))})
+    update = {"validate_at": tuple(range(10, 2001, 10)), "patience": 0}
+    plan = plan.model_copy(update=update)
     (tmp_path / "plan.json").write_text(plan.model_dump_json())
     whole = train([dataset], tmp_path / "whole", plan=plan)
     command = [sys.executable, "-m", "app.cli", "train", str(dataset), "--out", str(run),
