@@ -66,9 +66,7 @@ class Share(StrEnum):
 def worker(
     only: Annotated[
         Share,
-        typer.Option(
-            help="fetching: sources by URL alone, with the network; jobs: the rest"
-        ),
+        typer.Option(help="fetching: sources by URL alone, with the network; jobs: the rest"),
     ] = Share.ALL,
     data: Data = None,
 ) -> None:
