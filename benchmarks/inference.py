@@ -132,9 +132,9 @@ def measure_small(model: str, image: str, backend: str) -> dict[str, Any]:
 def measure_small_31m(_: str, image: str) -> dict[str, Any]:
     """The plain network, eager, float32, as it comes."""
     import torch
-    from plain_unet import PlainUNet  # beside this file
+    from plain_unet import plain_unet  # beside this file
 
-    net, tile = PlainUNet().eval(), _corner(image, SMALL_PX)
+    net, tile = plain_unet().eval(), _corner(image, SMALL_PX)
     with torch.inference_mode():
         net(tile)
         return timed(lambda: net(tile).argmax(1).numpy(), 3)
@@ -206,9 +206,9 @@ def measure_monai(model: str, image: str, overlap: str) -> dict[str, Any]:
 def measure_large_31m(_: str, image: str) -> dict[str, Any]:
     """Sixteen tiles of the plain network, taken for as many as MONAI's overlap has."""
     import torch
-    from plain_unet import PlainUNet  # beside this file
+    from plain_unet import plain_unet  # beside this file
 
-    net, tile = PlainUNet().eval(), _corner(image, TILE_PX)
+    net, tile = plain_unet().eval(), _corner(image, TILE_PX)
     with torch.inference_mode():
         net(tile)
         figures = timed(lambda: [net(tile) for _ in range(TILES_31M)])

@@ -15,7 +15,8 @@ from statistics import mean
 import cv2
 import numpy as np
 import torch
-from torch import Tensor, nn
+from reference import PlainUNet
+from torch import nn
 
 from dataset_rules.dataset import IGNORE, Split, read_dataset, read_sample
 from unet.metrics import pixel_counts
@@ -24,36 +25,9 @@ WIDTHS = (64, 128, 256, 512, 1024)
 PATCH_PX, BATCH = 256, 8
 
 
-class PlainUNet(nn.Module):
-    """Ronneberger et al. 2015 with batch norm and padding."""
-
-    def __init__(self, classes: int = 2) -> None:
-        super().__init__()
-        stages = zip((3, *WIDTHS), WIDTHS, strict=False)
-        self.down = nn.ModuleList(_stage(a, b) for a, b in stages)
-        pairs = list(zip(WIDTHS[:0:-1], WIDTHS[-2::-1], strict=True))
-        self.up = nn.ModuleList(nn.ConvTranspose2d(a, b, 2, stride=2) for a, b in pairs)
-        self.join = nn.ModuleList(_stage(2 * b, b) for _, b in pairs)
-        self.head = nn.Conv2d(WIDTHS[0], classes, 1)
-        self.pool = nn.MaxPool2d(2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, K, H, W)."""
-        skips = []
-        for index, stage in enumerate(self.down):
-            x = stage(x if index == 0 else self.pool(x))
-            skips.append(x)
-        skips.pop()
-        for up, join in zip(self.up, self.join, strict=True):
-            x = join(torch.cat([up(x), skips.pop()], dim=1))
-        return self.head(x)
-
-
-def _stage(a: int, b: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for inputs in (a, b):
-        layers += [nn.Conv2d(inputs, b, 3, padding=1), nn.BatchNorm2d(b), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers)
+def plain_unet() -> PlainUNet:
+    """The untrained network."""
+    return PlainUNet(WIDTHS)
 
 
 def _scaled(image: np.ndarray) -> np.ndarray:
@@ -75,7 +49,7 @@ def train(dataset: Path, *, seconds: float) -> tuple[PlainUNet, int]:
     """The network after so many seconds, and the steps that it made in them."""
     begun, rng = time.monotonic(), np.random.default_rng(0)
     torch.manual_seed(0)
-    net = PlainUNet()
+    net = plain_unet()
     optimizer = torch.optim.Adam(net.parameters(), 1e-3)
     loss_of = nn.CrossEntropyLoss(ignore_index=IGNORE)
     samples = [read_sample(dataset, s)[:2] for s in read_dataset(dataset).of(Split.TRAIN)]

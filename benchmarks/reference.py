@@ -11,6 +11,7 @@ bfloat16. Run it beside a training to say how long that was.
 import argparse
 import json
 import time
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,19 +22,20 @@ BATCH, SIDE_PX = 8, 256
 
 
 class PlainUNet(nn.Module):
-    """The yardstick; never changed."""
+    """Ronneberger et al. 2015 with batch norm and padding: the yardstick, never changed."""
 
-    def __init__(self) -> None:
+    def __init__(self, widths: Sequence[int] = WIDTHS, *, classes: int = 2) -> None:
         super().__init__()
-        self.down = nn.ModuleList(_stage(a, b) for a, b in zip((3, *WIDTHS), WIDTHS, strict=False))
-        pairs = list(zip(WIDTHS[:0:-1], WIDTHS[-2::-1], strict=True))
+        stages = zip((3, *widths), widths, strict=False)
+        self.down = nn.ModuleList(_stage(a, b) for a, b in stages)
+        pairs = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
         self.up = nn.ModuleList(nn.ConvTranspose2d(a, b, 2, stride=2) for a, b in pairs)
         self.join = nn.ModuleList(_stage(2 * b, b) for _, b in pairs)
-        self.head = nn.Conv2d(WIDTHS[0], 2, 1)
+        self.head = nn.Conv2d(widths[0], classes, 1)
         self.pool = nn.MaxPool2d(2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, 2, H, W)."""
+        """Logits (B, K, H, W)."""
         skips = []
         for index, stage in enumerate(self.down):
             x = stage(x if index == 0 else self.pool(x))

@@ -24,7 +24,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from plain_unet import PlainUNet
+from plain_unet import plain_unet
 from torch import Tensor, nn
 
 from dataset_rules.dataset import IGNORE, Split, read_dataset, read_sample
@@ -122,7 +122,7 @@ def monai(dataset: Path, clock: Clock, *, cycle_s: float) -> None:
 def plain(dataset: Path, clock: Clock) -> None:
     """31 million parameters, trained in the usual way."""
     torch.manual_seed(0)
-    net = PlainUNet()
+    net = plain_unet()
     optimizer = torch.optim.Adam(net.parameters(), 1e-3)
     loss_of = nn.CrossEntropyLoss(ignore_index=IGNORE)
 
