@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -260,17 +261,23 @@ def test_progress_counts_up_to_all_pairs(source, tmp_path):
     assert seen == [(done, 12) for done in range(1, 13)]
 
 
-def test_stopped_run_goes_on_without_doing_finished_samples_again(source, tmp_path):
+def stopped(source: Path, out: Path, *, after: int) -> None:
+    """A run that ends by an error once so many samples are written."""
+
     class StopError(Exception):
         pass
 
     def stop(done, _total):
-        if done == 5:
+        if done == after:
             raise StopError
 
-    out = tmp_path / "out"
     with pytest.raises(StopError):
         format_dataset(source, out, Rules(), jobs=1, on_progress=stop)
+
+
+def test_stopped_run_goes_on_without_doing_finished_samples_again(source, tmp_path):
+    out = tmp_path / "out"
+    stopped(source, out, after=5)
     pixels = sorted(out.glob("*/images/*.png"))
     times = {path: path.stat().st_mtime_ns for path in pixels}
     assert len(times) == 5
@@ -361,16 +368,8 @@ def test_hundred_kills_at_any_moment_change_nothing(tmp_path, script):
 
 
 def test_note_of_a_file_that_was_lost_does_not_count(source, tmp_path):
-    class StopError(Exception):
-        pass
-
-    def stop(done, _total):
-        if done == 6:
-            raise StopError
-
     out = tmp_path / "out"
-    with pytest.raises(StopError):
-        format_dataset(source, out, Rules(), jobs=1, on_progress=stop)
+    stopped(source, out, after=6)
     images = sorted(out.glob("*/images/*.png"))
     images[0].unlink()
     images[1].write_bytes(b"")  # as a file system leaves it after a power cut
