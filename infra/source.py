@@ -12,7 +12,8 @@ from pathlib import Path
 from infra.catalog import WORKING_COPY
 from infra.config import ConfigError
 
-# Only what goes into the wheel: `pulumi config set` or a changed text makes no new release.
+# Only what goes into the wheel: `pulumi config set` or a changed text makes no new release. Without
+# setup.py nothing is compiled: the wheel of any laptop runs on any droplet.
 SHIPPED = ("pyproject.toml", "README.md", "LICENSE", "dataset_rules", "unet", "app", "infra")
 
 

@@ -1,11 +1,16 @@
 import io
 import itertools
+import shutil
+import zlib
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from dataset_rules import decoders
 from dataset_rules.decoders import decode_common
 from dataset_rules.errors import RulesError
 from dataset_rules.images import read_image
@@ -75,3 +80,83 @@ def test_damaged_file_is_refused_in_pillows_words(tmp_path, kind):
     assert decode_common(path, kind, "RGB") is None
     with pytest.raises(RulesError, match="damaged or cut short"):
         read_image(path)
+
+
+# Rows of a mask: runs of few values, so that what a filter leaves is often zero.
+runs = st.lists(
+    st.tuples(st.sampled_from([0, 0, 255, 255, 1, 128]), st.integers(1, 40)), min_size=1, max_size=9
+)
+
+
+def predicted(filter_type, left, up, corner):
+    """By the standard's own words, one byte."""
+    estimate = left + up - corner
+    distances = [abs(estimate - byte) for byte in (left, up, corner)]
+    nearest = (left, up, corner)[distances.index(min(distances))]
+    return (0, left, up, (left + up) // 2, nearest)[filter_type]
+
+
+def gray_png(pixels, filter_types):
+    """A grey PNG whose rows are filtered as asked for, byte by byte."""
+    height, width = pixels.shape
+    framed = np.pad(pixels.astype(int), ((1, 0), (1, 0)))
+    rows = bytearray()
+    for y, filter_type in enumerate(filter_types, start=1):
+        rows.append(filter_type)
+        for x in range(1, width + 1):
+            near = framed[y, x - 1], framed[y - 1, x], framed[y - 1, x - 1]
+            rows.append((framed[y, x] - predicted(min(filter_type, 4), *near)) % 256)
+    head = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 0, 0, 0, 0])
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
+        for kind, body in ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    )
+
+
+@given(rows=st.lists(st.tuples(runs, st.integers(0, 4)), min_size=1, max_size=12))
+def test_every_filter_of_a_mask_is_undone(tmp_path_factory, rows):
+    lines = [np.repeat(*map(np.array, zip(*run, strict=True))) for run, _ in rows]
+    width = max(map(len, lines))
+    pixels = np.stack([np.resize(line, width) for line in lines]).astype(np.uint8)
+    path = tmp_path_factory.getbasetemp() / "filters.png"
+    path.write_bytes(gray_png(pixels, [filter_type for _, filter_type in rows]))
+    assert np.array_equal(np.asarray(Image.open(path)), pixels)
+    assert np.array_equal(decode_common(path, "PNG", "L"), pixels)
+
+
+def altered(data, kind, at, byte, *, is_sealed):
+    """One byte of a chunk changed, with or without the checksum that goes with it."""
+    start = data.index(kind)
+    length = int.from_bytes(data[start - 4 : start], "big")
+    body = bytearray(data[start : start + 4 + length])
+    body[4 + at] = byte
+    end = start + 4 + length
+    crc = zlib.crc32(body).to_bytes(4, "big") if is_sealed else data[end : end + 4]
+    return data[:start] + bytes(body) + crc + data[end + 4 :]
+
+
+GRAY_PNG = gray_png(GRAY[:20, :20], [0, 1, 2, 3, 4] * 4)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(altered(GRAY_PNG, b"IDAT", 30, 7, is_sealed=False), id="wrong checksum"),
+        pytest.param(altered(GRAY_PNG, b"IDAT", 30, 7, is_sealed=True), id="broken deflate"),
+        pytest.param(altered(GRAY_PNG, b"IHDR", 7, 99, is_sealed=True), id="more rows stated"),
+        pytest.param(altered(GRAY_PNG, b"IHDR", 7, 3, is_sealed=True), id="fewer rows stated"),
+        pytest.param(altered(GRAY_PNG, b"IHDR", 3, 21, is_sealed=True), id="wider rows stated"),
+        pytest.param(gray_png(GRAY[:3, :20], [0, 9, 0]), id="no such filter"),
+        pytest.param(GRAY_PNG[:90], id="cut short"),
+    ],
+)
+def test_what_a_mask_hides_is_left_to_pillow(tmp_path, data):
+    path = tmp_path / "mask.png"
+    path.write_bytes(data)
+    assert decode_common(path, "PNG", "L") is None
+
+
+def test_masks_are_read_by_our_own_code_where_a_compiler_was_at_hand():
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler: dataset_rules/_unfilter.c was left out")
+    assert decoders.unfilter is not None
