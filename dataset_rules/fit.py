@@ -127,7 +127,7 @@ def resize_label(label: Pixels, size: tuple[int, int]) -> Pixels:
 def _shares(label: Pixels, ids: Sequence[int], size: tuple[int, int]) -> dict[int, Pixels]:
     """How much of each pixel a class covers, 0 to 255."""
     if len(ids) == 2:
-        share = _share(label, ids[1], size)
+        share = _share(label, ids[1], size, is_mark=list(ids) == [0, 1])
         return {ids[0]: 255 - share, ids[1]: share}
     return {class_id: _share(label, class_id, size) for class_id in ids}
 
@@ -141,8 +141,9 @@ def values_in(label: Pixels) -> list[int]:
     return [int(value) for value in np.flatnonzero(counts)]
 
 
-def _share(label: Pixels, class_id: int, size: tuple[int, int]) -> Pixels:
-    is_there = (label == class_id).view(np.uint8)
+def _share(label: Pixels, class_id: int, size: tuple[int, int], *, is_mark: bool = False) -> Pixels:
+    """How much of each pixel the class covers; `is_mark`: the label is 1 there and else 0."""
+    is_there = label if is_mark else (label == class_id).view(np.uint8)
     down, right = (old // new for old, new in zip(label.shape, size, strict=True))
     if label.shape == (down * size[0], right * size[1]) and down * right < UNCOUNTABLE:
         return _counted_share(is_there, down, right)
@@ -154,13 +155,26 @@ def _share(label: Pixels, class_id: int, size: tuple[int, int]) -> Pixels:
 
 def _counted_share(is_there: Pixels, down: int, right: int) -> Pixels:
     """The area mean where it is one of whole pixels: three times as fast as `cv2.resize`."""
-    height, width = (old // step for old, step in zip(is_there.shape, (down, right), strict=True))
-    bands = is_there.reshape(height, down, -1)
-    rows = sum((bands[:, i] for i in range(1, down)), bands[:, 0])
-    cells = rows.reshape(height, width, right)
-    counts = sum((cells[..., i] for i in range(1, right)), cells[..., 0])
+    bands = is_there.reshape(is_there.shape[0] // down, down, -1)
+    rows = bands[:, 0].copy()
+    for step in range(1, down):
+        rows += bands[:, step]
     shares = np.round(255 * np.arange(UNCOUNTABLE) / (down * right)).astype(np.uint8)
-    return np.asarray(cv2.LUT(counts, shares))
+    return np.asarray(cv2.LUT(_sums(rows, right), shares))
+
+
+def _sums(rows: Pixels, count: int) -> Pixels:
+    """Sums, below 256, of so many neighbours in a row of 8 bits."""
+    word = {2: np.uint16, 4: np.uint32, 8: np.uint64}.get(count)
+    if word is not None:  # as one number, whose highest byte becomes the sum: twice as fast
+        ones = word(int.from_bytes(b"\1" * count, "big"))
+        sums: Pixels = ((rows.view(word) * ones) >> word(8 * (count - 1))).astype(np.uint8)
+        return sums
+    cells = rows.reshape(len(rows), -1, count)
+    sums = cells[..., 0].copy()
+    for step in range(1, count):
+        sums += cells[..., step]
+    return sums
 
 
 def _is_thin(share: Pixels) -> bool:

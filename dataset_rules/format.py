@@ -2,7 +2,7 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from dataset_rules.manifest import (
     begin,
     file_hash,
     finish,
-    flush_files,
+    flushed,
     make_source,
     write_json,
 )
@@ -84,11 +84,16 @@ def format_dataset(
         except RulesError:
             shutil.rmtree(out)  # only what this step wrote: another begin would refuse it
             raise
-    seen = inspect_outcomes(outcomes, report.pairing, report.rules, report.inspection)
-    findings = [*report.of_source, *seen]
+    findings = _findings(report, outcomes)
     finish_dataset(out, step, report.rules, outcomes, findings=findings, started=started)
     shutil.rmtree(out / PROGRESS, ignore_errors=True)
     return out
+
+
+def _findings(report: Report, outcomes: Sequence[Outcome]) -> Iterator[Finding]:
+    """Of the source, and of all pixels; they are sought when they are asked for."""
+    yield from report.of_source
+    yield from inspect_outcomes(outcomes, report.pairing, report.rules, report.inspection)
 
 
 def _step(folder: Files, location: str, report: Report, started: datetime) -> Step:
@@ -176,16 +181,18 @@ def finish_dataset(
     samples = sorted((s for o in outcomes for s in o.samples), key=lambda sample: sample.name)
     classes = tuple(DatasetClass(id=c.id, name=c.name) for c in rules.classes or ())
     dataset = Dataset(samples=tuple(samples), classes=classes)
-    found = merged(finding for outcome in outcomes for finding in outcome.findings)
-    problems = in_order([*findings, *found, *_empty_splits(dataset)])
-    write_json(out / DATASET, dataset.model_dump(mode="json"))
-    write_json(out / RULES, rules_document(rules))
-    write_json(out / PROBLEMS, [finding.model_dump(mode="json") for finding in problems])
     content: dict[str, str | None] = {DATASET: None, RULES: None, PROBLEMS: None}
+    written: dict[str, str] = {}
     for outcome in outcomes:
         content.update(outcome.content)
-    flush_files([out / path for path in content])
-    finish(out, step, content=content, started=started)
+        written.update(outcome.written)
+    with flushed([out / path for path in written]):
+        found = merged(finding for outcome in outcomes for finding in outcome.findings)
+        problems = in_order([*findings, *found, *_empty_splits(dataset)])
+        write_json(out / DATASET, dataset.model_dump(mode="json"))
+        write_json(out / RULES, rules_document(rules))
+        write_json(out / PROBLEMS, [finding.model_dump(mode="json") for finding in problems])
+    finish(out, step, content=content, written=written, started=started)
 
 
 def _empty_splits(dataset: Dataset) -> list[Finding]:

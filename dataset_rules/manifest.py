@@ -171,6 +171,7 @@ def finish(
     content: Mapping[str, str | None],
     started: datetime,
     stamped: Iterable[str] = (),
+    written: Mapping[str, str] | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> Ancestor:
     """Write manifest, lineage, provenance and seal; the folder is an artifact from then on.
@@ -182,6 +183,7 @@ def finish(
             files decide the id; others (logs, curves with times) are sealed but not in the id.
         started: when the step began, UTC.
         stamped: PNG files in which the record is written as a text chunk.
+        written: SHA-256 of the bytes of files, counted when these were written.
         notes: further facts for the provenance.
     """
     files = {name: known or content_hash(folder / name) for name, known in content.items()}
@@ -197,7 +199,7 @@ def finish(
     for name in stamped:
         path = folder / name
         write_file(path, png_with_text(path.read_bytes(), RECORD_KEY, made.record))
-    write_file(folder / SEAL, _seal(folder))
+    write_file(folder / SEAL, _seal(folder, written or {}))
     (folder / BEGUN).unlink(missing_ok=True)
     return made
 
@@ -328,8 +330,17 @@ def write_file(path: Path, data: bytes, *, flush: bool = True) -> None:
     beside.replace(path)
 
 
-def flush_files(paths: Sequence[Path]) -> None:
-    """Wait until files are on the disk; many at once, since a disk gathers what it is asked for."""
+@contextmanager
+def flushed(paths: Sequence[Path]) -> Iterator[None]:
+    """Files are on the disk when the block ends; meanwhile there is time for something else."""
+    with ThreadPoolExecutor(1) as beside:
+        flushing = beside.submit(_flush, paths)
+        yield
+        flushing.result()
+
+
+def _flush(paths: Sequence[Path]) -> None:
+    """Many at once, since a disk gathers what it is asked for."""
 
     def flush(path: Path) -> None:
         with path.open("rb") as file:
@@ -438,9 +449,9 @@ def _carry_lineage(folder: Path, inputs: Iterable[Ancestor]) -> None:
             shutil.copytree(carried, folder / LINEAGE, dirs_exist_ok=True)
 
 
-def _seal(folder: Path) -> bytes:
+def _seal(folder: Path, written: Mapping[str, str]) -> bytes:
     names = sorted(_names(folder))
-    hashes = each(lambda name: file_hash(folder / name), names)
+    hashes = each(lambda name: written.get(name) or file_hash(folder / name), names)
     return "".join(f"{found}  {name}\n" for found, name in zip(hashes, names, strict=True)).encode()
 
 

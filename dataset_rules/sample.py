@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import cv2
 import numpy as np
-from isal import isal_zlib
 
 from dataset_rules.dataset import Sample, SampleImage, SampleMask, Split
 from dataset_rules.errors import RulesError
@@ -39,10 +39,10 @@ class Task:
 
 @dataclass(frozen=True)
 class _Written:
-    """SHA-256 of a file's content, as `content_hash` has it, and the CRC-32 of its bytes."""
+    """SHA-256 of a file's content, as `content_hash` has it, and of its bytes."""
 
     content: str
-    checksum: int
+    bytes: str
 
 
 class Outcome(Document):
@@ -50,7 +50,7 @@ class Outcome(Document):
 
     samples: tuple[Sample, ...]
     content: dict[str, str]
-    checksums: dict[str, int]  # CRC-32 of each file as it was written: a power cut may tear it
+    written: dict[str, str]  # SHA-256 of the bytes of each file: a power cut may tear it
     findings: tuple[Finding, ...] = ()
     seen: Seen | None = None
     see_through: tuple[str, ...] = ()  # files with alpha that is not opaque
@@ -130,7 +130,7 @@ def write_sample(
     return Outcome(
         samples=tuple(sample for sample, _ in made),
         content={path: file.content for _, files in made for path, file in files.items()},
-        checksums={path: file.checksum for _, files in made for path, file in files.items()},
+        written={path: file.bytes for _, files in made for path, file in files.items()},
         findings=tuple(_findings(task, decoded, image, rules)),
         seen=_seen(image, decoded, parts, made),
     )
@@ -241,7 +241,7 @@ def _write_pixels(path: Path, pixels: Pixels) -> _Written:
     write_file(path, data, flush=False)
     # Of PNG the pixels themselves come back; the other formats lose some or turn grey to colour.
     seen = pixels if path.suffix == ".png" else read_image(path)
-    return _Written(pixel_hash(seen), isal_zlib.crc32(data))
+    return _Written(pixel_hash(seen), sha256(data).hexdigest())
 
 
 def _findings(task: Task, decoded: DecodedMask, image: Pixels, rules: Rules) -> list[Finding]:

@@ -22,12 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-from isal import isal_zlib
 from pydantic import ValidationError
 
 from dataset_rules.errors import ArtifactError, RulesError
 from dataset_rules.files import Files
-from dataset_rules.manifest import write_file
+from dataset_rules.manifest import file_hash, write_file
 from dataset_rules.rules import Rules, canonical_json
 from dataset_rules.sample import Outcome, Task, make_sample
 from dataset_rules.survey import told
@@ -74,8 +73,7 @@ def _noted(note: Path, out: Path) -> Outcome | None:
     try:
         outcome = Outcome.model_validate_json(note.read_bytes())
         is_whole = all(
-            isal_zlib.crc32((out / path).read_bytes()) == made
-            for path, made in outcome.checksums.items()
+            file_hash(out / path) == written for path, written in outcome.written.items()
         )
     except (OSError, ValidationError):
         return None
