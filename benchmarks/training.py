@@ -1,15 +1,15 @@
 """Dice over time: ours against MONAI's BasicUNet and a plain U-Net of 31 million parameters.
 
-    python benchmarks/training.py DATASET --out DIR [--minutes 5] [--peer-minutes 30]
+    python benchmarks/training.py DATASET --out DIR [--minutes 1] [--peer-minutes 30]
 
 All learn from the same training split on the same machine, one after the other, each by wall
 clock; at intervals the clock stands still while the foreground's Dice on the test split is counted,
 mean over the images, at their own size. Who does not reach `--goal` counts as `--peer-minutes`. DIR
 gets `curves.json` and `curves.svg`; a DIR that holds curves of a contender keeps them.
 
-The peers are as a competent user writes them: MONAI in bfloat16, channels_last, Dice and
-cross-entropy, AdamW on a one-cycle rate as long as our own limit and begun anew after it; patches
-turned, mirrored, brightened. The plain one in the usual way: float32, Adam at 1e-3, cross-entropy.
+The peers' loop is as a competent user writes it: bfloat16, channels_last, AdamW on a one-cycle rate
+as long as our own limit and begun anew after it; patches turned, mirrored, brightened. MONAI's
+network has its own Dice and cross-entropy, the plain one cross-entropy.
 """
 
 import argparse
@@ -36,6 +36,7 @@ PATCH_PX, BATCH, STRIDE = 256, 8, 16
 MAX_RATE, WARM_SHARE = 2e-3, 0.3  # of the one-cycle rate
 COLOURS = {"ours": "#c1121f", "monai": "#1d6fa5", "plain": "#777777"}
 Answer = Callable[[np.ndarray], np.ndarray]  # image -> foreground
+LossOf = Callable[[Tensor, Tensor], Tensor]  # logits, label mask -> loss
 Samples = Sequence[tuple[np.ndarray, np.ndarray]]
 
 
@@ -96,43 +97,19 @@ def ours(dataset: Path, out: Path, clock: Clock) -> None:
 
 
 def monai(dataset: Path, clock: Clock, *, cycle_s: float) -> None:
-    """MONAI's BasicUNet, its loss, and a loop as a competent user writes one."""
+    """MONAI's BasicUNet and its Dice and cross-entropy."""
     from monai.losses import DiceCELoss
     from monai.networks.nets import BasicUNet
 
-    torch.manual_seed(0)
-    net = BasicUNet(spatial_dims=2, in_channels=3, out_channels=2)
-    net = net.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(net.parameters(), MAX_RATE, weight_decay=1e-2, fused=True)
     loss_of = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False)
-
-    def step(image: Tensor, mask: Tensor) -> None:
-        for group in optimizer.param_groups:
-            group["lr"] = one_cycle(clock.seconds() % cycle_s / cycle_s)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = net(image.contiguous(memory_format=torch.channels_last))
-        loss = loss_of(logits.float(), mask[:, None])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-
-    _loop(dataset, net, step, clock, is_bfloat16=True)
+    net = BasicUNet(spatial_dims=2, in_channels=3, out_channels=2)
+    _train(dataset, net, lambda logits, mask: loss_of(logits, mask[:, None]), clock, cycle_s)
 
 
-def plain(dataset: Path, clock: Clock) -> None:
-    """31 million parameters, trained in the usual way."""
-    torch.manual_seed(0)
-    net = plain_unet()
-    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+def plain(dataset: Path, clock: Clock, *, cycle_s: float) -> None:
+    """31 million parameters and cross-entropy."""
     loss_of = nn.CrossEntropyLoss(ignore_index=IGNORE)
-
-    def step(image: Tensor, mask: Tensor) -> None:
-        loss = loss_of(net(image), mask)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    _loop(dataset, net, step, clock, is_bfloat16=False)
+    _train(dataset, plain_unet(), loss_of, clock, cycle_s)
 
 
 def one_cycle(share: float) -> float:
@@ -142,29 +119,33 @@ def one_cycle(share: float) -> float:
     return MAX_RATE * max(0.01, (1 - math.cos(math.pi * way)) / 2)
 
 
-def _loop(
-    dataset: Path,
-    net: nn.Module,
-    step: Callable[[Tensor, Tensor], None],
-    clock: Clock,
-    *,
-    is_bfloat16: bool,
-) -> None:
+def _train(dataset: Path, net: nn.Module, loss_of: LossOf, clock: Clock, cycle_s: float) -> None:
+    """The loop of both peers, until the time is over or the goal reached."""
     samples, rng = samples_of(dataset, Split.TRAIN), np.random.default_rng(0)
+    net = net.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(net.parameters(), MAX_RATE, weight_decay=1e-2, fused=True)
     while not clock.is_up():
         net.train()
         drawn = [_patch(*samples[int(rng.integers(len(samples)))], rng) for _ in range(BATCH)]
         image, mask = (np.stack(part) for part in zip(*drawn, strict=True))
-        step(torch.from_numpy(image).permute(0, 3, 1, 2), torch.from_numpy(mask.astype(np.int64)))
-        clock.score_if_due(lambda image: _answer(net, image, is_bfloat16=is_bfloat16))
+        for group in optimizer.param_groups:
+            group["lr"] = one_cycle(clock.seconds() % cycle_s / cycle_s)
+        batch = torch.from_numpy(image).permute(0, 3, 1, 2)  # channels_last as it lies
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = net(batch)
+        loss = loss_of(logits.float(), torch.from_numpy(mask.astype(np.int64)))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        clock.score_if_due(lambda image: _answer(net, image))
 
 
 @torch.inference_mode()
-def _answer(net: nn.Module, image: np.ndarray, *, is_bfloat16: bool) -> np.ndarray:
+def _answer(net: nn.Module, image: np.ndarray) -> np.ndarray:
     net.eval()
     down, right = (-n % STRIDE for n in image.shape[:2])
     whole = cv2.copyMakeBorder(_scaled(image), 0, down, 0, right, cv2.BORDER_REFLECT_101)
-    with torch.autocast("cpu", torch.bfloat16, enabled=is_bfloat16):
+    with torch.autocast("cpu", torch.bfloat16):
         logits = net(torch.from_numpy(whole).permute(2, 0, 1)[None])
     return logits.float().argmax(1)[0].numpy()[: image.shape[0], : image.shape[1]] > 0
 
@@ -230,23 +211,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=5.0, help="our time limit")
+    parser.add_argument("--minutes", type=float, default=1.0, help="our time limit")
     parser.add_argument("--peer-minutes", type=float, default=30.0)
     parser.add_argument("--every", type=float, default=15.0, help="seconds between scores")
     parser.add_argument("--goal", type=float, default=0.80)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     torch.set_flush_denormal(True)
+    torch.manual_seed(0)
     test, kept = samples_of(options.dataset, Split.TEST), options.out / "curves.json"
     curves = json.loads(kept.read_text()) if kept.exists() else {}
     ours_s, peers_s = 60 * options.minutes, 60 * options.peer_minutes
     contenders: dict[str, tuple[Callable[[Clock], None], float]] = {
         "ours": (lambda clock: ours(options.dataset, options.out / "run", clock), ours_s),
-        "monai": (
-            lambda clock: monai(options.dataset, options.out, clock, cycle_s=ours_s),
-            peers_s,
-        ),
-        "plain": (lambda clock: plain(options.dataset, options.out, clock), peers_s),
+        "monai": (lambda clock: monai(options.dataset, clock, cycle_s=ours_s), peers_s),
+        "plain": (lambda clock: plain(options.dataset, clock, cycle_s=ours_s), peers_s),
     }
     for name, (contend, limit_s) in contenders.items():
         if name in curves:
