@@ -36,7 +36,7 @@ def choose(
     images = [entry.path for entry in entries if entry.kind is Kind.IMAGE]
     texts = [entry.path for entry in entries if entry.kind is Kind.OTHER]
     if source.image is not None and (source.mask is not None or source.panel is not None):
-        choice = _stated([*images, *filter(is_text_mask, texts)], source)
+        choice = _stated(images, [*filter(is_text_mask, texts)], source)
     else:
         choice = _inferred(folder, images, texts, look, _Wish(rules, is_asked))
     rest = choice.rest if choice.reading is None else choice.reading.pairing
@@ -107,11 +107,14 @@ def _of_panels(folder: Files, images: Sequence[str], rules: Rules) -> Choice | N
     return Choice(Reading(image, (), pairing, panel=panel)) if pairing.pairs else None
 
 
-def _stated(paths: Sequence[str], source: SourceRule) -> Choice:
+def _stated(images: Sequence[str], texts: Sequence[str], source: SourceRule) -> Choice:
     """The reading that the rules state; nothing is inferred."""
     assert source.image is not None  # the caller's condition
-    image, masks = Template(source.image), _mask_sources(source)
+    image, masks, paths = Template(source.image), _mask_sources(source), [*images, *texts]
     pairing = pair_paths(paths, image, masks) if source.panel is None else pair_panels(paths, image)
+    no_masks = set(texts)  # a text that fits no template is nothing of the set
+    others = tuple(path for path in pairing.others if path not in no_masks)
+    pairing = replace(pairing, others=others)
     if pairing.pairs:
         return Choice(Reading(image, masks, pairing, panel=source.panel))
     finding = Finding(

@@ -38,8 +38,9 @@ from dataset_rules.workers import PROGRESS, Failure, Worker, made_by, prepare
 # Raised by hand when the same source and rules give another dataset. 2: problems.json tells what
 # all pixels tell, and nothing of how the rules were inferred; shares of a class are counted in
 # 255ths when a mask shrinks, and thin structures also take pixels that they cover less than half.
-# 3: photographs that were decoded at half their size are interpolated, not averaged.
-VERSION = 3
+# 3: photographs that were decoded at half their size are interpolated, not averaged. 4: texts that
+# are no masks are no images that were left out in problems.json.
+VERSION = 4
 PROBLEMS = "problems.json"
 RULES = "rules.json"
 MAX_LINES = 50  # problems that an error spells out

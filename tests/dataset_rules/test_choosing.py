@@ -51,6 +51,17 @@ def test_text_that_is_no_grid_is_no_mask(tmp_path):
     assert "no_masks" in codes(examine(tmp_path))
 
 
+def test_notes_beside_the_images_are_no_images_that_were_left_out(tmp_path):
+    two_folders(tmp_path)
+    (tmp_path / "README.txt").write_text("Tissue of 2021\n")
+    report = examine(tmp_path)
+    assert "other_files" in codes(report)
+    again = examine(tmp_path, report.rules)
+    assert again.pairing.pairs == report.pairing.pairs
+    assert "left_out" not in codes(again)
+    assert "other_files" in codes(again)
+
+
 def test_text_mask_of_another_size_is_an_error_that_names_both(tmp_path):
     text_source(tmp_path)
     (tmp_path / "1.txt").write_text("0 1 0 1\n" * 4)
