@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +32,8 @@ __all__ = [
 
 MAX_SIDE_PX = 16_384  # beyond it a resized sample no longer fits a tile-less reader
 SHALLOW_FORMATS = frozenset({"jpg", "bmp"})  # they hold 8 bits a channel
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 # Fields that came later: a document that does not use them has the id that it had before.
 _LATER: dict[str, Any] = {"overlap": 0, "depth": None, "drop": []}
@@ -179,6 +182,11 @@ def parse_rules(text: str | bytes, *, where: str = "rules") -> Rules:
         raise RulesError("the rules are not valid JSON", where=where, found=str(error)) from error
     if not isinstance(data, dict):
         raise RulesError("the rules are not a JSON object", where=where, found=type(data).__name__)
+    if half := _SURROGATE.search(json.dumps(data, ensure_ascii=False)):
+        raise RulesError(
+            "the rules hold half of a character", where=where, found=ascii(half[0]),
+            remedy="write the character itself: no file can bear half of one in its name",
+        )  # fmt: skip
     return rules_from_mapping(data, where=where)
 
 

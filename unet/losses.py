@@ -3,8 +3,9 @@
 Shape suffixes: B batch, K classes, H height, W width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
@@ -47,6 +48,24 @@ def segmentation_loss(
     weight = class_weights_K[mask_BHW.where(known_BHW, 0)] * known_BHW
     entropy = total(pixelwise_BHW.sum()) / total(weight.sum()).clamp(min=1)
     return entropy + soft_dice_loss(logits_BKHW, mask_BHW, total=total)
+
+
+def loss_of_scales(
+    logits: Sequence[Tensor], mask_BHW: Tensor, class_weights_K: Tensor, *, total: Total = _own
+) -> Tensor:
+    """The mean segmentation loss of logits at full, half, quarter ... size.
+
+    Each counts half of the one before (Isensee et al. 2021); the mask is taken at every second,
+    fourth ... pixel.
+    """
+    weights = [0.5**index for index in range(len(logits))]
+    losses = [
+        weight * segmentation_loss(
+            logits_BKHW, mask_BHW[:, :: 2**index, :: 2**index], class_weights_K, total=total
+        )
+        for index, (weight, logits_BKHW) in enumerate(zip(weights, logits, strict=True))
+    ]  # fmt: skip
+    return torch.stack(losses).sum() / sum(weights)
 
 
 def distance_loss(

@@ -42,12 +42,16 @@ class UNet(nn.Module):
         in_channels: channels of the image.
         classes: K, the background among them.
         widths: channels of each stage; every stage but the first halves the size.
+        coarse: so many stages of the decoder below the finest have a class head of their own, which
+            only training asks (deep supervision, Lee et al. 2015).
 
     The forward pass returns (logits_BKHW, distance_B1HW): class logits and the logit of the
     normalised distance to the object's border, which comes apart where objects touch.
     """
 
-    def __init__(self, *, in_channels: int, classes: int, widths: Sequence[int]) -> None:
+    def __init__(
+        self, *, in_channels: int, classes: int, widths: Sequence[int], coarse: int = 0
+    ) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.classes = classes
@@ -58,13 +62,26 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(nn.ConvTranspose2d(a, b, 2, stride=2) for a, b in ups)
         self.decoder = nn.ModuleList(Block(2 * b, b) for _, b in ups)
         self.pool = nn.MaxPool2d(2)
-        self.head = nn.Conv2d(widths[0], classes + 1, 1)
-        nn.init.zeros_(self.head.weight)  # the loss starts at ln(classes) exactly
-        assert self.head.bias is not None
-        nn.init.zeros_(self.head.bias)
+        self.head = _head(widths[0], classes + 1)
+        self.coarse = nn.ModuleList(_head(width, classes) for width in widths[1 : coarse + 1])
 
     def forward(self, image_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Class logits (B, K, H, W) and distance logit (B, 1, H, W).
+        """Class logits (B, K, H, W) and distance logit (B, 1, H, W); raises as `decoded` does."""
+        return self._answers(self.decoded(image_BCHW)[-1])
+
+    def at_all_scales(self, image_BCHW: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Class logits of every head, each half the size of the one before, and the distance's."""
+        features = self.decoded(image_BCHW)
+        logits_BKHW, distance_B1HW = self._answers(features[-1])
+        below = zip(self.coarse, features[-2::-1], strict=False)
+        return [logits_BKHW, *(head(x_BCHW) for head, x_BCHW in below)], distance_B1HW
+
+    def _answers(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        out_BCHW = self.head(x_BCHW)
+        return out_BCHW[:, : self.classes], out_BCHW[:, self.classes :]
+
+    def decoded(self, image_BCHW: Tensor) -> list[Tensor]:
+        """Features of the decoder's stages, the coarsest first.
 
         Raises:
             ValueError: if H or W is no multiple of the network's stride.
@@ -82,7 +99,17 @@ class UNet(nn.Module):
             x_BCHW = block(x_BCHW if stage == 0 else self.pool(x_BCHW))
             skips.append(x_BCHW)
         skips.pop()
+        features = []
         for up_convolution, block in zip(self.up, self.decoder, strict=True):
             x_BCHW = block(torch.cat([up_convolution(x_BCHW), skips.pop()], dim=1))
-        out_BCHW = self.head(x_BCHW)
-        return out_BCHW[:, : self.classes], out_BCHW[:, self.classes :]
+            features.append(x_BCHW)
+        return features
+
+
+def _head(channels: int, outputs: int) -> nn.Conv2d:
+    """A 1x1 convolution that answers nothing yet: the loss starts at ln(classes) exactly."""
+    head = nn.Conv2d(channels, outputs, 1)
+    assert head.bias is not None
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head

@@ -48,6 +48,9 @@ class Plan(Document):
     ema_decay: float = Field(ge=0, lt=1, description="of the averaged weights that are kept")
     class_weights: tuple[float, ...]
     distance_weight: float = Field(ge=0, description="of the object head's loss")
+    deep_supervision: int = Field(
+        default=0, ge=0, description="coarser stages that learn from the mask by their own heads"
+    )
     zoom_min: float = Field(gt=0)
     zoom_max: float = Field(gt=0)
     colour_jitter: float = Field(ge=0)
@@ -82,6 +85,10 @@ class Plan(Document):
             raise ValueError("overlap_px must be less than tile_px")
         if len(self.class_weights) != len(self.classes):
             raise ValueError("class_weights needs one number for each class")
+        if self.deep_supervision > len(self.widths) - 2:
+            raise ValueError(
+                f"deep_supervision: {len(self.widths)} stages allow {len(self.widths) - 2} at most"
+            )
         if self.zoom_min > self.zoom_max:
             raise ValueError("zoom_min must not exceed zoom_max")
         if any(shrink.patch_px % stride for shrink in self.shrinks):
@@ -205,6 +212,7 @@ def _reasons(facts: Fingerprint, budget: Budget, *, patches: int) -> dict[str, s
         "learning_rate": "highest rate at which AdamW with batch norm stayed stable",
         "weight_decay": "AdamW's usual value; over some thousand steps it hardly acts",
         "ema_decay": "the average spans an eighth of the steps, at most a hundred",
+        "deep_supervision": "none: trainings of a minute ended 0.02 to 0.09 Dice lower with two",
         "distance_weight": "the object head must split touching objects "
         f"({100 * facts.touching_share:.0f} % of the objects touch another)",
         "zoom_min": f"objects differ in thickness from {thin:g} to {thick:g} px",

@@ -52,7 +52,10 @@ def make_net(plan: Plan) -> UNet:
     """An untrained network as planned, its weights decided by the plan's seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
-        net = UNet(in_channels=plan.channels, classes=len(plan.classes), widths=plan.widths)
+        net = UNet(
+            in_channels=plan.channels, classes=len(plan.classes), widths=plan.widths,
+            coarse=plan.deep_supervision,
+        )  # fmt: skip
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 

@@ -7,13 +7,12 @@ import statistics
 import time
 
 import torch
-from torch import Tensor
 
 from unet.budget import Device, Precision
 from unet.data import Batch, Patches
 from unet.errors import UnetError
 from unet.group import ALONE, Group
-from unet.losses import distance_loss, segmentation_loss
+from unet.losses import distance_loss, loss_of_scales
 from unet.model import UNet
 from unet.plan import Plan
 from unet.predict import make_net
@@ -84,9 +83,12 @@ def train_step(
     device = batch.image_BCHW.device.type
     weights_K = torch.tensor(plan.class_weights, device=device)
     with torch.autocast(device, torch.bfloat16, enabled=plan.precision == "bfloat16"):
-        logits_BKHW, distance_B1HW = net(batch.image_BCHW)
-    loss: Tensor = segmentation_loss(
-        logits_BKHW.float(), batch.mask_BHW, weights_K, total=group.total
+        logits, distance_B1HW = net.at_all_scales(batch.image_BCHW)
+    loss = loss_of_scales(
+        [logits_BKHW.float() for logits_BKHW in logits],
+        batch.mask_BHW,
+        weights_K,
+        total=group.total,
     )
     loss = loss + plan.distance_weight * distance_loss(
         distance_B1HW.float(), batch.distance_B1HW, batch.mask_BHW, total=group.total

@@ -22,10 +22,11 @@ FINE_RATE = 0.5  # of the learning rate from scratch: what was learned must not 
 FRESH = (
     "classes", "class_weights", "distance_weight", "steps", "decay_from", "decay_steps",
     "warmup_steps", "ema_decay", "validate_at", "precision", "seed", "patience",
-    "validation_px", "choice_px", "refits", "shrinks", "stain_jitter",
+    "validation_px", "choice_px", "refits", "shrinks", "stain_jitter", "deep_supervision",
 )  # fmt: skip
 FIRST = ("encoder.0.conv1.weight", "encoder.0.skip.weight")  # they look at the image itself
 HEAD = ("head.weight", "head.bias")  # a row for each class, then the object head's
+COARSE = "coarse."  # heads that only training asks: each training has its own
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,11 @@ class Start:
             UnetError: if they are those of another network.
         """
         wanted = net.state_dict()
-        given = {name: _widened(name, tensor, wanted) for name, tensor in self.weights.items()}
+        given = {
+            name: _widened(name, tensor, wanted)
+            for name, tensor in self.weights.items()
+            if not name.startswith(COARSE)
+        } | {name: tensor for name, tensor in wanted.items() if name.startswith(COARSE)}
         for name in HEAD:
             given[name] = _head(self.weights[name], self.plan.classes, plan.classes)
         _refuse_other_network(given, wanted, self.plan, plan)

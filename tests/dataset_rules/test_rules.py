@@ -8,7 +8,9 @@ from dataset_rules.errors import RulesError
 from dataset_rules.rules import Rules, parse_rules, rules_document, rules_id, to_paper
 
 KEYWORDS = st.text(
-    st.characters(min_codepoint=32, exclude_characters="/\\"), min_size=1, max_size=20
+    st.characters(min_codepoint=32, exclude_characters="/\\", exclude_categories=["Cs"]),
+    min_size=1,
+    max_size=20,
 )
 
 VALUES = st.lists(st.integers(100, 255), max_size=2)
@@ -44,6 +46,13 @@ def test_rules_survive_json(document):
     again = parse_rules(json.dumps(rules_document(document)))
     assert again == document
     assert rules_id(again) == rules_id(document)
+
+
+def test_half_a_character_is_refused_in_words():
+    paper = {"height": "1", "width": "7", "image_type": "1", "color_model": "1",
+             "description": "\ud800"}  # fmt: skip
+    with pytest.raises(RulesError, match=r"half of a character; found '\\ud800'"):
+        parse_rules(json.dumps(paper))
 
 
 @given(

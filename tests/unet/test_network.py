@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from unet.data import normalized
-from unet.losses import distance_loss, segmentation_loss, soft_dice_loss
+from unet.losses import distance_loss, loss_of_scales, segmentation_loss, soft_dice_loss
 from unet.model import UNet
 
 
@@ -64,6 +64,28 @@ def test_one_batch_can_be_learnt_by_heart() -> None:
         optimizer.step()
     net.eval()
     assert (net(image)[0].argmax(1) == mask).float().mean() > 0.97
+
+
+def test_heads_of_coarser_stages_answer_at_half_and_quarter_and_change_no_answer() -> None:
+    torch.manual_seed(0)
+    net = UNet(in_channels=3, classes=3, widths=(4, 8, 8, 8), coarse=2).eval()
+    for head in net.coarse:
+        torch.nn.init.normal_(head.weight)
+    image = torch.rand(2, 3, 32, 48)
+    logits, distance = net.at_all_scales(image)
+    assert [tuple(part.shape) for part in logits] == [(2, 3, 32, 48), (2, 3, 16, 24), (2, 3, 8, 12)]
+    assert torch.equal(net(image)[0], logits[0])
+    assert torch.equal(net(image)[1], distance)
+
+
+def test_coarser_scales_count_half_of_the_finer_and_see_every_second_pixel() -> None:
+    mask = torch.randint(0, 3, (1, 16, 16))
+    logits = [torch.rand(1, 3, 16, 16), torch.rand(1, 3, 8, 8)]
+    fine = segmentation_loss(logits[0], mask, torch.ones(3))
+    coarse = segmentation_loss(logits[1], mask[:, ::2, ::2], torch.ones(3))
+    both = loss_of_scales(logits, mask, torch.ones(3))
+    torch.testing.assert_close(both, (2 * fine + coarse) / 3)
+    torch.testing.assert_close(loss_of_scales(logits[:1], mask, torch.ones(3)), fine)
 
 
 @pytest.mark.parametrize("gain", [1, 3])

@@ -129,7 +129,8 @@ def test_the_rate_warms_up_holds_and_ends_near_zero(patches: int) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [({"patch_px": 250}, "patch_px"), ({"overlap_px": 600}, "overlap_px"),
-     ({"class_weights": [1.0]}, "class_weights"), ({"speed": 3}, "speed"), ({"steps": 0}, "steps")],
+     ({"class_weights": [1.0]}, "class_weights"), ({"speed": 3}, "speed"),
+     ({"deep_supervision": 9}, "deep_supervision: . stages allow"), ({"steps": 0}, "steps")],
 )  # fmt: skip
 def test_a_wrong_plan_names_the_field(tmp_path: Path, change: dict, named: str) -> None:
     path = tmp_path / "plan.json"

@@ -11,6 +11,7 @@ import pytest
 
 from dataset_rules.manifest import altered_files, content_hash, read_artifact
 from tests.drawn import write_dataset
+from unet.checkpoint import load_tensors
 from unet.errors import Stopped, UnetError
 from unet.evaluate import evaluate
 from unet.fingerprint import fingerprint
@@ -44,6 +45,15 @@ def test_two_runs_of_one_plan_are_equal_to_the_bit(discs: Path, tmp_path: Path) 
 
 class StopError(Exception):
     pass
+
+
+def test_deep_supervision_teaches_the_coarser_stages_and_replays_equal(discs: Path, tmp_path: Path):
+    plan = small_plan(discs).model_copy(update={"deep_supervision": 1})
+    runs = [train([discs], tmp_path / name, plan=plan) for name in ("a", "b")]
+    assert weights_of(runs[0]) == weights_of(runs[1])
+    weights, _ = load_tensors(runs[0] / "model" / "weights.safetensors")
+    assert weights["coarse.0.weight"].abs().max() > 0
+    assert evaluate(runs[0], discs).document()["n"] > 0
 
 
 def stop_once_saved(run: Path):

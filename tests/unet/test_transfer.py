@@ -56,6 +56,18 @@ def test_before_its_first_step_a_fine_tuned_network_answers_as_the_model(model: 
     assert not torch.equal(net(image_BCHW)[1], before)
 
 
+def test_a_fine_tuning_has_coarser_heads_of_its_own(model: Path) -> None:
+    start = read_start(model)
+    deep = start.plan.model_copy(update={"deep_supervision": 1})
+    net = make_net(deep).eval()
+    start.give(net, deep)
+    net.coarse[0].weight.data.fill_(1.0)
+    back = make_net(start.plan).eval()
+    replace(start, plan=deep, weights=net.state_dict()).give(back, start.plan)
+    image_BCHW = torch.rand(1, 3, 32, 32)
+    assert torch.equal(back(image_BCHW)[0], net(image_BCHW)[0])
+
+
 def test_classes_keep_their_row_by_name_and_new_ones_start_at_zero(model: Path) -> None:
     start = read_start(model)
     plan = with_classes(start.plan, "cell", "disc")
