@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from dataset_rules.disk import write_json
 from dataset_rules.doctor import examine
 from dataset_rules.format import format_dataset
-from dataset_rules.manifest import write_json
 from dataset_rules.rules import Rules, rules_document, rules_from_mapping
 from unet.ihc import Comparison, pool_comparisons
 from unet.measure import DOCUMENT, REPORT, measure_files

@@ -17,10 +17,11 @@ from app.tables import Artifact
 from dataset_rules.address import address_of
 from dataset_rules.archive import unpack
 from dataset_rules.bounds import Progress
+from dataset_rules.disk import write_json
 from dataset_rules.download import Bounds, fetch
 from dataset_rules.errors import RulesError
 from dataset_rules.guard import PublicOnly
-from dataset_rules.manifest import file_hash, write_json
+from dataset_rules.hashes import file_hash
 
 ARCHIVE, FILES, FACTS = "archive", "files", "fetched.json"  # in the folder of the job
 TELL_EVERY_S = 0.5

@@ -17,8 +17,8 @@ from typing import Any
 
 from app.process import die_with_parent, locked
 from app.settings import Settings
+from dataset_rules.disk import write_json
 from dataset_rules.errors import UserError
-from dataset_rules.manifest import write_json
 
 LOCK_WAIT_S = 30.0  # a killed writer is gone long before
 TAKEN = "another process is writing this job's folder"

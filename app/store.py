@@ -21,8 +21,10 @@ from app import tables
 from app.errors import Conflict, NotFound, Unprocessable
 from app.settings import Settings
 from app.tables import Alias, Artifact, Job
+from dataset_rules.disk import write_file, write_json
 from dataset_rules.errors import ArtifactError
-from dataset_rules.manifest import file_hash, is_artifact, read_artifact, write_file, write_json
+from dataset_rules.hashes import file_hash
+from dataset_rules.manifest import is_artifact, read_artifact
 from dataset_rules.rules import Rules, read_rules, rules_document, rules_id
 
 PRODUCTION = "production"

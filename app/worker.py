@@ -42,7 +42,8 @@ from app.settings import Settings
 from app.steps import FINISHED, REFUSED, STOPPED, StepRequest
 from app.tables import Job
 from dataset_rules.errors import UserError
-from dataset_rules.manifest import commit, is_artifact
+from dataset_rules.manifest import is_artifact
+from dataset_rules.provenance import commit
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,8 @@ gets `curves.json` and `curves.svg`; a DIR that holds curves of a contender keep
 
 The peers' loop is as a competent user writes it: bfloat16, channels_last, AdamW on a one-cycle rate
 as long as our own limit and begun anew after it; patches turned, mirrored, brightened. MONAI's
-network has its own Dice and cross-entropy, the plain one cross-entropy.
+network (`pip install 'unetops[bench]'`) has its own Dice and cross-entropy, the plain one
+cross-entropy.
 """
 
 import argparse

@@ -11,7 +11,7 @@ from pathlib import Path
 from dataset_rules.errors import RulesError
 from dataset_rules.files import Files, Packed
 from dataset_rules.images import IMAGE_SUFFIXES
-from dataset_rules.manifest import BEGUN, SEAL
+from dataset_rules.seal import BEGUN, SEAL
 from dataset_rules.slides import SLIDE_SUFFIXES, reads_slides
 
 JUNK_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir"})

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dataset_rules.files import Files
 from dataset_rules.glimpse import SIDE_PX, Glimpse, stacked
-from dataset_rules.manifest import file_hash
+from dataset_rules.hashes import file_hash
 
 ALIKE = 0.85  # correlation from which two images show the same
 SCREEN = 0.75  # correlation of projections from which the small images themselves are compared

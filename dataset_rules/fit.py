@@ -127,9 +127,14 @@ def resize_label(label: Pixels, size: tuple[int, int]) -> Pixels:
 def _shares(label: Pixels, ids: Sequence[int], size: tuple[int, int]) -> dict[int, Pixels]:
     """How much of each pixel a class covers, 0 to 255."""
     if len(ids) == 2:
-        share = _share(label, ids[1], size, is_mark=list(ids) == [0, 1])
+        is_mark = list(ids) == [0, 1]  # 1 where the class is and else 0, as it stands
+        share = _share(label if is_mark else _is_class(label, ids[1]), size)
         return {ids[0]: 255 - share, ids[1]: share}
-    return {class_id: _share(label, class_id, size) for class_id in ids}
+    return {class_id: _share(_is_class(label, class_id), size) for class_id in ids}
+
+
+def _is_class(label: Pixels, class_id: int) -> Pixels:
+    return np.asarray(label == class_id).view(np.uint8)
 
 
 def values_in(label: Pixels) -> list[int]:
@@ -141,11 +146,10 @@ def values_in(label: Pixels) -> list[int]:
     return [int(value) for value in np.flatnonzero(counts)]
 
 
-def _share(label: Pixels, class_id: int, size: tuple[int, int], *, is_mark: bool = False) -> Pixels:
-    """How much of each pixel the class covers; `is_mark`: the label is 1 there and else 0."""
-    is_there = label if is_mark else (label == class_id).view(np.uint8)
-    down, right = (old // new for old, new in zip(label.shape, size, strict=True))
-    if label.shape == (down * size[0], right * size[1]) and down * right < UNCOUNTABLE:
+def _share(is_there: Pixels, size: tuple[int, int]) -> Pixels:
+    """How much of each pixel is covered, 0 to 255, by what is 1 there and else 0."""
+    down, right = (old // new for old, new in zip(is_there.shape, size, strict=True))
+    if is_there.shape == (down * size[0], right * size[1]) and down * right < UNCOUNTABLE:
         return _counted_share(is_there, down, right)
     area = np.negative(is_there)  # 0 and 255
     shrinks = size[0] <= area.shape[0] and size[1] <= area.shape[1]

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dataset_rules.dataset import DATASET, Dataset, DatasetClass, Split, split_of
+from dataset_rules.disk import flushed, write_json
 from dataset_rules.doctor import Report, examine_folder
 from dataset_rules.errors import RulesError
 from dataset_rules.files import Files, opened_files
@@ -20,16 +21,9 @@ from dataset_rules.findings import (
     merged,
     some_of,
 )
+from dataset_rules.hashes import file_hash
 from dataset_rules.inspection import Depth, inspect_outcomes
-from dataset_rules.manifest import (
-    Step,
-    begin,
-    file_hash,
-    finish,
-    flushed,
-    make_source,
-    write_json,
-)
+from dataset_rules.manifest import Step, begin, finish, make_source
 from dataset_rules.parallel import each, processors
 from dataset_rules.rules import Rules, rules_document
 from dataset_rules.sample import Outcome, Task, place_of

@@ -15,21 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from dataset_rules.errors import ArtifactError, UserError
+from dataset_rules.hashes import content_hash, file_hash
 from dataset_rules.manifest import (
     LINEAGE,
     MANIFEST,
     PROVENANCE,
     RECORD_KEY,
-    SEAL,
     Ancestor,
-    altered_files,
-    content_hash,
     contradictions,
-    file_hash,
     read_artifact,
 )
 from dataset_rules.png import png_text
 from dataset_rules.rules import canonical_json
+from dataset_rules.seal import SEAL, altered_files
 
 RULES = "rules.json"
 

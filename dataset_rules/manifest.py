@@ -10,31 +10,25 @@ provenances of all ancestors, so that a chain can be followed offline.
 import hashlib
 import json
 import os
-import platform
 import shutil
-import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from dataset_rules.disk import json_bytes, write_file
 from dataset_rules.errors import ArtifactError, UserError
-from dataset_rules.images import IMAGE_SUFFIXES, pixel_hash, read_image
-from dataset_rules.parallel import each
+from dataset_rules.hashes import content_hash
 from dataset_rules.png import png_with_text
-from dataset_rules.rows import TIFF_SUFFIXES, values_hash
+from dataset_rules.provenance import provenance_document
 from dataset_rules.rules import canonical_json
+from dataset_rules.seal import BEGUN, SEAL, altered_files, seal_of
 
 MANIFEST = "manifest.json"
 PROVENANCE = "provenance.json"
-SEAL = "files.sha256"
 LINEAGE = "lineage"
-BEGUN = ".begun.json"  # what an unfinished folder is going to be
 RECORD_KEY = "unetops:record"
 MODEL_FOLDER = "model"  # of a run: the one artifact that lies in another
 MADE_BY = {
@@ -43,11 +37,6 @@ MADE_BY = {
     "run": "`unetops train` makes a run",
     "prediction": "`unetops predict` makes a prediction",
 }
-LIBRARIES = (
-    "imagecodecs", "isal", "numpy", "opencv-python-headless", "pillow", "scipy", "simplejpeg",
-    "tifffile", "torch",
-)  # fmt: skip
-FLUSHED_AT_ONCE = 16  # 400 files take 0.2 s, one after the other 1.5 s
 
 
 @dataclass(frozen=True)
@@ -191,7 +180,9 @@ def finish(
     _carry_lineage(folder, step.inputs)
     artifact_id = hashlib.sha256(manifest).hexdigest()
     provenance = json_bytes(
-        provenance_document(artifact_id, step.inputs, folder=folder, started=started, notes=notes)
+        provenance_document(
+            artifact_id, [_as_input(a, folder) for a in step.inputs], started=started, notes=notes
+        )
     )
     write_file(folder / MANIFEST, manifest)
     write_file(folder / PROVENANCE, provenance)
@@ -199,7 +190,7 @@ def finish(
     for name in stamped:
         path = folder / name
         write_file(path, png_with_text(path.read_bytes(), RECORD_KEY, made.record))
-    write_file(folder / SEAL, _seal(folder, written or {}))
+    write_file(folder / SEAL, seal_of(folder, written or {}))
     (folder / BEGUN).unlink(missing_ok=True)
     return made
 
@@ -257,28 +248,8 @@ def make_source(files: Mapping[str, str], *, location: str, started: datetime) -
     step = Step("source", 1)
     manifest = json_bytes({**step.head(), "files": dict(sorted(files.items()))})
     artifact_id = hashlib.sha256(manifest).hexdigest()
-    document = provenance_document(
-        artifact_id, (), folder=None, started=started, notes={"location": location}
-    )
+    document = provenance_document(artifact_id, (), started=started, notes={"location": location})
     return Ancestor(manifest, json_bytes(document))
-
-
-def altered_files(folder: Path) -> list[str]:
-    """What differs from the seal, a sentence each: altered, missing and added files."""
-    if not (folder / SEAL).is_file():
-        return [f"{SEAL} is missing: the folder is unfinished or was cut"]
-    sealed, findings = {}, []
-    for line in (folder / SEAL).read_text(encoding="utf-8", errors="replace").splitlines():
-        digest, _, name = line.partition("  ")
-        sealed[name] = digest
-    present = set(_names(folder))
-    for name, digest in sealed.items():
-        if name not in present:
-            findings.append(f"{name} is missing, or its line in {SEAL} was altered")
-        elif file_hash(folder / name) != digest:
-            findings.append(f"{name} was altered after it was sealed")
-    findings += [f"{name} was added after the seal" for name in sorted(present - sealed.keys())]
-    return findings
 
 
 def contradictions(folder: Path) -> list[str]:
@@ -296,140 +267,19 @@ def contradictions(folder: Path) -> list[str]:
     return findings
 
 
-def content_hash(path: Path) -> str:
-    """What the id is made of: decoded pixels of images, canonical JSON, else the bytes."""
-    if path.suffix in TIFF_SUFFIXES and (digest := values_hash(path)):
-        return digest
-    if path.suffix in IMAGE_SUFFIXES:
-        return pixel_hash(read_image(path))
-    if path.suffix == ".json":
-        return hashlib.sha256(canonical_json(json.loads(path.read_bytes()))).hexdigest()
-    return file_hash(path)
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_file(path: Path, data: bytes, *, flush: bool = True) -> None:
-    """Write beside, flush, rename: a reader sees the old file or the new one, never half.
-
-    Args:
-        path: of the file.
-        data: its bytes.
-        flush: wait until they are on the disk; without it, a power cut may still lose them.
-    """
-    beside = path.with_name(f".{path.name}.part")
-    with beside.open("wb") as file:
-        file.write(data)
-        if flush:
-            file.flush()
-            os.fsync(file.fileno())
-    beside.replace(path)
-
-
-@contextmanager
-def flushed(paths: Sequence[Path]) -> Iterator[None]:
-    """Files are on the disk when the block ends; meanwhile there is time for something else."""
-    with ThreadPoolExecutor(1) as beside:
-        flushing = beside.submit(_flush, paths)
-        yield
-        flushing.result()
-
-
-def _flush(paths: Sequence[Path]) -> None:
-    """Many at once, since a disk gathers what it is asked for."""
-
-    def flush(path: Path) -> None:
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-
-    with ThreadPoolExecutor(FLUSHED_AT_ONCE) as pool:
-        for _ in pool.map(flush, paths):
-            pass
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON document for people, atomically."""
-    write_file(path, json_bytes(value))
-
-
-def provenance_document(
-    artifact_id: str,
-    inputs: Sequence[Ancestor],
-    *,
-    folder: Path | None,
-    started: datetime,
-    notes: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """How an artifact came about: commit, libraries, machine, times, records of the inputs."""
+def _as_input(ancestor: Ancestor, folder: Path) -> dict[str, str | None]:
+    """An input as the provenance of what lies in `folder` names it."""
     return {
-        "id": artifact_id,
-        "unetops": _version("unetops"),
-        "commit": commit(),
-        **deployment(),
-        "libraries": {name: _version(name) for name in LIBRARIES},
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "started": started.isoformat(timespec="seconds"),
-        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-        "inputs": [
-            {"kind": a.kind, "id": a.id, "record": a.record, "folder": _way_to(a.folder, folder)}
-            for a in inputs
-        ],
-        **(notes or {}),
-    }
+        "kind": ancestor.kind, "id": ancestor.id, "record": ancestor.record,
+        "folder": _way_to(ancestor.folder, folder),
+    }  # fmt: skip
 
 
-def commit() -> str | None:
-    """The commit of the running code, '+changes' behind it where files differ from it."""
-    return os.environ.get("UNETOPS_COMMIT") or _checked_out()
-
-
-@cache
-def _checked_out() -> str | None:
-    root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():
-        return None
-    head = _git(root, "rev-parse", "HEAD")
-    return head and head + ("+changes" if _git(root, "status", "--porcelain") else "")
-
-
-def deployment() -> dict[str, dict[str, str]]:
-    """Where the code was deployed: Pulumi project, stack and droplet; empty on other machines."""
-    names = ("project", "stack", "droplet")
-    stated = {name: os.environ.get(f"UNETOPS_{name.upper()}", "") for name in names}
-    known = {name: value for name, value in stated.items() if value}
-    return {"deployment": known} if known else {}
-
-
-def _git(root: Path, *words: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(root), *words], capture_output=True, text=True, check=False, timeout=30
-    )
-    return done.stdout.strip() if done.returncode == 0 else ""
-
-
-@cache
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def _way_to(target: Path | None, start: Path | None) -> str | None:
+def _way_to(target: Path | None, start: Path) -> str | None:
     """Relative, so that it holds when all is moved together and tells nothing of the machine."""
-    if target is None or start is None:
+    if target is None:
         return None
     return Path(os.path.relpath(target.resolve(), start.resolve())).as_posix()
-
-
-def json_bytes(value: Any) -> bytes:
-    """A JSON document as people read it."""
-    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def _key_in(manifest: Path) -> str:
@@ -447,20 +297,3 @@ def _carry_lineage(folder: Path, inputs: Iterable[Ancestor]) -> None:
         carried = ancestor.folder / LINEAGE if ancestor.folder else None
         if carried and carried.is_dir():
             shutil.copytree(carried, folder / LINEAGE, dirs_exist_ok=True)
-
-
-def _seal(folder: Path, written: Mapping[str, str]) -> bytes:
-    names = sorted(_names(folder))
-    hashes = each(lambda name: written.get(name) or file_hash(folder / name), names)
-    return "".join(f"{found}  {name}\n" for found, name in zip(hashes, names, strict=True)).encode()
-
-
-def _names(folder: Path) -> Iterator[str]:
-    """Files of the artifact: not the seal, not our part files, not artifacts inside it."""
-    for place, folders, names in os.walk(folder):
-        here = Path(place)
-        folders[:] = [name for name in folders if not (here / name / SEAL).is_file()]
-        for name in names:
-            path = here / name
-            if name not in {SEAL, BEGUN} and not name.endswith(".part"):
-                yield path.relative_to(folder).as_posix()

@@ -9,13 +9,13 @@ import cv2
 import numpy as np
 
 from dataset_rules.dataset import Sample, SampleImage, SampleMask, Split
+from dataset_rules.disk import write_file
 from dataset_rules.errors import RulesError
 from dataset_rules.files import Files
 from dataset_rules.findings import Finding, Severity
 from dataset_rules.fit import Part, fitted, scaled_as, shrunk_size
 from dataset_rules.glimpse import glimpse_of, mask_glimpse_of
 from dataset_rules.images import Header, Pixels, encode, pixel_hash, read_header, read_image
-from dataset_rules.manifest import write_file
 from dataset_rules.masks import DecodedMask, decode_masks
 from dataset_rules.observed import Seen, see_through_among
 from dataset_rules.panel import panel_of
@@ -42,7 +42,7 @@ class _Written:
     """SHA-256 of a file's content, as `content_hash` has it, and of its bytes."""
 
     content: str
-    bytes: str
+    stored: str
 
 
 class Outcome(Document):
@@ -130,7 +130,7 @@ def write_sample(
     return Outcome(
         samples=tuple(sample for sample, _ in made),
         content={path: file.content for _, files in made for path, file in files.items()},
-        written={path: file.bytes for _, files in made for path, file in files.items()},
+        written={path: file.stored for _, files in made for path, file in files.items()},
         findings=tuple(_findings(task, decoded, image, rules)),
         seen=_seen(image, decoded, parts, made),
     )

@@ -24,9 +24,10 @@ from typing import Any
 import cv2
 from pydantic import ValidationError
 
+from dataset_rules.disk import write_file
 from dataset_rules.errors import ArtifactError, RulesError
 from dataset_rules.files import Files
-from dataset_rules.manifest import file_hash, write_file
+from dataset_rules.hashes import file_hash
 from dataset_rules.rules import Rules, canonical_json
 from dataset_rules.sample import Outcome, Task, make_sample
 from dataset_rules.survey import told

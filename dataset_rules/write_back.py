@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dataset_rules.dataset import IGNORE, read_dataset
+from dataset_rules.disk import write_file
 from dataset_rules.errors import ArtifactError, RulesError
 from dataset_rules.images import Pixels, encode, read_mask
 from dataset_rules.manifest import (
@@ -21,7 +22,6 @@ from dataset_rules.manifest import (
     read_artifact,
     read_intact,
     removed_on_refusal,
-    write_file,
 )
 from dataset_rules.rules import MaskKind, Rules, SourceValue, rules_document, rules_from_mapping
 

@@ -89,7 +89,9 @@ def _files(root: Path) -> list[str]:
 
 
 def _git(root: Path, *words: str) -> bytes:
-    done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, check=False)
+    # Without its locks, which git takes to write down what it saw: killed, it would leave them.
+    command = ["git", "--no-optional-locks", "-C", str(root), *words]
+    done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip()
         raise ConfigError(

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from dataset_rules.manifest import write_json
+from dataset_rules.disk import write_json
 from unet.errors import UnetError
 from unet.model import Block, UNet
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dataset_rules.manifest import LINEAGE, PROVENANCE, Ancestor, write_file
+from dataset_rules.disk import write_file
+from dataset_rules.manifest import LINEAGE, PROVENANCE, Ancestor
 from dataset_rules.rules import Rules
 from unet.errors import UnetError
 from unet.fingerprint import Fingerprint

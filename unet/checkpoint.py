@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from dataset_rules.manifest import write_file
+from dataset_rules.disk import write_file
 from unet.errors import UnetError
 
 

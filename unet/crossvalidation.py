@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset_rules.dataset import Split, read_sample
-from dataset_rules.manifest import write_json
+from dataset_rules.disk import write_json
 from dataset_rules.rules import rules_document
 from unet.choice import Evidence, chosen, evidence
 from unet.errors import Stopped

@@ -7,16 +7,9 @@ from typing import Any
 
 from onnx import ModelProto
 
+from dataset_rules.disk import write_file, write_json
 from dataset_rules.images import Pixels
-from dataset_rules.manifest import (
-    Ancestor,
-    Step,
-    begin,
-    finish,
-    removed_on_refusal,
-    write_file,
-    write_json,
-)
+from dataset_rules.manifest import Ancestor, Step, begin, finish, removed_on_refusal
 from unet.card import CARD
 from unet.errors import UnetError
 from unet.graph_parts import FLOORS, PERCENTILES

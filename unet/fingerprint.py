@@ -17,7 +17,7 @@ from dataset_rules.dataset import (
     read_dataset,
     read_sample,
 )
-from dataset_rules.manifest import write_json
+from dataset_rules.disk import write_json
 from dataset_rules.parallel import each
 from dataset_rules.rules import Document, Rules
 from unet.errors import UnetError

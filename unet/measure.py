@@ -13,22 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import label
 
+from dataset_rules.disk import write_file, write_json
 from dataset_rules.errors import UserError
+from dataset_rules.hashes import file_hash
 from dataset_rules.images import encode, read_header, read_image
-from dataset_rules.manifest import (
+from dataset_rules.manifest import (  # fmt: skip
     Ancestor,
     Step,
     begin,
-    file_hash,
     finish,
     is_artifact,
     make_source,
     read_artifact,
     read_intact,
     removed_on_refusal,
-    write_file,
-    write_json,
-)  # fmt: skip
+)
 from dataset_rules.rows import read_numbers
 from unet.ihc import Measurements, Nucleus, Thresholds, compare, measure, pool
 from unet.morphometry import Shape

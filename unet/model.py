@@ -73,7 +73,7 @@ class UNet(nn.Module):
         """Class logits of every head, each half the size of the one before, and the distance's."""
         features = self.decoded(image_BCHW)
         logits_BKHW, distance_B1HW = self._answers(features[-1])
-        below = zip(self.coarse, features[-2::-1], strict=False)
+        below = zip(self.coarse, features[-2::-1], strict=True)
         return [logits_BKHW, *(head(x_BCHW) for head, x_BCHW in below)], distance_B1HW
 
     def _answers(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,7 +81,7 @@ class UNet(nn.Module):
         return out_BCHW[:, : self.classes], out_BCHW[:, self.classes :]
 
     def decoded(self, image_BCHW: Tensor) -> list[Tensor]:
-        """Features of the decoder's stages, the coarsest first.
+        """Features of the decoder's finest stage, before it those of the stages with a head.
 
         Raises:
             ValueError: if H or W is no multiple of the network's stride.
@@ -99,10 +99,10 @@ class UNet(nn.Module):
             x_BCHW = block(x_BCHW if stage == 0 else self.pool(x_BCHW))
             skips.append(x_BCHW)
         skips.pop()
-        features = []
+        features: list[Tensor] = []
         for up_convolution, block in zip(self.up, self.decoder, strict=True):
             x_BCHW = block(torch.cat([up_convolution(x_BCHW), skips.pop()], dim=1))
-            features.append(x_BCHW)
+            features = [*features, x_BCHW][-1 - len(self.coarse) :]  # a large tile needs the memory
         return features
 
 

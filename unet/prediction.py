@@ -15,17 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset_rules.dataset import DatasetClass
+from dataset_rules.disk import write_json
 from dataset_rules.errors import RulesError
+from dataset_rules.hashes import file_hash
 from dataset_rules.images import read_header
-from dataset_rules.manifest import (
-    Step,
-    begin,
-    file_hash,
-    finish,
-    make_source,
-    removed_on_refusal,
-    write_json,
-)
+from dataset_rules.manifest import Step, begin, finish, make_source, removed_on_refusal
 from dataset_rules.rows import MOST_PIXELS, Rows, open_rows
 from unet.errors import UnetError
 from unet.map_files import GrayFile, Spool, write_numbers, write_tiff

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from dataset_rules.dataset import read_dataset, read_sample
+from dataset_rules.disk import write_file
 from dataset_rules.images import Pixels
-from dataset_rules.manifest import read_artifact, write_file
+from dataset_rules.manifest import read_artifact
 from unet.data import normalized
 from unet.metrics import matched_numbers
 from unet.predictor import Predictor

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dataset_rules.manifest import write_json
+from dataset_rules.disk import write_json
 from unet.data import split_samples
 from unet.errors import UnetError
 from unet.part import Located, Part

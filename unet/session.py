@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dataset_rules.dataset import read_dataset
-from dataset_rules.manifest import write_json
+from dataset_rules.disk import write_json
 from dataset_rules.rules import rules_document
 from unet.budget import Budget
 from unet.checkpoint import load_tensors, save_tensors

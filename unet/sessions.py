@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dataset_rules.manifest import write_json
+from dataset_rules.disk import write_json
 from unet.budget import Budget
 from unet.errors import UnetError
 from unet.fingerprint import Fingerprint, fingerprint

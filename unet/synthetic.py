@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, gaussian_filter, label
 
+from dataset_rules.disk import write_file, write_json
 from dataset_rules.images import encode
-from dataset_rules.manifest import write_file, write_json
 from unet.stains import mix_stains
 
 Array = NDArray[Any]

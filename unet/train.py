@@ -13,11 +13,10 @@ from typing import Any
 
 import torch
 
+from dataset_rules.disk import write_file, write_json
 from dataset_rules.manifest import (
-    BEGUN,
     MANIFEST,
     MODEL_FOLDER,
-    SEAL,
     Ancestor,
     Step,
     begin,
@@ -26,10 +25,9 @@ from dataset_rules.manifest import (
     read_artifact,
     read_intact,
     removed_on_refusal,
-    write_file,
-    write_json,
 )
 from dataset_rules.rules import canonical_json
+from dataset_rules.seal import BEGUN, SEAL
 from unet.budget import Budget, machine_bytes
 from unet.card import write_card
 from unet.concerns import full_disk_said

@@ -20,8 +20,9 @@ from app.commands.console import (
 from dataset_rules.dataset import Split, read_dataset
 from dataset_rules.findings import some_of
 from dataset_rules.lineage import LinkState, is_whole, trace
-from dataset_rules.manifest import altered_files, contradictions, read_artifact
+from dataset_rules.manifest import contradictions, read_artifact
 from dataset_rules.rules import Rules, read_rules, rules_document, rules_id, to_paper
+from dataset_rules.seal import altered_files
 from dataset_rules.source import location_of
 
 PROBLEMS = "problems.json"

@@ -17,7 +17,7 @@ from app.commands.console import (
     table,
 )
 from app.commands.data import SOURCE
-from dataset_rules.manifest import write_file, write_json
+from dataset_rules.disk import write_file, write_json
 from dataset_rules.rules import Rules, read_rules
 
 SHOWN = 12  # findings and paths that a terminal shows; --json has all

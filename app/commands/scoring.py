@@ -32,7 +32,8 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Dice, IoU, object F1 and average precision on a split, worst images first."""
-    from dataset_rules.manifest import read_artifact, write_file
+    from dataset_rules.disk import write_file
+    from dataset_rules.manifest import read_artifact
     from unet.card import read_card_text, with_scores
     from unet.evaluate import evaluate as evaluate_model
     from unet.predictor import Predictor

@@ -63,7 +63,7 @@ def plan(
 
     With a time limit the machine's speed is measured for some seconds.
     """
-    from dataset_rules.manifest import write_json
+    from dataset_rules.disk import write_json
     from unet.budget import Budget, bytes_of, machine_bytes
     from unet.fingerprint import fingerprint
     from unet.folds import make_folds, read_fold_rule

@@ -10,7 +10,7 @@ from app.predictions import predictor_answers
 from app.process import WORKER_LOCK, is_locked
 from app.schemas import Ready
 from app.service import Here
-from dataset_rules.manifest import commit
+from dataset_rules.provenance import commit
 
 router = APIRouter(tags=["health"])
 

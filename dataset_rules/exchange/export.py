@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dataset_rules.dataset import Dataset, Split, read_dataset
+from dataset_rules.disk import json_bytes, write_file
 from dataset_rules.exchange.cellpose import CellposeExporter
 from dataset_rules.exchange.coco import CocoExporter
 from dataset_rules.exchange.layout import EXPORT, Exporter, ExportFile, Layout, Leaving
@@ -15,11 +16,9 @@ from dataset_rules.manifest import (
     Step,
     begin,
     finish,
-    json_bytes,
     read_artifact,
     read_intact,
     removed_on_refusal,
-    write_file,
 )
 
 VERSION = 1  # raised by hand when the same dataset gives other files

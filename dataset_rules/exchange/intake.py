@@ -20,12 +20,12 @@ from dataset_rules.exchange.yolo import read_yolo
 from dataset_rules.findings import counted, some_of
 from dataset_rules.format import finish_dataset
 from dataset_rules.group import group_of, group_template, sample_names
+from dataset_rules.hashes import file_hash
 from dataset_rules.images import read_header, read_image
 from dataset_rules.manifest import (
     Ancestor,
     Step,
     begin,
-    file_hash,
     is_artifact,
     make_source,
     read_intact,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dataset_rules.dataset import IGNORE, Dataset, DatasetClass, Split
+from dataset_rules.disk import json_bytes
 from dataset_rules.errors import RulesError
 from dataset_rules.exchange.layout import (
     Account,
@@ -25,7 +26,6 @@ from dataset_rules.exchange.layout import (
 from dataset_rules.exchange.papers import read_json, stated_classes
 from dataset_rules.findings import Finding, Severity, counted
 from dataset_rules.images import Pixels, encode, read_image, read_mask
-from dataset_rules.manifest import json_bytes
 from dataset_rules.masks import DecodedMask
 
 DATASET = "dataset.json"

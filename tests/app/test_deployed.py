@@ -16,7 +16,7 @@ import pytest
 from app.db import migrate
 from app.errors import Conflict
 from app.tokens import Role, create_token
-from dataset_rules.manifest import provenance_document
+from dataset_rules.provenance import provenance_document
 from tests.app.conftest import browsing, wait_for, working
 
 

@@ -6,7 +6,7 @@ import zipfile
 
 from app import jobs
 from app.jobs import open_client
-from dataset_rules.manifest import altered_files
+from dataset_rules.seal import altered_files
 from tests.app.conftest import (
     PAPER,
     finished,

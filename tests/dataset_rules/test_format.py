@@ -16,8 +16,9 @@ from dataset_rules.dataset import Split, read_dataset, read_sample
 from dataset_rules.errors import ArtifactError, RulesError
 from dataset_rules.format import format_dataset
 from dataset_rules.images import read_image, read_mask
-from dataset_rules.manifest import altered_files, contradictions, read_artifact
+from dataset_rules.manifest import contradictions, read_artifact
 from dataset_rules.rules import Rules, read_rules, rules_from_mapping
+from dataset_rules.seal import altered_files
 from dataset_rules.workers import PROGRESS
 from tests.messy import object_files, put, tissue, tree_of, two_folders
 

@@ -6,20 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dataset_rules.disk import write_json
 from dataset_rules.errors import ArtifactError
+from dataset_rules.hashes import file_hash
 from dataset_rules.images import encode
 from dataset_rules.lineage import LinkState, is_whole, trace
-from dataset_rules.manifest import (
-    Step,
-    altered_files,
-    begin,
-    file_hash,
-    finish,
-    make_source,
-    read_artifact,
-    write_json,
-)
+from dataset_rules.manifest import Step, begin, finish, make_source, read_artifact
 from dataset_rules.png import png_text
+from dataset_rules.seal import altered_files
 from tests.drawn import write_dataset
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from dataset_rules.dataset import IGNORE, read_dataset
+from dataset_rules.disk import write_json
 from dataset_rules.errors import ArtifactError, RulesError
 from dataset_rules.exchange.export import export_dataset
 from dataset_rules.exchange.intake import import_dataset
@@ -13,16 +14,9 @@ from dataset_rules.format import format_dataset
 from dataset_rules.images import read_image, read_mask
 from dataset_rules.lineage import is_whole, trace
 from dataset_rules.look import gray_if_equal
-from dataset_rules.manifest import (
-    Step,
-    altered_files,
-    begin,
-    contradictions,
-    finish,
-    read_artifact,
-    write_json,
-)
+from dataset_rules.manifest import Step, begin, contradictions, finish, read_artifact
 from dataset_rules.rules import Rules, read_rules, rules_from_mapping
+from dataset_rules.seal import altered_files
 from dataset_rules.write_back import write_back
 from tests.messy import object_files, put, tissue, two_folders
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from app.settings import Settings
-from dataset_rules import manifest
+from dataset_rules.provenance import commit, deployment
 from infra.caddy import caddyfile
 from infra.cloud_init import (
     HEADER,
@@ -116,7 +116,7 @@ def test_every_name_in_the_environment_is_read_by_the_service(monkeypatch: pytes
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     settings = {f"UNETOPS_{field.name.upper()}" for field in fields(Settings)}
-    recorded = manifest.deployment()["deployment"]
+    recorded = deployment()["deployment"]
     told = {name for name in given if name not in settings}
     assert told == {f"UNETOPS_{name.upper()}" for name in recorded}
     assert set(recorded.values()) == {SPEC.project, SPEC.stack, SPEC.hostname}
@@ -128,7 +128,7 @@ def test_release_tells_its_commit_by_the_name_that_provenance_reads(
     script = (ROOT / "infra/machine/unetops_host.py").read_text()
     (name,) = re.findall(r"export (UNETOPS_\w+)=", script)
     monkeypatch.setenv(name, "abc1")
-    assert manifest.commit() == "abc1"
+    assert commit() == "abc1"
 
 
 def test_service_is_never_open():

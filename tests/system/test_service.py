@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 
 from dataset_rules.images import encode
-from dataset_rules.manifest import RECORD_KEY, altered_files
+from dataset_rules.manifest import RECORD_KEY
 from dataset_rules.png import png_text
+from dataset_rules.seal import altered_files
 from tests.drawn import draw_discs
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]

@@ -18,10 +18,12 @@ import tifffile
 import unet.predictor as predictor_module
 from dataset_rules import rows as rows_module
 from dataset_rules.errors import RulesError
+from dataset_rules.hashes import content_hash
 from dataset_rules.images import encode, read_image, read_mask
-from dataset_rules.manifest import altered_files, content_hash, contradictions, read_artifact
+from dataset_rules.manifest import contradictions, read_artifact
 from dataset_rules.rows import Rows, rows_of
 from dataset_rules.rules import Rules
+from dataset_rules.seal import altered_files
 from tests.drawn import write_dataset
 from unet import map_files
 from unet.backend import Backend, available, fastest, make_forward

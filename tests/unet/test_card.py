@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from dataset_rules.manifest import altered_files, read_artifact
+from dataset_rules.manifest import read_artifact
 from dataset_rules.rules import Rules
+from dataset_rules.seal import altered_files
 from tests.drawn import write_dataset
 from unet.card import CARD, card_text, read_card_text, with_scores
 from unet.errors import UnetError

@@ -16,9 +16,11 @@ import pytest
 import torch
 
 from dataset_rules.errors import ArtifactError
+from dataset_rules.hashes import file_hash
 from dataset_rules.images import read_image
-from dataset_rules.manifest import SEAL, altered_files, file_hash, make_source, read_artifact
+from dataset_rules.manifest import make_source, read_artifact
 from dataset_rules.rules import Rules
+from dataset_rules.seal import SEAL, altered_files
 from tests.drawn import draw_discs, write_dataset
 from tests.unet.test_graphs import plan_of
 from unet.errors import UnetError

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from dataset_rules.dataset import DATASET
-from dataset_rules.manifest import Step, begin, finish, make_source, write_json
+from dataset_rules.disk import write_json
+from dataset_rules.manifest import Step, begin, finish, make_source
 from dataset_rules.rules import Rules, rules_document
 from unet.errors import UnetError
 from unet.folds import FoldRule, Folds, make_folds, read_fold_rule

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dataset_rules.manifest import altered_files
+from dataset_rules.seal import altered_files
 from tests.drawn import write_dataset
 from tests.unet.test_train import kill_in_training, small_plan, weights_of
 from unet.train import train

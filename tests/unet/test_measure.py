@@ -8,20 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import grey_dilation, grey_erosion
 
+from dataset_rules.disk import write_json
 from dataset_rules.errors import ArtifactError, UserError
+from dataset_rules.hashes import file_hash
 from dataset_rules.images import encode
-from dataset_rules.manifest import (
-    RECORD_KEY,
-    Step,
-    altered_files,
-    begin,
-    contradictions,
-    file_hash,
-    finish,
-    read_artifact,
-    write_json,
-)
+from dataset_rules.manifest import RECORD_KEY, Step, begin, contradictions, finish, read_artifact
 from dataset_rules.png import png_text
+from dataset_rules.seal import altered_files
 from unet.ihc import Comparison, Intensity, Measurements, Thresholds, measure, pool
 from unet.measure import measure_files, pair_masks, read_instances
 from unet.stains import mix_stains

@@ -9,9 +9,10 @@ import pytest
 
 from dataset_rules.errors import ArtifactError, RulesError
 from dataset_rules.images import encode, read_image, read_mask
-from dataset_rules.manifest import RECORD_KEY, altered_files, read_artifact
+from dataset_rules.manifest import RECORD_KEY, read_artifact
 from dataset_rules.png import png_text
 from dataset_rules.rules import Rules
+from dataset_rules.seal import altered_files
 from tests.drawn import write_dataset
 from unet.errors import UnetError
 from unet.evaluate import evaluate

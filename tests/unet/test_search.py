@@ -3,7 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from dataset_rules.manifest import altered_files, content_hash, read_artifact
+from dataset_rules.hashes import content_hash
+from dataset_rules.manifest import read_artifact
+from dataset_rules.seal import altered_files
 from tests.drawn import write_dataset
 from tests.unet.test_train import small_plan
 from unet.course import Course

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from dataset_rules.manifest import altered_files, content_hash, read_artifact
+from dataset_rules.hashes import content_hash
+from dataset_rules.manifest import read_artifact
+from dataset_rules.seal import altered_files
 from tests.drawn import write_dataset
 from unet.checkpoint import load_tensors
 from unet.errors import Stopped, UnetError

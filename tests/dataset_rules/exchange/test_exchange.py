@@ -16,6 +16,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from dataset_rules.dataset import DATASET, IGNORE, Split, read_dataset, read_sample
+from dataset_rules.disk import write_json
 from dataset_rules.errors import ArtifactError, RulesError
 from dataset_rules.exchange.export import export_dataset, export_files
 from dataset_rules.exchange.intake import import_dataset
@@ -23,17 +24,9 @@ from dataset_rules.exchange.layout import EXPORT, Layout
 from dataset_rules.format import format_dataset
 from dataset_rules.images import encode
 from dataset_rules.lineage import is_whole, trace
-from dataset_rules.manifest import (
-    Step,
-    altered_files,
-    begin,
-    contradictions,
-    finish,
-    make_source,
-    read_artifact,
-    write_json,
-)
+from dataset_rules.manifest import Step, begin, contradictions, finish, make_source, read_artifact
 from dataset_rules.rules import Rules, SourceRule, rules_document, rules_from_mapping
+from dataset_rules.seal import altered_files
 from tests.messy import put, tissue, two_folders
 
 CLASSES = [{"id": 0, "name": "background"}, {"id": 2, "name": "tumour cell"},
