@@ -140,10 +140,10 @@ def test_a_home_has_one_worker(settings, engine):
 
 def test_provenance_names_the_deployment_where_there_is_one(monkeypatch):
     now = datetime.now(UTC)
-    plain = provenance_document("0" * 64, (), folder=None, started=now)
+    plain = provenance_document("0" * 64, (), started=now)
     assert "deployment" not in plain
     monkeypatch.setenv("UNETOPS_STACK", "dev")
     monkeypatch.setenv("UNETOPS_DROPLET", "unetops-dev")
-    made = provenance_document("0" * 64, (), folder=None, started=now)
+    made = provenance_document("0" * 64, (), started=now)
     assert made["deployment"] == {"stack": "dev", "droplet": "unetops-dev"}
     assert json.loads(json.dumps(made))["commit"] == plain["commit"]
