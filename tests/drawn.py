@@ -1,5 +1,6 @@
 """Tiny drawn data for tests."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,9 +31,19 @@ def draw_discs(
 
 
 def write_dataset(
-    folder: Path, *, train: int = 6, val: int = 2, test: int = 2, size: int = 64, seed: int = 0
+    folder: Path,
+    *,
+    train: int = 6,
+    val: int = 2,
+    test: int = 2,
+    size: int = 64,
+    seed: int = 0,
+    rings: Sequence[str] = (),
 ) -> Path:
-    """A formatted dataset of discs, finished as the formatter finishes one."""
+    """A formatted dataset of discs, finished as the formatter finishes one.
+
+    Objects of the samples named in `rings` are of a second class.
+    """
     rng = np.random.default_rng(seed)
     source = make_source({"a.png": "0" * 64}, location="drawn", started=datetime.now(UTC))
     rules = rules_document(Rules())
@@ -43,9 +54,10 @@ def write_dataset(
         for index in range(count):
             name = f"{split}{index}"
             image, instances = draw_discs(rng, size=size)
+            kind = 2 if name in rings else 1
             files = {
                 f"{split}/images/{name}.png": image,
-                f"{split}/masks/{name}_mask.png": (instances > 0).astype(np.uint8),
+                f"{split}/masks/{name}_mask.png": np.where(instances > 0, kind, 0).astype(np.uint8),
                 f"instances/{name}.png": instances,
             }
             for path, pixels in files.items():
@@ -59,6 +71,7 @@ def write_dataset(
                 "instances": instance_path, "pixel_size_um": None,
             })  # fmt: skip
     classes = [{"id": 0, "name": "background"}, {"id": 1, "name": "disc"}]
+    classes += [{"id": 2, "name": "ring"}] if rings else []
     write_json(folder / DATASET, {"samples": samples, "classes": classes})
     write_json(folder / "rules.json", rules)
     paths = [p for s in samples for p in (s["image"]["path"], s["mask"]["path"], s["instances"])]

@@ -10,7 +10,8 @@ from dataset_rules.dataset import DatasetClass
 from unet.budget import parameters
 from unet.decisions import SMALLEST_PATCH_PX, scale_of
 from unet.errors import UnetError
-from unet.fingerprint import Fingerprint
+from unet.fingerprint import Fingerprint, unseen_classes
+from unet.folds import Folds
 from unet.plan import Plan
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -53,6 +54,19 @@ def refuse_foreign_plan(plan: Plan, facts: Fingerprint) -> None:
             "the plan is for another dataset", expected=_names(facts.classes),
             found=_names(plan.classes), remedy="make a plan for this dataset: unetops plan",
         )  # fmt: skip
+
+
+def refuse_blind_folds(folds: Folds, classes: Sequence[DatasetClass]) -> None:
+    """Refuse folds of which one would be scored on a class that it was not trained on."""
+    for fold in folds.folds:
+        if unseen := unseen_classes(classes, fold.training):
+            raise UnetError(
+                "a class has no pixel in the training samples of a fold",
+                where=f"fold {fold.number}, which holds out {', '.join(fold.tissues[:8])}",
+                found=", ".join(f"none of class {c.id} {c.name}" for c in unseen),
+                remedy="deal the groups that show it to several folds ('groups' in the file of "
+                "--folds), or train on them in every fold ('training')",
+            )  # fmt: skip
 
 
 def refuse_full_disk(out: Path, plan: Plan) -> None:

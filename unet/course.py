@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dataset_rules.errors import UserError
 from dataset_rules.manifest import LINEAGE, read_artifact
+from unet.concerns import refuse_blind_folds
 from unet.crossvalidation import train_folds
 from unet.errors import UnetError
 from unet.folds import FoldRule, Folds, make_folds
@@ -102,6 +103,7 @@ def _folds(course: Course, sessions: Sessions) -> Folds:
         course.folds.count, share=1 - SEARCH_SHARE * bool(course.trials),
         what=f"{course.folds.count} folds", remedy="give more time, or take fewer folds",
     )  # fmt: skip
+    refuse_blind_folds(folds, sessions.facts().classes)
     rows = [
         {"fold": f.number, "tissues": list(f.tissues), "training": len(f.training),
          "held_out": len(f.held_out)}

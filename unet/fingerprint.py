@@ -125,15 +125,31 @@ def _stain(seen: Sequence[SampleFacts]) -> dict[str, Any]:
     }
 
 
+def unseen_classes(
+    classes: Sequence[DatasetClass],
+    samples: Sequence[tuple[Path, Sample]],
+    pixels: np.ndarray | None = None,
+) -> tuple[DatasetClass, ...]:
+    """Classes but background that no mask of the samples shows.
+
+    Args:
+        classes: of the datasets.
+        samples: whose masks are read until each class is seen.
+        pixels: by class, of masks that were read before.
+    """
+    unseen = {c.id for c in classes[1:] if pixels is None or not pixels[c.id]}
+    for folder, sample in samples:
+        if not unseen:
+            break
+        unseen -= set(np.unique(read_sample(folder, sample)[1]).tolist())
+    return tuple(c for c in classes if c.id in unseen)
+
+
 def refuse_unseen_classes(
     classes: Sequence[DatasetClass], pixels: np.ndarray, train: Sequence[tuple[Path, Sample]]
 ) -> None:
     """A network would name such a class at random; all masks are read before it is said."""
-    unseen = {c.id for c in classes[1:] if not pixels[c.id]}
-    for folder, sample in train if unseen else ():
-        unseen -= set(np.unique(read_sample(folder, sample)[1]).tolist())
-        if not unseen:
-            return
+    unseen = unseen_classes(classes, train, pixels)
     if not unseen:
         return
     where = ", ".join(sorted({str(folder) for folder, _ in train}))
@@ -145,7 +161,7 @@ def refuse_unseen_classes(
         )  # fmt: skip
     raise UnetError(
         "a class has no pixel in the training split", where=where,
-        found=", ".join(f"none of class {c.id} {c.name}" for c in classes if c.id in unseen),
+        found=", ".join(f"none of class {c.id} {c.name}" for c in unseen),
         remedy="bring a group that shows it into train (split.groups in the rules), or leave the "
         "class out of the rules",
     )  # fmt: skip

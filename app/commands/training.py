@@ -65,12 +65,15 @@ def plan(
     """
     from dataset_rules.disk import write_json
     from unet.budget import Budget, bytes_of, machine_bytes
+    from unet.concerns import refuse_blind_folds
     from unet.fingerprint import fingerprint
     from unet.folds import make_folds, read_fold_rule
     from unet.plan import make_plan
 
     facts = fingerprint(datasets)
     dealt = make_folds(datasets, read_fold_rule(folds)) if folds else None
+    if dealt:
+        refuse_blind_folds(dealt, facts.classes)
     limit = seconds(time_limit)
     budget = Budget(memory_bytes=bytes_of(memory) or machine_bytes())
     if limit or device != "auto":  # else no torch is needed

@@ -140,6 +140,17 @@ def test_more_folds_than_groups_are_refused_and_leave_no_folder(dataset: Path, t
     assert not run.exists()
 
 
+def test_a_class_that_a_fold_would_not_learn_is_named_and_leaves_no_folder(tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path / "set", train=4, val=0, test=0, rings=["train0"])
+    rule, run = FoldRule(count=2, groups=(("train0", "train1"),)), tmp_path / "run"
+    message = r"fold 0, which holds out train0, train1.*none of class 2 ring.*'training'"
+    with pytest.raises(UnetError, match=message):
+        train([dataset], run, course=Course(folds=rule))
+    assert not run.exists()
+    kept = FoldRule(count=2, training=("train0",))
+    assert train([dataset], run, plan=small_plan(dataset), course=Course(folds=kept)) == run
+
+
 def test_a_plan_for_other_classes_is_refused_with_folds(dataset: Path, tmp_path: Path) -> None:
     plan = small_plan(dataset)
     other = plan.model_copy(
