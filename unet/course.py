@@ -20,6 +20,7 @@ from unet.search import SEARCH, SEARCH_SHARE, search
 from unet.search_space import Changes, changed
 from unet.session import FINGERPRINT, PLAN, RUN, Session
 from unet.sessions import Sessions
+from unet.shrinking import NOTE
 from unet.state import BEST, LAST
 
 
@@ -91,8 +92,9 @@ def removed_unless_begun(out: Path) -> Iterator[None]:
 
 
 def is_begun(out: Path) -> bool:
-    """True if a training in the folder, or in one of its parts, has been saved."""
-    return (out / SEARCH).exists() or any(out.rglob(LAST)) or any(out.rglob(RUN))
+    """True if a training in the folder, or in one of its parts, has been saved or shrinks."""
+    is_noted = any((out / name).exists() for name in (SEARCH, NOTE))
+    return is_noted or any(out.rglob(LAST)) or any(out.rglob(RUN))
 
 
 def _folds(course: Course, sessions: Sessions) -> Folds:

@@ -9,3 +9,7 @@ class Stopped(Exception):  # noqa: N818 - no error: the training was asked to en
 
 class UnetError(UserError):
     """A dataset, plan, model or image that cannot be used as it is."""
+
+
+class GroupError(UnetError):
+    """One process of a group cannot go on while the others are in the midst of a step."""

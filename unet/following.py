@@ -10,12 +10,13 @@ from torch import Tensor
 from dataset_rules.dataset import Sample
 from dataset_rules.errors import UserError
 from unet.data import Patches
-from unet.errors import Stopped
+from unet.errors import GroupError, Stopped
 from unet.group import Group
 from unet.plan import Plan
 from unet.prefetch import Prefetch, workers_for
+from unet.shrinking import refused_in_group
 from unet.state import Training, begin_training
-from unet.step import train_step
+from unet.step import is_out_of_memory, train_step
 
 END, BEGIN, STEP = 0.0, 1.0, 2.0  # kinds of orders
 LENGTH = 3  # of an order: its kind, then the length of the plan, or the step and its rate
@@ -53,6 +54,8 @@ def orders_end(group: Group, *, device: str) -> Iterator[None]:
     """
     try:
         yield
+    except GroupError:
+        raise
     except (UserError, Stopped):
         _end(group, device)
         raise
@@ -64,8 +67,21 @@ def _end(group: Group, device: str) -> None:
         group.tell(torch.zeros(LENGTH, dtype=torch.float64, device=device))
 
 
-def follow(samples: Sequence[tuple[Path, Sample]], group: Group, *, device: str) -> None:
-    """Do what the leader orders, until it ends."""
+def follow(samples: Sequence[tuple[Path, Sample]], group: Group, *, device: str, out: Path) -> None:
+    """Do what the leader orders, until it ends.
+
+    Raises:
+        GroupError: if memory was refused; it is noted in `out`, the run's folder.
+    """
+    try:
+        _follow(samples, group, device=device)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise refused_in_group(out) from error
+
+
+def _follow(samples: Sequence[tuple[Path, Sample]], group: Group, *, device: str) -> None:
     state: Training | None = None
     batches: Prefetch | None = None
     while True:

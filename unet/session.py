@@ -23,7 +23,7 @@ from unet.pace import Pace, stopped_early
 from unet.part import Part
 from unet.plan import Plan
 from unet.prefetch import Prefetch, workers_for
-from unet.shrinking import shrunk
+from unet.shrinking import NOTE, refused_in_group, shrunk
 from unet.state import (
     BEST,
     LAST,
@@ -108,6 +108,10 @@ class Session:
 
     def _prepare(self) -> None:
         """All that is done before the first step of this process."""
+        if (self.out / NOTE).exists():
+            self._shrink()
+            self._save()
+            (self.out / NOTE).unlink()
         if self.state.step == 0:
             self._measure()
         plan, step = self.state.plan, self.state.step
@@ -159,8 +163,10 @@ class Session:
             self._one_step()
             return True
         except (RuntimeError, MemoryError) as error:
-            if self.group.size > 1 or not is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
+            if self.group.size > 1:
+                raise refused_in_group(self.out) from error
         # Out of the handler: what the error held is free again.
         self.batches.drop()
         self.patches.forget()

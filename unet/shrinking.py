@@ -1,11 +1,14 @@
 """A plan that needs less memory, from a step on."""
 
+from pathlib import Path
+
 from unet.decisions import smaller
-from unet.errors import UnetError
+from unet.errors import GroupError, UnetError
 from unet.plan import Plan
 from unet.schedule import Shrink
 
 REFUSED = "memory was refused in training"
+NOTE = "memory-refused"  # in a run's folder: who goes on with it shrinks the plan first
 
 
 def shrunk(plan: Plan, step: int) -> Plan:
@@ -31,3 +34,17 @@ def shrunk(plan: Plan, step: int) -> Plan:
     shrinks = (*plan.shrinks, Shrink(step=step, batch=found[0], patch_px=found[1]))
     reasons = plan.reasons | {"shrinks": why}
     return plan.model_copy(update={"shrinks": shrinks, "reasons": reasons})
+
+
+def refused_in_group(out: Path) -> GroupError:
+    """Note that the run needs a smaller plan; the others wait for this process and must be ended.
+
+    Args:
+        out: the run's folder, which all processes of one machine see.
+    """
+    (out / NOTE).touch()
+    return GroupError(
+        "memory was refused to one of the processes that train together", where=str(out),
+        remedy="go on with --resume: the batch will be smaller; torchrun does so by itself with "
+        "--max-restarts",
+    )  # fmt: skip

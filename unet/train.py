@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from dataset_rules.manifest import (
     is_artifact,
     read_artifact,
     read_intact,
-    removed_on_refusal,
 )
 from dataset_rules.rules import canonical_json
 from dataset_rules.seal import BEGUN, SEAL
@@ -42,7 +41,7 @@ from unet.plan import Plan
 from unet.predict import MODEL, ModelCard, weights_name
 from unet.session import FINGERPRINT, PLAN, RUN, Event, Session
 from unet.sessions import Sessions
-from unet.state import BEST, LAST, limit_of, return_to_hold, spent_s
+from unet.state import BEST, limit_of, return_to_hold, spent_s
 from unet.transfer import read_start
 
 LONGER = 1.1  # times the time: for less, the way back to where the rate fell is not worth it
@@ -93,7 +92,7 @@ def train(
     budget, course = budget or Budget(memory_bytes=machine_bytes()), course or Course()
     course.refuse_several(group)
     if not group.leads:
-        follow(split_samples(datasets)[0], group, device=budget.device)
+        follow(split_samples(datasets)[0], group, device=budget.device, out=out)
         return out
     started, clock = datetime.now(UTC), clock or time.monotonic()
     inputs = tuple(read_intact(folder, "dataset") for folder in datasets)
@@ -117,15 +116,12 @@ def train(
                 "limit_s": time_limit_s, "clock": clock, "on_event": on_event,
                 "is_to_stop": is_to_stop, "budget": budget,
             }  # fmt: skip
-            if course.is_plain:
-                is_new = not (out / LAST).exists()
-                with removed_on_refusal(out) if is_new else nullcontext():
-                    session = Session(datasets, out, plan=plan, seed=seed, part=part, group=group,
-                                      **opening)  # fmt: skip
-                session.run()
-                kept = [PLAN, FINGERPRINT, RUN, BEST]
-            else:
-                with removed_unless_begun(out):
+            with removed_unless_begun(out):
+                if course.is_plain:
+                    Session(datasets, out, plan=plan, seed=seed, part=part, group=group,
+                            **opening).run()  # fmt: skip
+                    kept = [PLAN, FINGERPRINT, RUN, BEST]
+                else:
                     sessions = Sessions(datasets, out, start=part.start, **opening)
                     kept = follow_course(course, sessions, plan=plan, seed=seed)
             finish(out, step, started=started, content=dict.fromkeys(kept))

@@ -88,10 +88,13 @@ def test_a_float_image_with_nan_is_refused_by_the_formatter(tmp_path: Path) -> N
     assert "float" in said
 
 
-def test_a_loss_that_is_no_number_names_the_step(discs: Path, tmp_path: Path) -> None:
-    plan = small_plan(discs).model_copy(update={"learning_rate": 1e30})
-    with pytest.raises(UnetError, match="loss is no longer a number"):
+def test_a_loss_that_is_no_number_names_the_step_and_what_was_saved_stays(
+    discs: Path, tmp_path: Path
+) -> None:
+    plan = small_plan(discs).model_copy(update={"learning_rate": 1e30, "validate_at": (1,)})
+    with pytest.raises(UnetError, match="step 1: the loss is no longer a number"):
         train([discs], tmp_path / "run", plan=plan)
+    assert (tmp_path / "run" / "last.safetensors").exists()
 
 
 def test_a_file_that_finds_no_room_is_said_with_what_to_do(discs: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from tests.unet.test_train import small_plan
 from unet.checkpoint import load_tensors
 from unet.errors import UnetError
 from unet.group import Group, joined
+from unet.plan import read_plan
 from unet.step import device_named
 from unet.train import train
 
@@ -36,6 +37,45 @@ def test_a_gpu_that_is_not_there_is_said() -> None:
     assert device_named("auto") == "cpu"
     with pytest.raises(UnetError, match="no GPU can be used here"):
         device_named("cuda")
+
+
+NARROW = """
+import resource, sys
+from pathlib import Path
+from unet.group import joined
+from unet.plan import read_plan
+from unet.train import train
+import json, os, torch
+torch.set_num_threads(1)
+dataset, out, plan, room = sys.argv[1:]
+tell = lambda event: print(json.dumps(event), flush=True)
+with joined(os.environ, "cpu") as group:
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (held + int(room), -1))
+    train([Path(dataset)], Path(out), plan=read_plan(Path(plan)), resume=True, on_event=tell,
+          group=group)
+"""
+
+
+@pytest.mark.system
+def test_where_memory_is_refused_to_a_process_all_go_on_with_smaller_batches(
+    discs: Path, tmp_path: Path
+) -> None:
+    plan = small_plan(discs, steps=2).model_copy(
+        update={"batch": 64, "patch_px": 256, "widths": (8, 8, 8)}
+    )
+    (tmp_path / "plan.json").write_text(plan.model_dump_json())
+    (tmp_path / "narrow.py").write_text(NARROW)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--max-restarts", "5",
+               "--nproc-per-node", "2", str(tmp_path / "narrow.py"), str(discs),
+               str(tmp_path / "run"), str(tmp_path / "plan.json"), str(1500 << 20)]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "memory was refused to one of the processes" in done.stderr
+    assert '"event": "shrink"' in done.stdout
+    recorded = read_plan(tmp_path / "run" / "plan.json")
+    assert recorded.batch < 64
+    assert "memory was refused" in recorded.reasons["batch"]
 
 
 @pytest.mark.system
