@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dataset_rules.dataset import Sample, Split, read_dataset, read_sample
 from dataset_rules.images import Pixels
+from unet.levels import Levels, levels_of
 from unet.plan import Plan
 from unet.sample_facts import BRIGHT, FOURTH
 from unet.stains import restained
@@ -51,9 +52,9 @@ class Batch:
 
 
 def normalized(
-    image: Pixels, *, channels: int, levels: tuple[float, float] | None = None
+    image: Pixels, *, channels: int, levels: Levels | None = None
 ) -> NDArray[np.float32]:
-    """The image with its 0.5th percentile at 0 and its 99.8th at 1, HWC float32.
+    """The image with its 0.5th percentile at 0 and its 99.8th at 1 (`levels_of`), HWC float32.
 
     Percentiles of the image itself make exposure and bit depth disappear. All channels share
     them, so that colour stays. 99.8 rather than 99: nuclei may cover less than a hundredth.
@@ -61,10 +62,10 @@ def normalized(
     Args:
         image: HW or HWC, uint8 or uint16.
         channels: that the network takes.
-        levels: of a larger image that this is a part of, by `levels_of`.
+        levels: of a larger image that this is a part of.
     """
     stacked = image[..., None] if image.ndim == 2 else image
-    low, span = levels or _range(image)
+    low, span = levels or levels_of([image])
     scaled = (stacked.astype(np.float32) - low) / span
     if scaled.shape[2] == channels:
         return np.asarray(scaled, np.float32)
@@ -73,18 +74,11 @@ def normalized(
     return np.asarray(scaled.mean(axis=2, keepdims=True), np.float32)
 
 
-def _range(image: Pixels) -> tuple[float, float]:
-    """The level that becomes 0, and how far above it lies the one that becomes 1."""
-    low, high = np.percentile(image[::2, ::2], [0.5, 99.8])
-    floor = 8 if image.dtype == np.uint8 else 64  # an even image must not become pure noise
-    return float(low), float(max(high - low, floor))
-
-
 def darkness(image: Pixels) -> float | None:
     """Share of light at the normalised image's 0, if it is stained and its ground is bright."""
     if image.ndim == 2 or not np.ptp(image[FOURTH], axis=2).any():
         return None
-    low, span = _range(image)
+    low, span = levels_of([image])
     is_bright = np.median(image[FOURTH]) > BRIGHT * np.iinfo(image.dtype).max
     return low / (low + span) if is_bright else None
 

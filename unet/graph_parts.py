@@ -85,8 +85,22 @@ def mirrored(x: FLOAT["C", "H", "W"], size: INT64[2]):
 
 @script()
 def limits_of(image: FLOAT["H", "W", "C"], floor: FLOAT):
-    """Low percentile and span up to the high one, at least `floor`, of every fourth pixel."""
-    some = op.Reshape(image[::2, ::2, :], op.Constant(value_ints=[-1]))
+    """Low percentile and span up to the high one, at least `floor`, of every fourth pixel.
+
+    A black frame counts for nothing.
+    """
+    fourth = image[::2, ::2, :]
+    is_lit = op.Cast(op.ReduceMax(fourth, op.Constant(value_ints=[2]), keepdims=0) > 0.0, to=I64)
+    rows = op.ReduceMax(is_lit, op.Constant(value_ints=[1]), keepdims=0)
+    columns = op.ReduceMax(is_lit, op.Constant(value_ints=[0]), keepdims=0)
+    first = op.Concat(op.ArgMax(rows), op.ArgMax(columns), axis=0)
+    last = op.Concat(
+        op.ArgMax(rows, select_last_index=1), op.ArgMax(columns, select_last_index=1), axis=0
+    )
+    inside = op.Slice(
+        fourth, first, last + op.Constant(value_int=1), op.Constant(value_ints=[0, 1])
+    )
+    some = op.Reshape(inside, op.Constant(value_ints=[-1]))
     ranked, _ = op.TopK(some, op.Shape(some), largest=0)
     last = op.Cast(op.Size(some) - op.Constant(value_int=1), to=F64)
     place = op.Cast(op.Constant(value_floats=[LOW, HIGH]), to=F64) * last

@@ -45,7 +45,7 @@ from unet.state import BEST, limit_of, return_to_hold, spent_s
 from unet.transfer import read_start
 
 LONGER = 1.1  # times the time: for less, the way back to where the rate fell is not worth it
-RUN_VERSION = 2  # 2: each patch of a batch has a generator of its own; stains are augmented
+RUN_VERSION = 3  # 3: a black frame is no part of an image's levels
 
 
 def train(
