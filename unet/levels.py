@@ -28,7 +28,7 @@ def levels_of(blocks: Iterable[Pixels]) -> Levels:
     for block in blocks:
         values = block[top % 2 :: 2, ::2]
         counts += np.bincount(values.ravel(), minlength=len(counts))
-        is_lit = values.any(axis=2) if values.ndim == 3 else values > 0
+        is_lit = np.any(values if values.ndim == 3 else values[..., None], axis=2)
         lit_rows.append(is_lit.any(axis=1))
         lit_columns = is_lit.any(axis=0) | (lit_columns if lit_columns.size else False)
         top += len(block)
