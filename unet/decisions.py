@@ -17,6 +17,9 @@ RARE_SHARE = 0.05  # of the pixels, below which a class weighs more in the loss
 ENOUGH_STEPS = 100  # below it a batch half as large learns no less and leaves more steps
 FEWEST_BATCH = 4  # batch norm over two patches of 256 px cost a tenth of the Dice
 SMALLEST_PATCH_PX = 64
+FULL_JITTER_SPREAD = 0.2  # of the images' mean light, of 1: beyond it colours are jittered in full
+LEAST_JITTER = 0.25
+FEW_IMAGES = 5  # too few to tell how much images differ
 VALIDATION_PX = 4_000_000  # at the plan's scale
 CHOICE_PX = 2_000_000  # of the images: twelve ways to split them take some seconds
 FORWARD_GAIN = 3.0  # a pixel is predicted so much faster than learnt from
@@ -138,6 +141,22 @@ def class_weights(facts: Fingerprint) -> tuple[tuple[float, ...], str]:
     return weights, (
         f"the classes hold {shares} of the pixels; Dice balances them, and weight goes only to "
         f"classes below {100 * RARE_SHARE:.0f} % (weights everywhere: Dice 0.880 against 0.886)"
+    )
+
+
+def colour_jitter(facts: Fingerprint) -> tuple[float, str]:
+    """Strength of the jitter of light and colours: as much as the images differ, at least some.
+
+    What is jittered by more takes longer to learn: a network with all of the jitter needed twice
+    the steps for the same Dice on a tissue that it had not seen (docs/experiments.md).
+    """
+    spread = facts.light_spread
+    if facts.looked_at < FEW_IMAGES:
+        return 1.0, f"{facts.looked_at} images do not tell how much others differ"
+    strength = round(min(1.0, max(LEAST_JITTER, spread / FULL_JITTER_SPREAD)), 2)
+    return strength, (
+        f"the mean light of an image differs by {spread:.3f} (of 1) from image to image; all of "
+        f"the jitter from {FULL_JITTER_SPREAD:g} on, at least {LEAST_JITTER:g} of it"
     )
 
 

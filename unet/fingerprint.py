@@ -46,6 +46,7 @@ class Fingerprint(Document):
     has_instances: bool
     groups: int = 0  # of the training samples: tissues, patients, slides
     intensity: tuple[float, float, float] = (0.0, 0.5, 1.0)  # 0.5, 50, 99.8 %, of the full range
+    light_spread: float = 1.0  # standard deviation, from image to image, of the normalised mean
     bright_share: float = 0.0  # images that are stained and on a light ground
     density: tuple[float, float, float] = (0.0, 0.0, 0.0)  # optical, of those, by channel
     density_spread: float = 0.0  # standard deviation of the same from image to image
@@ -98,6 +99,7 @@ def fingerprint(folders: Sequence[Path]) -> Fingerprint:
         has_instances=any(sample.instances for _, sample in chosen),
         groups=len({(str(folder.resolve()), sample.group) for folder, sample in train}),
         intensity=_rounded(np.median([facts.intensity for facts in seen], axis=0)),
+        light_spread=round(float(np.std([facts.light for facts in seen], axis=0).mean()), 3),
         area_px=_percentiles([facts.area_px for facts in seen]),
         apart_px=_percentiles([facts.apart_px for facts in seen]),
         **_stain(seen),

@@ -12,6 +12,7 @@ from dataset_rules.rules import Document
 from unet.budget import Budget, Precision
 from unet.decisions import (
     class_weights,
+    colour_jitter,
     fitting_sizes,
     looked_at_px,
     scale_of,
@@ -25,7 +26,7 @@ from unet.schedule import Refit, Schedule, Shrink, level, make_schedule
 __all__ = ["DEFAULT_PATCHES", "Plan", "Schedule", "make_plan", "make_schedule", "read_plan"]
 
 DEFAULT_PATCHES = 8000  # about ten minutes on two cores
-STAIN_JITTER = 0.15  # between the light (0.05) and the strong (0.2) jitter of Tellez et al. 2018
+STAIN_JITTER = 0.05  # the light one of Tellez et al. 2018
 TILE_PX, OVERLAP_PX = 512, 64
 PATIENCE = 3
 
@@ -146,6 +147,7 @@ def make_plan(
     wanted = wanted_sizes(largest, patches, budget)
     sizes = fitting_sizes(wanted, budget)
     weights, weights_reason = class_weights(facts)
+    jitter, jitter_reason = colour_jitter(facts)
     validation_px, choice_px, looked_reason = looked_at_px(budget, sizes.patch_px)
     return Plan(
         channels=3 if facts.channels == 3 else 1,
@@ -160,7 +162,7 @@ def make_plan(
         distance_weight=1.0,
         zoom_min=0.6,
         zoom_max=1.6,
-        colour_jitter=1.0,
+        colour_jitter=jitter,
         stain_jitter=STAIN_JITTER if facts.bright_share > 0 else 0.0,
         patience=0 if budget.seconds else PATIENCE,
         validation_px=validation_px,
@@ -172,7 +174,7 @@ def make_plan(
         **asdict(make_schedule(max(1, patches // sizes.batch))),
         reasons=_reasons(facts, budget, patches=patches)
         | size_reasons(sizes, wanted, budget, largest_px=largest)
-        | {"scale": scale_reason, "class_weights": weights_reason,
+        | {"scale": scale_reason, "class_weights": weights_reason, "colour_jitter": jitter_reason,
            "validation_px": looked_reason, "choice_px": looked_reason},
     )  # fmt: skip
 
@@ -217,7 +219,6 @@ def _reasons(facts: Fingerprint, budget: Budget, *, patches: int) -> dict[str, s
         f"({100 * facts.touching_share:.0f} % of the objects touch another)",
         "zoom_min": f"objects differ in thickness from {thin:g} to {thick:g} px",
         "zoom_max": f"objects differ in thickness from {thin:g} to {thick:g} px",
-        "colour_jitter": "light, exposure and camera differ from image to image",
         "stain_jitter": f"{100 * facts.bright_share:.0f} % of the images are stained on a bright "
         "ground, as colour: amounts of stain differ from laboratory to laboratory"
         if facts.bright_share

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from dataset_rules.dataset import Sample, read_sample
 from dataset_rules.images import Pixels
+from unet.levels import levels_of
 from unet.targets import depths, objects_of, touching
 
 BRIGHT = 0.6  # of the full range: the median of a stained image whose ground is light
@@ -29,6 +30,7 @@ class SampleFacts:
     is_coloured: bool
     bit_depth: int
     intensity: NDArray[np.float64]  # 0.5th, 50th and 99.8th percentile, of the full range
+    light: NDArray[np.float64]  # mean by channel (3) of the image as the network sees it
     density: NDArray[np.float64]  # mean optical density by channel, natural log
 
     @property
@@ -44,6 +46,7 @@ def sample_facts(folder: Path, sample: Sample) -> SampleFacts:
     _, radius = depths(objects)
     area = np.bincount(objects.ravel(), minlength=len(radius))[1:]
     levels = image[FOURTH].astype(np.float64) / float(np.iinfo(image.dtype).max)
+    low, span = levels_of([image])
     density = -np.log(np.maximum(levels, DARKEST)).reshape(levels.shape[0] * levels.shape[1], -1)
     return SampleFacts(
         size=(mask.shape[0], mask.shape[1]),
@@ -55,6 +58,7 @@ def sample_facts(folder: Path, sample: Sample) -> SampleFacts:
         is_coloured=_is_coloured(image),
         bit_depth=8 * image.dtype.itemsize,
         intensity=np.percentile(levels, [0.5, 50, 99.8]),
+        light=np.resize((image[FOURTH].mean(axis=(0, 1)) - low) / span, 3),
         density=np.resize(density.mean(axis=0), 3),
     )
 

@@ -140,3 +140,18 @@ def test_an_empty_split_is_refused_and_says_what_is_there(tmp_path: Path) -> Non
     dataset = write_dataset(tmp_path / "set", test=0)
     with pytest.raises(UnetError, match="6 in train, 2 in val, 0 in test"):
         evaluate(tmp_path, dataset, Split.TEST)
+
+
+def test_images_differ_in_light_by_what_normalisation_leaves_of_it(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(20, 60, (64, 64, 3), np.uint8)
+    spreads = []
+    for name, others in (("exposure", [2 * image, 3 * image, 4 * image]),
+                         ("contrast", [np.uint8(image.astype(float) ** 3 / 900)] * 3)):  # fmt: skip
+        dataset = write_dataset(tmp_path / name, train=6)
+        paths = sorted((dataset / "train" / "images").glob("*.png"))
+        for path, pixels in zip(paths, [image, *others, image, image], strict=True):
+            path.write_bytes(encode(pixels, ".png"))
+        spreads.append(fingerprint([dataset]).light_spread)
+    assert spreads[0] < 0.01
+    assert spreads[1] > 0.05

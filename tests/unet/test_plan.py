@@ -20,10 +20,12 @@ NUCLEI = Fingerprint(
     train=238, val=36, test=56, looked_at=238, channels=3, height_px=(256, 256, 520),
     width_px=(256, 256, 696), bit_depth=8, classes=CLASSES, class_share=(0.87, 0.13),
     ignored_share=0.0, objects_per_image=33.0, thickness_px=(6.0, 12.0, 24.0),
-    touching_share=0.2, has_instances=True,
+    touching_share=0.2, has_instances=True, light_spread=0.289,
 )  # fmt: skip
 TINY = {"height_px": (10, 10, 10), "width_px": (10, 10, 10)}
-STAINED = {"bright_share": 1.0, "density": (0.4, 0.6, 0.2), "density_spread": 0.1}
+STAINED = {
+    "bright_share": 1.0, "density": (0.4, 0.6, 0.2), "density_spread": 0.1, "light_spread": 0.082,
+}  # fmt: skip
 ANY = Budget()
 MINUTE = Budget(seconds=60, patches_per_s=15.7, precision="bfloat16")
 EXAMPLES = {
@@ -46,6 +48,15 @@ def test_worked_examples() -> None:
         for name, (facts, budget) in EXAMPLES.items()
     }
     assert_golden("plans.json", plans)
+
+
+def test_colours_are_jittered_as_much_as_the_images_differ() -> None:
+    def jitter(**update: float) -> float:
+        return make_plan(NUCLEI.model_copy(update=update)).colour_jitter
+
+    assert jitter(light_spread=0.0) == jitter(light_spread=0.01) == 0.25
+    assert jitter(light_spread=0.1) == 0.5
+    assert jitter(light_spread=0.3) == jitter(light_spread=0.0, looked_at=3) == 1.0
 
 
 @given(
