@@ -153,7 +153,14 @@ def joined(environment: Mapping[str, str], device: str) -> Iterator[Group]:
         return
     if device == "cuda":
         torch.cuda.set_device(int(environment.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
+    # torchrun keeps one store over its restarts: without a name of their own, processes could read
+    # the addresses of those that ended before, and wait for them.
+    store, rank, _ = next(dist.rendezvous("env://", timeout=PATIENCE))
+    store = dist.PrefixStore(environment.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+    dist.init_process_group(
+        "nccl" if device == "cuda" else "gloo", store=store, rank=rank, world_size=size,
+        timeout=PATIENCE,
+    )  # fmt: skip
     try:
         yield Group(dist.get_rank(), size)
     finally:
