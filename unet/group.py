@@ -17,6 +17,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from unet.errors import UnetError
 
@@ -155,8 +157,8 @@ def joined(environment: Mapping[str, str], device: str) -> Iterator[Group]:
         torch.cuda.set_device(int(environment.get("LOCAL_RANK", "0")))
     # torchrun keeps one store over its restarts: without a name of their own, processes could read
     # the addresses of those that ended before, and wait for them.
-    store, rank, _ = next(dist.rendezvous("env://", timeout=PATIENCE))
-    store = dist.PrefixStore(environment.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+    store, rank, _ = next(rendezvous("env://", timeout=PATIENCE))
+    store = PrefixStore(environment.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
     dist.init_process_group(
         "nccl" if device == "cuda" else "gloo", store=store, rank=rank, world_size=size,
         timeout=PATIENCE,
