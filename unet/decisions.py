@@ -9,12 +9,11 @@ from unet.fingerprint import Fingerprint
 
 WIDTHS = (16, 32, 64, 128, 256)
 GPU_WIDTHS = (32, 64, 128, 256, 512)
-PATCH_PX = 256
-BATCH = 8
-GPU_BATCH = 16
+PATCH_PX = 128
+BATCH = 16
+GPU_BATCH = 64
 THICKNESS_PX = 32.0  # an object this thick is seen whole by the third stage
 RARE_SHARE = 0.05  # of the pixels, below which a class weighs more in the loss
-ENOUGH_STEPS = 100  # below it a batch half as large learns no less and leaves more steps
 FEWEST_BATCH = 4  # batch norm over two patches of 256 px cost a tenth of the Dice
 SMALLEST_PATCH_PX = 64
 FULL_JITTER_SPREAD = 0.28  # of the images' mean light, of 1: beyond it colours are jittered in full
@@ -54,13 +53,12 @@ def scale_of(facts: Fingerprint) -> tuple[float, str]:
     )
 
 
-def wanted_sizes(largest_px: int, patches: int, budget: Budget) -> Sizes:
-    """Sizes where memory does not count; as many pixels a step as eight patches of 256 px."""
+def wanted_sizes(largest_px: int, budget: Budget) -> Sizes:
+    """Sizes where memory does not count."""
     patch = min(PATCH_PX, max(32, -(-largest_px // 32) * 32))
     wide = GPU_WIDTHS if budget.device == "cuda" else WIDTHS
     widths = wide if patch >= SMALLEST_PATCH_PX else wide[:3]
-    batch = (GPU_BATCH if budget.device == "cuda" else BATCH) * (PATCH_PX // patch)
-    return Sizes(patch, widths, batch if patches // batch >= ENOUGH_STEPS else batch // 2)
+    return Sizes(patch, widths, GPU_BATCH if budget.device == "cuda" else BATCH)
 
 
 def fitting_sizes(wanted: Sizes, budget: Budget) -> Sizes:
@@ -104,7 +102,9 @@ def size_reasons(found: Sizes, wanted: Sizes, budget: Budget, *, largest_px: int
         f"the largest image is {largest_px} px at the plan's scale: what a patch holds beyond it "
         "is its mirror"
         if largest_px < found.patch_px
-        else f"{PATCH_PX} px hold enough surroundings for objects of {THICKNESS_PX:g} px"
+        else f"{PATCH_PX} px hold enough surroundings for objects of {THICKNESS_PX:g} px, and more "
+        "images share a step than in patches twice as wide (Dice 0.88 to 0.89 against 0.60 to 0.84 "
+        "in a minute)"
     )
     widths = (
         "as wide as networks that were published for a GPU; not measured on one by us"
@@ -115,8 +115,8 @@ def size_reasons(found: Sizes, wanted: Sizes, budget: Budget, *, largest_px: int
     if len(found.widths) < len(WIDTHS):
         widths = f"three stages: patches of {found.patch_px} px leave nothing to see in a fourth"
     batch = (
-        "as many pixels a step as eight patches of 256 px: batch norm needs them; half as many "
-        f"where fewer than {ENOUGH_STEPS} steps would be left"
+        "enough for batch norm, and for each step to see several kinds of image; with half as many "
+        "in twice the steps a minute ended 0.01 Dice lower"
     )
     cause = f"{gigabytes(budget.memory_bytes or 0)} of memory do not hold"
     return {

@@ -45,7 +45,7 @@ from unet.state import BEST, limit_of, return_to_hold, spent_s
 from unet.transfer import read_start
 
 LONGER = 1.1  # times the time: for less, the way back to where the rate fell is not worth it
-RUN_VERSION = 3  # 3: a black frame is no part of an image's levels
+RUN_VERSION = 3  # 3: levels without a black frame, patches of 128 px
 
 
 def train(
