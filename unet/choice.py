@@ -1,7 +1,6 @@
 """Thresholds chosen over folds: each fold's by what the networks of the others found."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from unet.targets import foreground_of, objects_of
 from unet.validate import FOREGROUNDS, SEEDS, Validation
 
 NEUTRAL = 0.5  # the level of the foreground at which the seeds of objects are compared
+CERTAIN = 2.0  # standard errors by which another level must be better
 
 
 class Evidence(Document):
@@ -27,14 +27,6 @@ class Evidence(Document):
     objects: tuple[tuple[int, int, int], ...]  # tp, fp, fn at IoU 0.5, for each of `SEEDS`
     pixels: int  # that were looked at
     seconds: float  # that it took
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Settings, and what speaks for them."""
-
-    settings: SplitSettings
-    dice: float | None
 
 
 def evidence(
@@ -62,19 +54,32 @@ def evidence(
     )
 
 
-def chosen(seen: Sequence[Evidence], facts: Fingerprint) -> Choice:
-    """The level with the best mean Dice, and the seeds with the best object F1."""
-    images = sum(one.images for one in seen)
-    dice = np.sum([one.dice for one in seen], axis=0) / max(1, images)
-    level = max(range(len(FOREGROUNDS)), key=lambda i: (dice[i], -abs(FOREGROUNDS[i] - 0.5)))
+def chosen(seen: Sequence[Evidence], facts: Fingerprint) -> SplitSettings:
+    """The level that the folds agree on, and the seeds with the best object F1 over all of them."""
     f1 = [
         total(Counts(*one.objects[index]) for one in seen).dice or 0.0
         for index in range(len(SEEDS))
     ]
     seeds, height = SEEDS[max(range(len(SEEDS)), key=lambda i: f1[i])]
-    update = {"foreground": FOREGROUNDS[level], "seeds": seeds, "level": height}
-    settings = smallest_settings(facts).model_copy(update=update)
-    return Choice(settings, float(dice[level]) if images else None)
+    update = {"foreground": _agreed_level(seen), "seeds": seeds, "level": height}
+    return smallest_settings(facts).model_copy(update=update)
+
+
+def _agreed_level(seen: Sequence[Evidence]) -> float:
+    """The level of the foreground with the best mean Dice of the folds.
+
+    Only if its mean gain over the neutral level is larger than `CERTAIN` of its standard errors,
+    a fold being one observation; else the neutral one. Levels differ from tissue to tissue: that
+    of a few folds is often worse for another than none.
+    """
+    rows = np.array([one.dice for one in seen if one.images])
+    images = [[one.images] for one in seen if one.images]
+    if not images:
+        return NEUTRAL
+    gains = (rows - rows[:, [FOREGROUNDS.index(NEUTRAL)]]) / images
+    best = int(gains.mean(0).argmax())
+    errors = gains[:, best].std(ddof=1) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
+    return FOREGROUNDS[best] if gains[:, best].mean() > CERTAIN * errors else NEUTRAL
 
 
 def smallest_settings(facts: Fingerprint) -> SplitSettings:

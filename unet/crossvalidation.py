@@ -59,7 +59,7 @@ def train_folds(
 ) -> list[str]:
     """Train each fold, score it, and write the run's files; returns those that decide the id.
 
-    A fold keeps its last weights, and its thresholds are those that suit the other folds best:
+    A fold keeps its last weights, and its thresholds are those that the other folds agree on:
     nothing is chosen on the samples that it is scored on.
 
     Raises:
@@ -78,10 +78,10 @@ def train_folds(
     images: list[tuple[Fold, Path, ImageScores]] = []
     for member in members:
         others = [each.evidence for each in members if each is not member]
-        images += _scored(sessions, member, rule, settings=chosen(others, facts).settings)
+        images += _scored(sessions, member, rule, settings=chosen(others, facts))
     scores = _document(sessions, folds, rule, members=members, images=images)
     write_json(sessions.out / FOLDS, scores)
-    _write_run(sessions, members, facts, settings=chosen(seen, facts).settings, scores=scores)
+    _write_run(sessions, members, facts, settings=chosen(seen, facts), scores=scores)
     sessions.tell({"event": "cross-validation", "folds": scores["folds"],
                    "datasets": _brief(scores["datasets"]), **_brief([scores])[0]})  # fmt: skip
     return [
