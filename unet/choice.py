@@ -3,17 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dataset_rules.dataset import IGNORE, read_sample
 from dataset_rules.rules import Document
 from unet.fingerprint import Fingerprint
 from unet.instances import SplitSettings
-from unet.metrics import Counts, object_counts, pixel_counts, total
+from unet.metrics import Counts, total
 from unet.plan import Plan
-from unet.predict import decoded
-from unet.targets import foreground_of, objects_of
-from unet.validate import FOREGROUNDS, SEEDS, Validation
+from unet.validate import FOREGROUNDS, SEEDS, Validation, smallest_settings
 
 NEUTRAL = 0.5  # the level of the foreground at which the seeds of objects are compared
 CERTAIN = 2.0  # standard errors by which another level must be better
@@ -40,15 +36,13 @@ def evidence(
         plan: of the training.
         seconds: to be noted.
     """
-    scores = [
-        [_dice(prob, level, sample.mask) for level in FOREGROUNDS]
-        for prob, sample in zip(validation.found, validation.prepared, strict=True)
-    ]
-    defined = [row for row in scores if None not in row]
+    defined = [row for row in validation.dice_at_levels() if None not in row]
+    _, counts = validation.objects_by_seeds(smallest_settings(facts), plan)
+    objects = [total(each) for each in counts]
     return Evidence(
         images=len(defined),
         dice=tuple(float(x) for x in np.array(defined or [[0.0] * len(FOREGROUNDS)]).sum(0)),
-        objects=tuple((c.tp, c.fp, c.fn) for c in _object_counts(validation, facts, plan)),
+        objects=tuple((c.tp, c.fp, c.fn) for c in objects),
         pixels=validation.pixels,
         seconds=seconds,
     )
@@ -80,31 +74,3 @@ def _agreed_level(seen: Sequence[Evidence]) -> float:
     best = int(gains.mean(0).argmax())
     errors = gains[:, best].std(ddof=1) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
     return FOREGROUNDS[best] if gains[:, best].mean() > CERTAIN * errors else NEUTRAL
-
-
-def smallest_settings(facts: Fingerprint) -> SplitSettings:
-    """Before anything was chosen: what is much thinner than the thin objects is none."""
-    return SplitSettings(
-        min_area_px=max(4, int(0.2 * facts.thickness_px[0] ** 2)), foreground=NEUTRAL
-    )
-
-
-def _dice(prob: NDArray[np.float32], level: float, mask: NDArray[np.uint8]) -> float | None:
-    return pixel_counts(foreground_of(mask), prob[0] <= 1 - level, mask != IGNORE).dice
-
-
-def _object_counts(validation: Validation, facts: Fingerprint, plan: Plan) -> list[Counts]:
-    """Counts for each way to split, over as many images as a choice can afford."""
-    sums, pixels = [Counts(0, 0, 0)] * len(SEEDS), 0
-    base = smallest_settings(facts)
-    options = [base.model_copy(update={"seeds": s, "level": level}) for s, level in SEEDS]
-    for (folder, sample), prob in zip(validation.samples, validation.found, strict=True):
-        _, mask, instances = read_sample(folder, sample)
-        truth = objects_of(mask, instances)
-        for index, option in enumerate(options):
-            shown = decoded(prob, option, truth.shape).instances
-            sums[index] = total([sums[index], object_counts(truth, shown, (0.5,))[0]])
-        pixels += truth.size
-        if pixels > plan.choice_px:
-            break
-    return sums

@@ -67,32 +67,45 @@ class Validation:
         Returns:
             the settings and the scores that they reach.
         """
-        settings = _settings(facts)
+        settings = smallest_settings(facts)
         if not self.samples:
             return settings, {"val_dice": None, "val_object_f1": None}
         if not is_validated:
             self.found = [probabilities_of_prepared(net, p.image, plan) for p in self.prepared]
-        found = self.found
-        dices = {
-            level: mean(
-                _dice(f[0] <= 1 - level, p) for f, p in zip(found, self.prepared, strict=True)
-            )
-            for level in FOREGROUNDS
-        }
+        rows = self.dice_at_levels()
+        dices = dict(zip(FOREGROUNDS, map(mean, zip(*rows, strict=True)), strict=True))
         best = max(FOREGROUNDS, key=lambda level: (dices[level] or 0.0, -abs(level - 0.5)))
         settings = settings.model_copy(update={"foreground": best})
-        truths = self._truths(plan.choice_px)
-        options = [settings.model_copy(update={"seeds": s, "level": v}) for s, v in SEEDS]
-        counts = [_object_counts(found[: len(truths)], truths, option) for option in options]
+        options, counts = self.objects_by_seeds(settings, plan)
         scores = [total(each).dice or 0.0 for each in counts]
         chosen = max(range(len(options)), key=lambda i: scores[i])
         reached = {"val_dice": dices[best], "val_object_f1": scores[chosen]}
-        return options[chosen], reached | self._ends(best, counts[chosen])
+        at_best = [row[FOREGROUNDS.index(best)] for row in rows]
+        return options[chosen], reached | self._ends(at_best, counts[chosen])
 
-    def _ends(self, level: float, objects: Sequence[Counts]) -> dict[str, float | None]:
+    def dice_at_levels(self) -> list[list[float | None]]:
+        """The foreground's Dice of each sample at each of `FOREGROUNDS`, as last found."""
+        return [
+            [_dice(prob[0] <= 1 - level, sample) for level in FOREGROUNDS]
+            for prob, sample in zip(self.found, self.prepared, strict=True)
+        ]
+
+    def objects_by_seeds(
+        self, base: SplitSettings, plan: Plan
+    ) -> tuple[list[SplitSettings], list[list[Counts]]]:
+        """Settings with each of `SEEDS`, and the counts of objects of each sample by each.
+
+        Of as many samples as a choice can afford.
+        """
+        truths = self._truths(plan.choice_px)
+        options = [base.model_copy(update={"seeds": s, "level": level}) for s, level in SEEDS]
+        found = self.found[: len(truths)]
+        return options, [_object_counts(found, truths, option) for option in options]
+
+    def _ends(
+        self, dices: Sequence[float | None], objects: Sequence[Counts]
+    ) -> dict[str, float | None]:
         """Ends of the 95 % intervals of both scores, by group."""
-        answers = zip(self.found, self.prepared, strict=True)
-        dices = [_dice(prob[0] <= 1 - level, sample) for prob, sample in answers]
         f1 = [(2.0 * c.tp, 2.0 * c.tp + c.fp + c.fn) for c in objects]
         ends: dict[str, float | None] = {}
         for name, score, number in (
@@ -120,7 +133,9 @@ class Validation:
             for p in prepared
         ]
         for seeds in (Seeds.CORE, Seeds.SHAPE):
-            _object_f1(right, truths, _settings(facts).model_copy(update={"seeds": seeds}))
+            _object_counts(
+                right, truths, smallest_settings(facts).model_copy(update={"seeds": seeds})
+            )
         chosen = time.monotonic() - answered
         share = min(plan.choice_px / plan.scale**2, self.pixels) / rehearsed
         return (
@@ -157,22 +172,13 @@ def validate(net: UNet, validation: Validation, plan: Plan) -> float | None:
     )
 
 
-def _settings(facts: Fingerprint) -> SplitSettings:
+def smallest_settings(facts: Fingerprint) -> SplitSettings:
     """Before anything was chosen: what is much thinner than the thin objects is none."""
     return SplitSettings(min_area_px=max(4, int(0.2 * facts.thickness_px[0] ** 2)))
 
 
 def _dice(found: NDArray[np.bool_], sample: Prepared) -> float | None:
     return pixel_counts(foreground_of(sample.mask), found, sample.mask != IGNORE).dice
-
-
-def _object_f1(
-    found: Sequence[NDArray[np.float32]],
-    truths: Sequence[NDArray[np.int32]],
-    settings: SplitSettings,
-) -> float | None:
-    """Object F1 at IoU 0.5, pooled over the images."""
-    return total(_object_counts(found, truths, settings)).dice
 
 
 def _object_counts(

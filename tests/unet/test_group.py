@@ -1,10 +1,12 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed import TCPStore
 
 from tests.unet.test_train import small_plan
 from unet.checkpoint import load_tensors
@@ -76,6 +78,41 @@ def test_where_memory_is_refused_to_a_process_all_go_on_with_smaller_batches(
     recorded = read_plan(tmp_path / "run" / "plan.json")
     assert recorded.batch < 64
     assert "memory was refused" in recorded.reasons["batch"]
+
+
+MEETING = """
+import os, time, torch
+from unet.group import joined
+time.sleep(float(os.environ["RANK"]))
+with joined(os.environ, "cpu") as group:
+    print(float(group.total(torch.tensor(1.0))), flush=True)
+    os._exit(0)
+"""
+
+
+@pytest.mark.system
+def test_processes_started_again_do_not_wait_for_those_that_ended() -> None:
+    """As under torchrun, whose store outlives them; the second comes after the first has asked."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    for restart in ("0", "1", "2"):
+        started = [
+            subprocess.Popen(
+                [sys.executable, "-c", MEETING], stdout=subprocess.PIPE, text=True,
+                env=os.environ | {
+                    "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port),
+                    "TORCHELASTIC_USE_AGENT_STORE": "True", "WORLD_SIZE": "2", "RANK": rank,
+                    "TORCHELASTIC_RESTART_COUNT": restart,
+                },
+            )
+            for rank in ("0", "1")
+        ]  # fmt: skip
+        try:
+            said = [process.communicate(timeout=60)[0] for process in started]
+        finally:
+            for process in started:
+                process.kill()
+                process.wait()
+        assert said == ["2.0\n", "2.0\n"], restart
 
 
 @pytest.mark.system
