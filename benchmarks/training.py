@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import cv2
 import numpy as np
@@ -83,9 +82,9 @@ def dice(answer: Answer, samples: Samples) -> float:
 def ours(dataset: Path, out: Path, clock: Clock) -> None:
     """`unetops train` within a time limit; its averaged weights are scored on the way."""
 
-    def note(event: dict[str, Any]) -> None:
-        if event["event"] == "step":
-            session.pace.clock += clock.score_if_due(answer)
+    def after_step() -> bool:
+        session.pace.clock += clock.score_if_due(answer)
+        return False  # go on
 
     def answer(image: np.ndarray) -> np.ndarray:
         prob = probabilities([session.state.averaged], image, session.state.plan)
@@ -93,7 +92,7 @@ def ours(dataset: Path, out: Path, clock: Clock) -> None:
 
     out.mkdir(parents=True)
     session = Session([dataset], out, plan=None, seed=0, limit_s=clock.limit_s, clock=clock.begun,
-                      on_event=note)  # fmt: skip
+                      on_event=None, is_to_stop=after_step)  # fmt: skip
     session.run()
     clock.score_if_due(answer, is_end=True)
 

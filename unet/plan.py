@@ -203,6 +203,10 @@ def _reasons(facts: Fingerprint, budget: Budget, *, patches: int) -> dict[str, s
         else f"{patches} patches, about ten minutes of two cores"
     )
     thin, thick = facts.thickness_px[0], facts.thickness_px[2]
+    zoom = (
+        f"objects are {thin:g} to {thick:g} px thick and new images may show them larger or "
+        "smaller; less zoom gained on one unseen tissue what it lost on another"
+    )
     return {
         "channels": "the images have colours" if facts.channels == 3 else "no image has colours",
         "classes": "those of the dataset",
@@ -217,8 +221,8 @@ def _reasons(facts: Fingerprint, budget: Budget, *, patches: int) -> dict[str, s
         "deep_supervision": "none: trainings of a minute ended 0.02 to 0.09 Dice lower with two",
         "distance_weight": "the object head must split touching objects "
         f"({100 * facts.touching_share:.0f} % of the objects touch another)",
-        "zoom_min": f"objects differ in thickness from {thin:g} to {thick:g} px",
-        "zoom_max": f"objects differ in thickness from {thin:g} to {thick:g} px",
+        "zoom_min": zoom,
+        "zoom_max": zoom,
         "stain_jitter": f"{100 * facts.bright_share:.0f} % of the images are stained on a bright "
         "ground, as colour: amounts of stain differ from laboratory to laboratory"
         if facts.bright_share
