@@ -34,7 +34,8 @@ from unet.session import Session
 
 PATCH_PX, BATCH, STRIDE = 256, 8, 16
 LATER_SHARE = 0.1  # of the time so far that lies between two scores, where that is longer
-MAX_RATE, WARM_SHARE = 2e-3, 0.3  # of the one-cycle rate
+MONAI_RATE, PLAIN_RATE = 2e-3, 5e-4  # top of the one-cycle rate
+WARM_SHARE = 0.3
 COLOURS = {"ours": "#c1121f", "monai": "#1d6fa5", "plain": "#777777"}
 Answer = Callable[[np.ndarray], np.ndarray]  # image -> foreground
 LossOf = Callable[[Tensor, Tensor], Tensor]  # logits, label mask -> loss
@@ -104,33 +105,35 @@ def monai(dataset: Path, clock: Clock, *, cycle_s: float) -> None:
 
     loss_of = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False)
     net = BasicUNet(spatial_dims=2, in_channels=3, out_channels=2)
-    _train(dataset, net, lambda logits, mask: loss_of(logits, mask[:, None]), clock, cycle_s)
+    _train(dataset, net, lambda logits, mask: loss_of(logits, mask[:, None]), clock, cycle_s,
+           MONAI_RATE)  # fmt: skip
 
 
 def plain(dataset: Path, clock: Clock, *, cycle_s: float) -> None:
     """31 million parameters and cross-entropy."""
     loss_of = nn.CrossEntropyLoss(ignore_index=IGNORE)
-    _train(dataset, plain_unet(), loss_of, clock, cycle_s)
+    _train(dataset, plain_unet(), loss_of, clock, cycle_s, PLAIN_RATE)
 
 
-def one_cycle(share: float) -> float:
+def one_cycle(share: float, max_rate: float) -> float:
     """The rate at a share of the cycle: up by a cosine, then down by one (Smith 2018)."""
     rising = share < WARM_SHARE
     way = share / WARM_SHARE if rising else (1 - share) / (1 - WARM_SHARE)
-    return MAX_RATE * max(0.01, (1 - math.cos(math.pi * way)) / 2)
+    return max_rate * max(0.01, (1 - math.cos(math.pi * way)) / 2)
 
 
-def _train(dataset: Path, net: nn.Module, loss_of: LossOf, clock: Clock, cycle_s: float) -> None:
+def _train(dataset: Path, net: nn.Module, loss_of: LossOf, clock: Clock, cycle_s: float,
+           max_rate: float) -> None:  # fmt: skip
     """The loop of both peers, until the time is over or the goal reached."""
     samples, rng = samples_of(dataset, Split.TRAIN), np.random.default_rng(0)
     net = net.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(net.parameters(), MAX_RATE, weight_decay=1e-2, fused=True)
+    optimizer = torch.optim.AdamW(net.parameters(), max_rate, weight_decay=1e-2, fused=True)
     while not clock.is_up():
         net.train()
         drawn = [_patch(*samples[int(rng.integers(len(samples)))], rng) for _ in range(BATCH)]
         image, mask = (np.stack(part) for part in zip(*drawn, strict=True))
         for group in optimizer.param_groups:
-            group["lr"] = one_cycle(clock.seconds() % cycle_s / cycle_s)
+            group["lr"] = one_cycle(clock.seconds() % cycle_s / cycle_s, max_rate)
         batch = torch.from_numpy(image).permute(0, 3, 1, 2)  # channels_last as it lies
         with torch.autocast("cpu", torch.bfloat16):
             logits = net(batch)
