@@ -18,6 +18,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import mean
 
@@ -225,6 +226,8 @@ def main() -> None:
     torch.manual_seed(0)
     test, kept = samples_of(options.dataset, Split.TEST), options.out / "curves.json"
     curves = json.loads(kept.read_text()) if kept.exists() else {}
+    if "monai" not in curves and find_spec("monai") is None:
+        parser.error("MONAI is not installed: pip install 'unetops[bench]'")
     ours_s, peers_s = 60 * options.minutes, 60 * options.peer_minutes
     contenders: dict[str, tuple[Callable[[Clock], None], float]] = {
         "ours": (lambda clock: ours(options.dataset, options.out / "run", clock), ours_s),
