@@ -35,7 +35,9 @@ from unet.session import Session
 
 PATCH_PX, BATCH, STRIDE = 256, 8, 16
 LATER_SHARE = 0.1  # of the time so far that lies between two scores, where that is longer
-MONAI_RATE, PLAIN_RATE = 2e-3, 5e-4  # top of the one-cycle rate
+# Tops of the one-cycle rate, the best of those tried: MONAI's network reached Dice 0.80 after 79 s
+# at 2e-3, 94 s at 1e-3 and 87 s at 5e-4; the plain one after 385 s at 2e-3 and 141 s at 5e-4.
+MONAI_RATE, PLAIN_RATE = 2e-3, 5e-4
 WARM_SHARE = 0.3
 COLOURS = {"ours": "#c1121f", "monai": "#1d6fa5", "plain": "#777777"}
 Answer = Callable[[np.ndarray], np.ndarray]  # image -> foreground

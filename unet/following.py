@@ -12,11 +12,12 @@ from dataset_rules.errors import UserError
 from unet.data import Patches
 from unet.errors import GroupError, Stopped
 from unet.group import Group
+from unet.memory import is_out_of_memory
 from unet.plan import Plan
 from unet.prefetch import Prefetch, workers_for
 from unet.shrinking import refused_in_group
 from unet.state import Training, begin_training
-from unet.step import is_out_of_memory, train_step
+from unet.step import train_step
 
 END, BEGIN, STEP = 0.0, 1.0, 2.0  # kinds of orders
 LENGTH = 3  # of an order: its kind, then the length of the plan, or the step and its rate

@@ -6,10 +6,11 @@ from typing import Any
 from unet.budget import Budget
 from unet.data import Patches
 from unet.fingerprint import Fingerprint
+from unet.memory import is_out_of_memory
 from unet.pace import Pace
 from unet.part import Part
 from unet.plan import Plan, make_schedule
-from unet.step import fastest, is_out_of_memory
+from unet.step import fastest
 
 MEASURE_SHARE = 0.08  # of the time limit, to find the faster precision
 MEASURE_S = 3.0  # to tell how long a training without a limit will take

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from unet.fingerprint import common_classes, common_rules, kept_fingerprint
 from unet.following import Orders
 from unet.group import ALONE, Group
 from unet.measuring import measured_in_memory, planned
+from unet.memory import give_back, is_out_of_memory
 from unet.pace import Pace, stopped_early
 from unet.part import Part
 from unet.plan import Plan
@@ -34,14 +35,16 @@ from unet.state import (
     save_hold,
     spent_s,
 )
-from unet.step import average, is_out_of_memory, train_step
+from unet.step import average, train_step
 from unet.validate import Validation, validate
 
 Event = Callable[[dict[str, Any]], None]
+Found = TypeVar("Found")
 
 PLAN = "plan.json"
 FINGERPRINT = "fingerprint.json"
 RUN = "run.json"
+REFUSED_LATER = "memory was refused in validation"
 SAVE_EVERY_S = 20.0  # work that a kill can cost; saving takes a fifth of a second
 FIRST_SAVE_S = 1.0  # of a process; doubled up to the above, so that killed often it gets on
 
@@ -116,11 +119,13 @@ class Session:
             self._measure()
         plan, step = self.state.plan, self.state.step
         self.validation = Validation(self.samples[1], plan)
+        self.batches = Prefetch(self._draw, plan, workers=workers_for(self.budget.device))
         if self.pace.is_limited:
-            expected = self.validation.expected_s(self.state.averaged, plan, self.facts)
+            expected = self._with_room(
+                lambda: self.validation.expected_s(self.state.averaged, plan, self.facts)
+            )
             self.pace.expect(*expected, is_chosen=self.part.chooses)
         self.orders = Orders(self.group, self.state, device=self.budget.device)
-        self.batches = Prefetch(self._draw, plan, workers=workers_for(self.budget.device))
         for text in concerns(self.facts, plan, validated=len(self.validation.samples)):
             self._emit({"event": "warning", "text": text})
         self._emit(
@@ -173,9 +178,36 @@ class Session:
         self._shrink()
         return False
 
+    def _with_room(self, validated: Callable[[], Found]) -> Found:
+        """What a validation finds; where memory is refused, with what training holds given back.
+
+        Raises:
+            UnetError: if that does not suffice.
+        """
+        try:
+            return validated()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        text = f"{REFUSED_LATER}: batches and decoded images are given back"
+        self._emit({"event": "warning", "text": text})
+        self.batches.drop()
+        self.patches.forget()
+        give_back()
+        try:
+            return validated()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise UnetError(
+                REFUSED_LATER, where=str(self.out), found=f"tiles of {self.state.plan.tile_px} px",
+                remedy="end other programs, then go on with --resume",
+            ) from error  # fmt: skip
+
     def _shrink(self) -> None:
         """Go back to the last checkpoint, and on from there in smaller batches."""
         # Memory was refused in the midst of a step: nothing of it may stay.
+        give_back()
         self.state = self._begin_or_resume(self.state.plan, self.state.plan.seed)
         plan = self.state.plan = self.patches.plan = shrunk(self.state.plan, self.state.step)
         batch, patch_px = plan.sizes(self.state.step)
@@ -223,7 +255,7 @@ class Session:
 
     def _validate(self) -> None:
         state, begun = self.state, time.monotonic()
-        dice = validate(state.averaged, self.validation, state.plan)
+        dice = self._with_room(lambda: validate(state.averaged, self.validation, state.plan))
         self.pace.add_validation(time.monotonic() - begun)
         state.validated_s = self.pace.elapsed()
         state.curve.append({"step": state.step, "dice": dice})
@@ -257,7 +289,7 @@ class Session:
         # What was done, so that the plan replays this very run.
         done = {"steps": state.step, "validate_at": tuple(item["step"] for item in state.curve)}
         state.plan = state.plan.model_copy(update=done)
-        chosen, scores = self._choice()
+        chosen, scores = self._with_room(self._choice)
         write_json(self.out / PLAN, state.plan.model_dump(mode="json"))
         write_json(
             self.out / RUN,

@@ -20,12 +20,6 @@ from unet.predict import make_net
 PRECISIONS: tuple[Precision, Precision] = ("bfloat16", "float32")
 MEASURE_STEPS = 3  # timed steps a precision, after one that warms up
 MEASURE_PATCHES = 8  # in each; the speed of twice as many is hardly another
-OUT_OF_MEMORY = (
-    "allocate memory",
-    "out of memory",
-    "bad_alloc",
-    "could not create a primitive",
-)  # oneDNN, of which torch tells no more
 
 
 def fastest(
@@ -116,13 +110,6 @@ def average(averaged: UNet, net: UNet, decay: float, step: int) -> None:
             mean.lerp_(value, 1 - keep)
         else:
             mean.copy_(value)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """True if memory was refused, of the machine or of a GPU; torch has no one name for it."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(w in str(error) for w in OUT_OF_MEMORY)
 
 
 def device_named(name: str) -> Device:
