@@ -39,6 +39,7 @@ LATER_SHARE = 0.1  # of the time so far that lies between two scores, where that
 # at 2e-3, 94 s at 1e-3 and 87 s at 5e-4; the plain one after 385 s at 2e-3 and 141 s at 5e-4.
 MONAI_RATE, PLAIN_RATE = 2e-3, 5e-4
 WARM_SHARE = 0.3
+TICKS_S, MOST_TICKS = (5, 10, 20, 30, 60, 120, 300, 600), 9
 COLOURS = {"ours": "#c1121f", "monai": "#1d6fa5", "plain": "#777777"}
 Answer = Callable[[np.ndarray], np.ndarray]  # image -> foreground
 LossOf = Callable[[Tensor, Tensor], Tensor]  # logits, label mask -> loss
@@ -186,31 +187,41 @@ def reached(curve: Sequence[tuple[float, float]], goal: float, never_s: float) -
 
 
 def plot(curves: dict[str, list[tuple[float, float]]], goal: float) -> str:
-    """The curves as SVG: Dice over minutes."""
-    width, height, edge = 640, 400, 50
+    """The curves as SVG: Dice over seconds, each with its name at its end."""
+    width, height, edge = 680, 400, 50
     longest = max(second for curve in curves.values() for second, _ in curve)
+    tick_s = next((s for s in TICKS_S if longest / s <= MOST_TICKS), TICKS_S[-1])
 
-    def place(second: float, score: float) -> str:
-        x = edge + second / longest * (width - 2 * edge)
-        return f"{x:.1f},{height - edge - score * (height - 2 * edge):.1f}"
+    def place(second: float, score: float) -> tuple[float, float]:
+        x = edge + second / longest * (width - 2.5 * edge)
+        return round(x, 1), round(height - edge - score * (height - 2 * edge), 1)
 
-    def text(second: float, score: float, words: str, colour: str = "#222") -> str:
-        x, y = place(second, score).split(",")
-        return f'<text x="{x}" y="{y}" font-size="13" fill="{colour}">{words}</text>'
+    def text(second: float, score: float, words: str, more: str, colour: str = "#222") -> str:
+        x, y = place(second, score)
+        return f'<text x="{x}" y="{y}" fill="{colour}" font-size="13" {more}>{words}</text>'
 
     def line(points: Sequence[tuple[float, float]], colour: str, more: str = "") -> str:
-        joined = " ".join(place(*point) for point in points)
+        joined = " ".join(f"{x},{y}" for x, y in (place(*point) for point in points))
         return f'<polyline points="{joined}" fill="none" stroke="{colour}" {more}/>'
 
+    below, left, right = (
+        'dy="18" text-anchor="middle"',
+        'dx="-8" dy="4" text-anchor="end"',
+        'dx="6"',
+    )
     parts = [line([(0, 1), (0, 0), (longest, 0)], "#222"),
              line([(0, goal), (longest, goal)], "#222", 'stroke-dasharray="4"'),
-             text(0, 1.03, "Dice on the test split"), text(0, goal + 0.01, f"{goal:g}"),
-             text(0.8 * longest, -0.06, f"{longest / 60:.1f} minutes")]  # fmt: skip
-    for index, (name, curve) in enumerate(curves.items()):
-        parts += [line([(0, 0), *curve], COLOURS[name], 'stroke-width="2"'),
-                  text(0.8 * longest, 0.3 - 0.06 * index, name, COLOURS[name])]  # fmt: skip
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}">'
-            f'<rect width="100%" height="100%" fill="white"/>{"".join(parts)}</svg>\n')  # fmt: skip
+             text(0, 1.04, "Dice on the test split", ""),
+             *(text(0, n / 5, f"{n / 5:g}", left) for n in range(6)),
+             *(text(n * tick_s, 0, f"{n * tick_s} s", below)
+               for n in range(1, int(longest / tick_s) + 1)),
+             *(line([(0, 0), *curve], COLOURS[name], 'stroke-width="2"')
+               for name, curve in curves.items()),
+             *(text(*curve[-1], name, right, COLOURS[name])
+               for name, curve in curves.items())]  # fmt: skip
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+            f'font-family="sans-serif"><rect width="100%" height="100%" fill="white"/>'
+            f'{"".join(parts)}</svg>\n')  # fmt: skip
 
 
 def main() -> None:
