@@ -79,10 +79,10 @@ def test_where_memory_is_refused_the_plan_shrinks_says_so_and_its_record_replays
 
 def large_validation(folder: Path) -> tuple[Path, Plan]:
     """A dataset whose validation needs far more memory than a step of its training."""
-    dataset = write_dataset(folder, size=1024)
+    dataset = write_dataset(folder, train=2, val=1, test=1, size=512)
     plan = small_plan(dataset, steps=10)
     return dataset, plan.model_copy(
-        update={"patch_px": 64, "tile_px": 1024, "scale": 1.0, "widths": (16, 16, 16),
+        update={"patch_px": 64, "tile_px": 512, "scale": 1.0, "widths": (16, 16, 16),
                 "validate_at": (10,)}
     )  # fmt: skip
 
