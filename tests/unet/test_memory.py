@@ -78,11 +78,15 @@ def test_where_memory_is_refused_the_plan_shrinks_says_so_and_its_record_replays
 
 
 def large_validation(folder: Path) -> tuple[Path, Plan]:
-    """A dataset whose validation needs far more memory than a step of its training."""
+    """A dataset whose validation needs far more memory than a step of its training.
+
+    The planes of the first stage take 128 MiB each: it is they that are refused, not the few
+    pages that libraries ask for and die without.
+    """
     dataset = write_dataset(folder, train=2, val=1, test=1, size=512)
     plan = small_plan(dataset, steps=10)
     return dataset, plan.model_copy(
-        update={"patch_px": 64, "tile_px": 512, "scale": 1.0, "widths": (16, 16, 16),
+        update={"patch_px": 64, "tile_px": 512, "scale": 1.0, "widths": (128, 8, 8),
                 "validate_at": (10,)}
     )  # fmt: skip
 
@@ -91,7 +95,7 @@ def large_validation(folder: Path) -> tuple[Path, Plan]:
 def test_a_validation_that_is_refused_memory_gets_what_training_holds(tmp_path: Path) -> None:
     dataset, plan = large_validation(tmp_path / "large")
     events, error = trained_where_refused(
-        dataset, tmp_path / "run", plan, room_mib=4, begin="step", end="warning"
+        dataset, tmp_path / "run", plan, room_mib=64, begin="step", end="warning"
     )
     assert not error
     warned = [e["text"] for e in events if e["event"] == "warning"]
@@ -105,7 +109,7 @@ def test_a_validation_that_is_refused_memory_gets_what_training_holds(tmp_path: 
 def test_a_validation_without_memory_ends_in_words_and_is_resumed(tmp_path: Path) -> None:
     dataset, plan = large_validation(tmp_path / "large")
     run = tmp_path / "run"
-    _, error = trained_where_refused(dataset, run, plan, room_mib=4, begin="step", end="never")
+    _, error = trained_where_refused(dataset, run, plan, room_mib=64, begin="step", end="never")
     assert "UnetError" in error
     assert "memory was refused in validation" in error
     assert "--resume" in error
