@@ -9,8 +9,8 @@ OUT_OF_MEMORY = (
     "allocate memory",
     "out of memory",
     "bad_alloc",
-    "could not create a primitive",
-)  # oneDNN, of which torch tells no more
+    "could not create a primitive",  # oneDNN, of which torch tells no more
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

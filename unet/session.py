@@ -206,8 +206,8 @@ class Session:
 
     def _shrink(self) -> None:
         """Go back to the last checkpoint, and on from there in smaller batches."""
-        # Memory was refused in the midst of a step: nothing of it may stay.
         give_back()
+        # Memory was refused in the midst of a step: nothing of it may stay.
         self.state = self._begin_or_resume(self.state.plan, self.state.plan.seed)
         plan = self.state.plan = self.patches.plan = shrunk(self.state.plan, self.state.step)
         batch, patch_px = plan.sizes(self.state.step)

@@ -180,11 +180,27 @@ def run(app: Callable[[], Any]) -> int:
             "look at the path, its rights and the free space", soft_wrap=True,
         )  # fmt: skip
         return BAD_INPUT
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        err.print(
+            "[bold red]error:[/] memory was refused; end other programs or take a machine with "
+            "more, then give the same command again (train: with --resume)", soft_wrap=True,
+        )  # fmt: skip
+        return BAD_INPUT
     except KeyboardInterrupt:
         return _stopped()
     except SystemExit as stop:
         return _stopped() if stop.code == STOPPED else int(stop.code or 0)
     return OK
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or "torch" not in sys.modules:
+        return isinstance(error, MemoryError)
+    from unet.memory import is_out_of_memory  # reaches torch, which most commands never load
+
+    return is_out_of_memory(error)
 
 
 def _stopped() -> int:

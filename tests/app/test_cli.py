@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from app.commands.console import seconds
+from app.commands.console import BAD_INPUT, run, seconds
 from dataset_rules.errors import UserError
 from tests.drawn import draw_discs
 
@@ -265,3 +266,18 @@ def test_doctor_goes_by_the_rules_that_are_given(pairs: Path, tmp_path: Path) ->
 
 def test_report_that_is_piped_has_no_colours(pairs: Path) -> None:
     assert "\x1b" not in unetops("doctor", pairs).stdout
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda: np.empty(1 << 62, np.uint8), lambda: torch.empty(1 << 62, dtype=torch.uint8)]
+)
+def test_memory_that_is_refused_to_a_command_is_told_in_a_line(ask, capsys) -> None:
+    assert run(ask) == BAD_INPUT
+    told = capsys.readouterr().err
+    assert "memory was refused" in told
+    assert "Traceback" not in told
+
+
+def test_a_fault_of_the_program_is_not_taken_for_refused_memory() -> None:
+    with pytest.raises(RuntimeError):
+        run(lambda: torch.empty(2) @ torch.empty(3))
