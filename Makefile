@@ -27,7 +27,7 @@ setup: $(VENV)/.setup ## only the environment
 dev: $(VENV)/.dev
 
 # A CPU build of torch that lies in .venv already satisfies the lock and stays.
-$(VENV)/.setup: pyproject.toml setup.py dataset_rules/_unfilter.c requirements.lock
+$(VENV)/.setup: pyproject.toml setup.py dataset_rules/pixels/_unfilter.c requirements.lock
 	@echo "== environment in $(VENV) (some minutes: torch is large)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c requirements.lock -e '.[all]'

@@ -3,7 +3,10 @@
 from setuptools import Extension, setup
 
 UNFILTER = Extension(
-    "dataset_rules._unfilter", ["dataset_rules/_unfilter.c"], py_limited_api=True, optional=True
+    "dataset_rules.pixels._unfilter",
+    ["dataset_rules/pixels/_unfilter.c"],
+    py_limited_api=True,
+    optional=True,
 )
 
 setup(ext_modules=[UNFILTER], options={"bdist_wheel": {"py_limited_api": "cp311"}})

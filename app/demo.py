@@ -13,14 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from dataset_rules.disk import write_json
-from dataset_rules.doctor import examine
-from dataset_rules.format import format_dataset
-from dataset_rules.rules import Rules, rules_document, rules_from_mapping
-from unet.ihc import Comparison, pool_comparisons
-from unet.measure import DOCUMENT, REPORT, measure_files
-from unet.report import percent, signed
-from unet.synthetic import read_truth, write_messy_folder, write_unseen_fields
+from dataset_rules.doctor.examine import examine
+from dataset_rules.formatting.format import format_dataset
+from dataset_rules.ground.disk import write_json
+from dataset_rules.rules.rules import Rules, rules_document, rules_from_mapping
+from unet.measurement.ihc import Comparison, pool_comparisons
+from unet.measurement.measure_files import DOCUMENT, REPORT, measure_files
+from unet.measurement.report import percent, signed
+from unet.measurement.synthetic import read_truth, write_messy_folder, write_unseen_fields
 
 FIELDS, UNSEEN = 40, 8  # 256 x 256 px each, about 40 nuclei
 SEED, UNSEEN_SEED = 1, 2
@@ -181,7 +181,7 @@ def _format(source: Path, out: Path, rules: Rules, say: _Narrator) -> Path:
 
 def _train(dataset: Path, out: Path, time_limit_s: float, say: _Narrator) -> Path:
     os.environ.setdefault("OMP_NUM_THREADS", THREADS)
-    from unet.train import train  # loads torch, which the steps before do without
+    from unet.runs.train import train  # loads torch, which the steps before do without
 
     say.step(f"Plan and train a U-Net, at most {time_limit_s:.0f} s")
     state: dict[str, Any] = {}
@@ -213,8 +213,8 @@ def _training(state: dict[str, Any]) -> str:
 
 
 def _evaluate(run: Path, dataset: Path, say: _Narrator) -> dict[str, Any]:
-    from dataset_rules.dataset import Split
-    from unet.evaluate import evaluate  # loads torch
+    from dataset_rules.artifacts.dataset import Split
+    from unet.scoring.evaluate import evaluate  # loads torch
 
     say.step("Evaluate on the test split, which training did not see")
     scores = evaluate(run, dataset, Split.TEST).document()
@@ -224,7 +224,7 @@ def _evaluate(run: Path, dataset: Path, say: _Narrator) -> dict[str, Any]:
 
 
 def _predict(run: Path, out: Path, say: _Narrator) -> Path:
-    from unet.prediction import predict_files  # loads torch
+    from unet.prediction.predict_files import predict_files  # loads torch
 
     say.step("Predict the unseen fields")
     prediction = predict_files(run, _unseen(out), out / "prediction")

@@ -115,9 +115,9 @@ def _peak_mb() -> int:
 
 def measure_small(model: str, image: str, backend: str) -> dict[str, Any]:
     """The network alone on one tile, and the whole way to mask and objects."""
-    from unet.backend import Backend, make_forward
-    from unet.data import normalized
-    from unet.predictor import Predictor
+    from unet.network.backend import Backend, make_forward
+    from unet.network.preprocessing import normalized
+    from unet.prediction.predictor import Predictor
 
     predictor = Predictor(Path(model), backend=Backend(backend))
     pixels = tifffile.imread(image)
@@ -142,13 +142,13 @@ def measure_small_31m(_: str, image: str) -> dict[str, Any]:
 
 def measure_large(model: str, image: str, backend: str) -> dict[str, Any]:
     """From the file to the mask of classes: tiles, blending, threshold; no objects."""
-    from unet.backend import Backend
-    from unet.predictor import Predictor
+    from unet.network.backend import Backend
+    from unet.prediction.predictor import Predictor
 
     predictor = Predictor(Path(model), backend=Backend(backend))
 
     def mask() -> None:
-        from dataset_rules.rows import open_rows
+        from dataset_rules.pixels.rows import open_rows
 
         rows, level = open_rows(Path(image)), 1 - predictor.card.split.foreground
         view = predictor._view(rows)  # the part that MONAI has
@@ -160,9 +160,9 @@ def measure_large(model: str, image: str, backend: str) -> dict[str, Any]:
 
 def measure_files(model: str, image: str, backend: str, out: str) -> dict[str, Any]:
     """The whole step: mask and instance map as files of an artifact."""
-    from unet.backend import Backend
-    from unet.prediction import PREDICTIONS, predict_files
-    from unet.predictor import Predictor
+    from unet.network.backend import Backend
+    from unet.prediction.predict_files import PREDICTIONS, predict_files
+    from unet.prediction.predictor import Predictor
 
     predictor = Predictor(Path(model), backend=Backend(backend))
 
@@ -180,8 +180,8 @@ def measure_monai(model: str, image: str, overlap: str) -> dict[str, Any]:
     import torch
     from monai.inferers import sliding_window_inference
 
-    from unet.data import normalized
-    from unet.predictor import Predictor
+    from unet.network.preprocessing import normalized
+    from unet.prediction.predictor import Predictor
 
     predictor = Predictor(Path(model))
     net = predictor.nets[0].to(memory_format=torch.channels_last)

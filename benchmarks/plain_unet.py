@@ -18,8 +18,8 @@ import torch
 from reference import PlainUNet
 from torch import nn
 
-from dataset_rules.dataset import IGNORE, Split, read_dataset, read_sample
-from unet.metrics import pixel_counts
+from dataset_rules.artifacts.dataset import IGNORE, Split, read_dataset, read_sample
+from unet.scoring.metrics import pixel_counts
 
 WIDTHS = (64, 128, 256, 512, 1024)
 PATCH_PX, BATCH = 256, 8

@@ -28,10 +28,10 @@ import torch
 from plain_unet import plain_unet
 from torch import Tensor, nn
 
-from dataset_rules.dataset import IGNORE, Split, read_dataset, read_sample
-from unet.metrics import pixel_counts
-from unet.predict import probabilities
-from unet.session import Session
+from dataset_rules.artifacts.dataset import IGNORE, Split, read_dataset, read_sample
+from unet.network.inference import probabilities
+from unet.scoring.metrics import pixel_counts
+from unet.training.trainer import Session
 
 PATCH_PX, BATCH, STRIDE = 256, 8, 16
 LATER_SHARE = 0.1  # of the time so far that lies between two scores, where that is longer

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset_rules.dataset import DATASET
-from dataset_rules.disk import write_json
-from dataset_rules.images import encode
-from dataset_rules.manifest import Step, begin, finish, make_source
-from dataset_rules.rules import Rules, rules_document
+from dataset_rules.artifacts.dataset import DATASET
+from dataset_rules.artifacts.manifest import Step, begin, finish, make_source
+from dataset_rules.ground.disk import write_json
+from dataset_rules.pixels.images import encode
+from dataset_rules.rules.rules import Rules, rules_document
 
 
 def draw_discs(

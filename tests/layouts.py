@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset_rules.images import encode
+from dataset_rules.pixels.images import encode
 from tests.drawn import draw_discs
 
 SIZE = 32

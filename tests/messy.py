@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset_rules.images import Header, encode
-from dataset_rules.look import Look
+from dataset_rules.masks.profile import Look
+from dataset_rules.pixels.images import Header, encode
 from tests.drawn import draw_discs
 
 SIZE = 40

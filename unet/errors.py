@@ -1,6 +1,6 @@
 """What a user of training and prediction can cause."""
 
-from dataset_rules.errors import UserError
+from dataset_rules.ground.errors import UserError
 
 
 class Stopped(Exception):  # noqa: N818 - no error: the training was asked to end and has saved

@@ -26,9 +26,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from app.home import home_folder
-from dataset_rules.errors import UserError
-from dataset_rules.source import is_remote, local_source
+from app.ground.home import home_folder
+from dataset_rules.ground.errors import UserError
+from dataset_rules.sources.locations import is_remote, local_source
 
 OK, FINDINGS, BAD_INPUT, STOPPED = 0, 1, 2, 130
 
@@ -198,7 +198,9 @@ def run(app: Callable[[], Any]) -> int:
 def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or "torch" not in sys.modules:
         return isinstance(error, MemoryError)
-    from unet.memory import is_out_of_memory  # reaches torch, which most commands never load
+    from unet.training.out_of_memory import (
+        is_out_of_memory,  # reaches torch, which most commands never load
+    )
 
     return is_out_of_memory(error)
 

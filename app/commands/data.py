@@ -17,13 +17,13 @@ from app.commands.console import (
     source_of,
     table,
 )
-from dataset_rules.dataset import Split, read_dataset
-from dataset_rules.findings import some_of
-from dataset_rules.lineage import LinkState, is_whole, trace
-from dataset_rules.manifest import contradictions, read_artifact
-from dataset_rules.rules import Rules, read_rules, rules_document, rules_id, to_paper
-from dataset_rules.seal import altered_files
-from dataset_rules.source import location_of
+from dataset_rules.artifacts.dataset import Split, read_dataset
+from dataset_rules.artifacts.lineage import LinkState, is_whole, trace
+from dataset_rules.artifacts.manifest import contradictions, read_artifact
+from dataset_rules.artifacts.seal import altered_files
+from dataset_rules.ground.findings import some_of
+from dataset_rules.rules.rules import Rules, read_rules, rules_document, rules_id, to_paper
+from dataset_rules.sources.locations import location_of
 
 PROBLEMS = "problems.json"
 SHOWN = 12  # problems that a terminal shows
@@ -40,7 +40,7 @@ def format_(
     as_json: AsJson = False,
 ) -> None:
     """Write the formatted dataset. Stop it at any moment; the same command goes on."""
-    from dataset_rules.format import format_dataset  # opens no pixel library for --help
+    from dataset_rules.formatting.format import format_dataset  # opens no pixel library for --help
 
     place = source_of(source, quiet=as_json)
     with progress("formatting", quiet=as_json, has_rate=True) as show:
@@ -134,7 +134,7 @@ def convert(
 
 
 def _paper_or_reason(rules: Rules) -> Any:
-    from dataset_rules.errors import RulesError
+    from dataset_rules.ground.errors import RulesError
 
     try:
         return to_paper(rules)

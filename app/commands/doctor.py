@@ -17,8 +17,8 @@ from app.commands.console import (
     table,
 )
 from app.commands.data import SOURCE
-from dataset_rules.disk import write_file, write_json
-from dataset_rules.rules import Rules, read_rules
+from dataset_rules.ground.disk import write_file, write_json
+from dataset_rules.rules.rules import Rules, read_rules
 
 SHOWN = 12  # findings and paths that a terminal shows; --json has all
 _COLOURS = {"error": "bold red", "warning": "yellow", "info": "dim"}
@@ -69,11 +69,11 @@ def _examined(
     place: Path, rules: Rules | None, *, is_full: bool, is_shown: bool, quiet: bool
 ) -> tuple[dict[str, Any], str]:
     """The report and, where it is asked for, its page."""
-    from dataset_rules.doctor import examine_folder  # opens no pixel library for --help
-    from dataset_rules.examination_page import whole_page
-    from dataset_rules.files import opened_files
-    from dataset_rules.inspection import Depth
-    from dataset_rules.pictures import pictures_of
+    from dataset_rules.checks.inspection import Depth
+    from dataset_rules.doctor.examine import examine_folder  # opens no pixel library for --help
+    from dataset_rules.doctor.page import whole_page
+    from dataset_rules.doctor.previews import pictures_of
+    from dataset_rules.sources.files import opened_files
 
     depth = Depth.FULL if is_full else Depth.SAMPLE
     with opened_files(place) as files:

@@ -8,9 +8,9 @@ import typer
 
 from app.commands.console import AsJson, new_folder, out, print_json, progress, table
 from app.commands.data import show_dataset, tell_problems
+from dataset_rules.artifacts.manifest import read_artifact
 from dataset_rules.exchange.layout import EXPORT, Layout
-from dataset_rules.manifest import read_artifact
-from dataset_rules.rules import read_rules
+from dataset_rules.rules.rules import read_rules
 
 
 def export_dataset(
@@ -47,7 +47,7 @@ def import_dataset(
     as_json: AsJson = False,
 ) -> None:
     """Make a dataset of a folder of COCO, nnU-Net, Cellpose or YOLO; their splits stay."""
-    from dataset_rules.exchange.intake import import_dataset  # opens no pixel library for --help
+    from dataset_rules.exchange.importing import import_dataset  # opens no pixel library for --help
 
     given = read_rules(rules) if rules else None
     with progress("importing", quiet=as_json, has_rate=True) as show:
@@ -65,7 +65,7 @@ def write_back(
     as_json: AsJson = False,
 ) -> None:
     """Write label masks with the grey values or colours that the source's masks have."""
-    from dataset_rules.write_back import write_back  # opens no pixel library for --help
+    from dataset_rules.formatting.write_back import write_back  # opens no pixel library for --help
 
     made = write_back(artifact, new_folder(folder), rules=read_rules(rules) if rules else None)
     top = read_artifact(made, "masks")

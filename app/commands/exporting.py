@@ -18,11 +18,11 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write ONNX and a runner that needs numpy and onnxruntime alone, and compare both."""
-    from dataset_rules.images import read_image
+    from dataset_rules.pixels.images import read_image
 
     pixels = [read_image(path) for path in images or ()]
-    from unet.export import PARITY  # loads torch and onnxscript
-    from unet.export import export as export_model
+    from unet.export.export_model import PARITY  # loads torch and onnxscript
+    from unet.export.export_model import export as export_model
 
     folder = export_model(model, new_folder(to), images=pixels)
     report = json.loads((folder / PARITY).read_bytes())

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.commands.console import AsJson, new_folder, note, out, print_json, progress, table
-from app.home import home_folder
+from app.ground.home import home_folder
 
 if TYPE_CHECKING:
-    from unet.predictor import Predictor
+    from unet.prediction.predictor import Predictor
 
 
 class BackendName(StrEnum):
@@ -46,7 +46,7 @@ def predict(
 
     A TIFF is read by rows, so that one of 30,000 x 30,000 pixels fits into 2 GB of memory.
     """
-    from unet.prediction import PREDICTIONS, Maps, predict_files  # loads torch
+    from unet.prediction.predict_files import PREDICTIONS, Maps, predict_files  # loads torch
 
     predictor = _load(model, backend, is_turned=tta)
     with progress("predicting", quiet=as_json) as show:
@@ -65,8 +65,8 @@ def predict(
 
 
 def _load(model: Path, backend: BackendName, *, is_turned: bool) -> "Predictor":
-    from unet.backend import NOTES, Backend
-    from unet.predictor import Predictor  # loads torch
+    from unet.network.backend import NOTES, Backend
+    from unet.prediction.predictor import Predictor  # loads torch
 
     if backend is not BackendName.AUTO:
         return Predictor(model, backend=Backend(backend), is_turned=is_turned)
@@ -87,7 +87,7 @@ def measure(
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Measure every object of images: shape, stain, IHC scores; writes CSV, JSON and a page."""
-    from unet.measure import DOCUMENT, REPORT, measure_files
+    from unet.measurement.measure_files import DOCUMENT, REPORT, measure_files
 
     images, masks = _images_and_masks(image)
     with progress("measuring", quiet=as_json) as show:
@@ -102,7 +102,7 @@ def measure(
 
 
 def _images_and_masks(paths: list[Path]) -> tuple[list[Path], Path | list[Path]]:
-    from dataset_rules.errors import UserError
+    from dataset_rules.ground.errors import UserError
 
     if len(paths) > 1 and paths[-1].is_dir():
         return paths[:-1], paths[-1]

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from app.commands.console import AsJson, note, number, out, print_json, progress, table
-from dataset_rules.dataset import Split
+from dataset_rules.artifacts.dataset import Split
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a model or a run")]
 Dataset = Annotated[Path, typer.Argument(metavar="DATASET", help="A formatted dataset")]
@@ -32,11 +32,11 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Dice, IoU, object F1 and average precision on a split, worst images first."""
-    from dataset_rules.disk import write_file
-    from dataset_rules.manifest import read_artifact
-    from unet.card import read_card_text, with_scores
-    from unet.evaluate import evaluate as evaluate_model
-    from unet.predictor import Predictor
+    from dataset_rules.artifacts.manifest import read_artifact
+    from dataset_rules.ground.disk import write_file
+    from unet.prediction.model_card import read_card_text, with_scores
+    from unet.prediction.predictor import Predictor
+    from unet.scoring.evaluate import evaluate as evaluate_model
 
     predictor = Predictor(model)
     text = read_card_text(predictor.folder) if card else ""
@@ -49,7 +49,7 @@ def evaluate(
         )  # fmt: skip
     document = {"model": predictor.artifact.id, **scores.document()}
     if html is not None:
-        from unet.scores_page import write_scores_page
+        from unet.scoring.page import write_scores_page
 
         write_scores_page(html, scores, dataset, predictor=predictor)
         note(f"page: {html}")
@@ -68,7 +68,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Two models on the same images: each difference, and whether these images tell it."""
-    from unet.compare import compare as compare_models
+    from unet.scoring.compare import compare as compare_models
 
     with progress("comparing", quiet=as_json) as show:
         comparison, (a, b) = compare_models(

@@ -11,7 +11,7 @@ from app.commands.console import AsJson, new_folder, note, out, print_json, seco
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from app.settings import Settings
+    from app.ground.settings import Settings
 
 token_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke access tokens.")
 
@@ -36,7 +36,7 @@ def demo(
     result = run_demo(new_folder(to), train_time_limit_s=seconds(time_limit) or 150.0)
     if no_serve:
         return
-    from app.intake import adopt
+    from app.store.intake import adopt
 
     home = to / "service"
     adopt(home, [result.dataset, result.run, result.prediction, result.measurements])
@@ -50,7 +50,7 @@ def serve(host: Host = "127.0.0.1", port: Port = 8000, data: Data = None) -> Non
 
 def web(host: Host = "127.0.0.1", port: Port = 8000, data: Data = None) -> None:
     """Run the web process alone, as behind a proxy on this machine; Ctrl-C ends it."""
-    from app.serve import web as run_web
+    from app.supervisor import web as run_web
 
     run_web(host, port, data, lambda address: note(f"web on {address}"))
 
@@ -71,7 +71,7 @@ def worker(
     data: Data = None,
 ) -> None:
     """Run worker and predictor alone; Ctrl-C or SIGTERM: jobs save and go on at the next start."""
-    from app.serve import worker as run_worker
+    from app.supervisor import worker as run_worker
 
     run_worker(data, only)
 
@@ -83,7 +83,7 @@ def migrate(
     data: Data = None,
 ) -> None:
     """Bring the database to this release's version; prints the path of the backup."""
-    from app.db import migrate as run_migrations
+    from app.store.db import migrate as run_migrations
 
     settings = _settings(data)
     copy = run_migrations(settings, backup)
@@ -101,7 +101,7 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Make a token and print it, once; only its hash is stored."""
-    from app.tokens import Role, create_token
+    from app.access.tokens import Role, create_token
 
     if role not in list(Role):
         raise typer.BadParameter("expected viewer, annotator or admin", param_hint="--role")
@@ -115,7 +115,7 @@ def create(
 @token_app.command("list")
 def list_(data: Data = None, as_json: AsJson = False) -> None:
     """List tokens by id; their secrets are not known to anyone."""
-    from app.tokens import list_tokens
+    from app.access.tokens import list_tokens
 
     rows = list_tokens(_engine(data))
     states = ["revoked" if row.revoked_at else "valid" for row in rows]
@@ -131,14 +131,14 @@ def list_(data: Data = None, as_json: AsJson = False) -> None:
 @token_app.command()
 def revoke(token_id: str, data: Data = None) -> None:
     """End a token and the sessions that were opened with it."""
-    from app.tokens import revoke_token
+    from app.access.tokens import revoke_token
 
     revoke_token(_engine(data), token_id)
     out.print(f"revoked: {token_id}", markup=False)
 
 
 def _serve(host: str, port: int, data: Path | None, *, first_page: str = "") -> None:
-    from app.serve import serve as run_service
+    from app.supervisor import serve as run_service
 
     run_service(
         host, port, data,
@@ -149,8 +149,8 @@ def _serve(host: str, port: int, data: Path | None, *, first_page: str = "") -> 
 
 
 def _engine(data: Path | None) -> "Engine":
-    from app.db import migrate as run_migrations
-    from app.db import open_engine
+    from app.store.db import migrate as run_migrations
+    from app.store.db import open_engine
 
     settings = _settings(data)
     run_migrations(settings)
@@ -160,7 +160,7 @@ def _engine(data: Path | None) -> "Engine":
 def _settings(data: Path | None) -> "Settings":
     from dataclasses import replace
 
-    from app.settings import Settings
+    from app.ground.settings import Settings
 
     settings = Settings.from_environment()
     return replace(settings, home=data.expanduser().resolve()) if data else settings

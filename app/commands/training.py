@@ -20,11 +20,11 @@ from app.commands.console import (
     seconds,
     table,
 )
-from app.commands.parts import part_event, show_folds, show_results
+from app.commands.training_events import part_event, show_folds, show_results
 
 if TYPE_CHECKING:
-    from unet.budget import Budget, Device
-    from unet.plan import Plan
+    from unet.planning.budget import Budget, Device
+    from unet.planning.plan import Plan
 
 Datasets = Annotated[list[Path], typer.Argument(metavar="DATASET...", help="Formatted datasets")]
 TimeLimit = Annotated[
@@ -63,12 +63,11 @@ def plan(
 
     With a time limit the machine's speed is measured for some seconds.
     """
-    from dataset_rules.disk import write_json
-    from unet.budget import Budget, bytes_of, machine_bytes
-    from unet.concerns import refuse_blind_folds
-    from unet.fingerprint import fingerprint
-    from unet.folds import make_folds, read_fold_rule
-    from unet.plan import make_plan
+    from dataset_rules.ground.disk import write_json
+    from unet.planning.budget import Budget, bytes_of, machine_bytes
+    from unet.planning.fingerprint import fingerprint
+    from unet.planning.plan import make_plan
+    from unet.runs.folds import make_folds, read_fold_rule, refuse_blind_folds
 
     facts = fingerprint(datasets)
     dealt = make_folds(datasets, read_fold_rule(folds)) if folds else None
@@ -144,16 +143,16 @@ def train(
 
     Started by `torchrun`, several processes share every batch.
     """
-    from unet.pace import process_clock
+    from unet.training.time_budget import process_clock
 
     clock = process_clock()  # loading torch is part of the time given
-    from dataset_rules.manifest import read_artifact
-    from unet.budget import Budget, bytes_of, machine_bytes
-    from unet.course import Course
-    from unet.folds import read_fold_rule
-    from unet.group import joined
-    from unet.plan import read_plan
-    from unet.train import train as train_run
+    from dataset_rules.artifacts.manifest import read_artifact
+    from unet.planning.budget import Budget, bytes_of, machine_bytes
+    from unet.planning.plan import read_plan
+    from unet.runs.folds import read_fold_rule
+    from unet.runs.protocol import Course
+    from unet.runs.train import train as train_run
+    from unet.training.process_group import joined
 
     chosen = read_plan(plan) if plan else None
     course = Course(folds=read_fold_rule(folds) if folds else None, trials=search)
@@ -177,9 +176,9 @@ def train(
 
 def _measured(datasets: list[Path], made: "Plan", budget: "Budget", *, limit_s: float) -> "Budget":
     """The budget with what this machine, measured for some seconds, trains in a second."""
-    from unet.data import Patches, split_samples
-    from unet.measuring import measured
-    from unet.pace import Pace
+    from unet.training.patches import Patches, split_samples
+    from unet.training.throughput import measured
+    from unet.training.time_budget import Pace
 
     patches = Patches(split_samples(datasets)[0], made)
     found = measured(made, patches, Pace(limit_s, time.monotonic()), budget)
@@ -189,7 +188,7 @@ def _measured(datasets: list[Path], made: "Plan", budget: "Budget", *, limit_s: 
 
 
 def _device(name: str) -> "Device":
-    from unet.step import device_named  # loads torch
+    from unet.training.step import device_named  # loads torch
 
     return device_named(name)
 

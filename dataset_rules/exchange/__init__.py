@@ -1,1 +1,1 @@
-"""Datasets on their way to and from other tools: COCO, nnU-Net, Cellpose and YOLO."""
+"""Datasets in other tools' layouts, in and out; knows no network and no service."""

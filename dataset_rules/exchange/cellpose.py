@@ -6,8 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from dataset_rules.dataset import IGNORE, Dataset, DatasetClass
-from dataset_rules.errors import RulesError
+from dataset_rules.artifacts.dataset import IGNORE, Dataset, DatasetClass
 from dataset_rules.exchange.layout import (
     Account,
     Arriving,
@@ -18,11 +17,12 @@ from dataset_rules.exchange.layout import (
     with_background,
 )
 from dataset_rules.exchange.objects import numbered
-from dataset_rules.exchange.papers import is_image, split_in, stated_classes
-from dataset_rules.findings import Finding, Severity, counted
-from dataset_rules.images import encode, read_image, read_mask
-from dataset_rules.look import gray_if_equal
-from dataset_rules.masks import MAX_OBJECTS, DecodedMask
+from dataset_rules.exchange.sidecars import is_image, split_in, stated_classes
+from dataset_rules.ground.errors import RulesError
+from dataset_rules.ground.findings import Finding, Severity, counted
+from dataset_rules.masks.decode import MAX_OBJECTS, DecodedMask
+from dataset_rules.pixels.images import encode, read_image, read_mask
+from dataset_rules.pixels.values import gray_if_equal
 
 MASKS = "_masks"
 READ = {".png", ".jpg", ".tiff"}  # of our image formats those that Cellpose opens

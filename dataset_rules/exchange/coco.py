@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dataset_rules.dataset import IGNORE, Dataset, DatasetClass, Split
-from dataset_rules.errors import RulesError
+from dataset_rules.artifacts.dataset import IGNORE, Dataset, DatasetClass, Split
+from dataset_rules.artifacts.manifest import MANIFEST, PROVENANCE
 from dataset_rules.exchange.layout import (
     EXPORT,
     Account,
@@ -25,12 +25,12 @@ from dataset_rules.exchange.layout import (
     with_background,
 )
 from dataset_rules.exchange.objects import Canvas, Object, objects_in
-from dataset_rules.exchange.papers import found_images, read_json, split_in, text_of
-from dataset_rules.exchange.runs import box_of, packed, unpacked
-from dataset_rules.findings import Finding, Severity, counted
-from dataset_rules.manifest import MANIFEST, PROVENANCE
-from dataset_rules.masks import DecodedMask
-from dataset_rules.rules import canonical_json
+from dataset_rules.exchange.run_lengths import box_of, packed, unpacked
+from dataset_rules.exchange.sidecars import found_images, read_json, split_in, text_of
+from dataset_rules.ground.documents import canonical_json
+from dataset_rules.ground.errors import RulesError
+from dataset_rules.ground.findings import Finding, Severity, counted
+from dataset_rules.masks.decode import DecodedMask
 
 IGNORED = {"id": IGNORE, "name": "ignore", "supercategory": "ignore"}
 PARTS = ("images", "annotations", "categories")

@@ -4,15 +4,8 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dataset_rules.dataset import Dataset, Split, read_dataset
-from dataset_rules.disk import json_bytes, write_file
-from dataset_rules.exchange.cellpose import CellposeExporter
-from dataset_rules.exchange.coco import CocoExporter
-from dataset_rules.exchange.layout import EXPORT, Exporter, ExportFile, Layout, Leaving
-from dataset_rules.exchange.nnunet import NnunetExporter
-from dataset_rules.exchange.yolo import YoloExporter
-from dataset_rules.images import read_mask
-from dataset_rules.manifest import (
+from dataset_rules.artifacts.dataset import Dataset, Split, read_dataset
+from dataset_rules.artifacts.manifest import (
     Step,
     begin,
     finish,
@@ -20,6 +13,14 @@ from dataset_rules.manifest import (
     read_intact,
     removed_on_refusal,
 )
+from dataset_rules.exchange.cellpose import CellposeExporter
+from dataset_rules.exchange.coco import CocoExporter
+from dataset_rules.exchange.layout import EXPORT, Exporter, ExportFile, Layout, Leaving
+from dataset_rules.exchange.nnunet import NnunetExporter
+from dataset_rules.exchange.yolo import YoloExporter
+from dataset_rules.ground.disk import write_file
+from dataset_rules.ground.documents import json_bytes
+from dataset_rules.pixels.images import read_mask
 
 VERSION = 1  # raised by hand when the same dataset gives other files
 EXPORTERS: dict[Layout, Callable[[Dataset], Exporter]] = {

@@ -6,10 +6,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, SupportsInt
 
-from dataset_rules.dataset import DatasetClass, Sample, Split
-from dataset_rules.findings import Finding
-from dataset_rules.images import Pixels
-from dataset_rules.masks import DecodedMask
+from dataset_rules.artifacts.dataset import DatasetClass, Sample, Split
+from dataset_rules.ground.findings import Finding
+from dataset_rules.masks.decode import DecodedMask
+from dataset_rules.pixels.images import Pixels
 
 EXPORT = "export.json"  # what an export says of itself
 

@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dataset_rules.dataset import IGNORE, Dataset, DatasetClass, Split
-from dataset_rules.disk import json_bytes
-from dataset_rules.errors import RulesError
+from dataset_rules.artifacts.dataset import IGNORE, Dataset, DatasetClass, Split
 from dataset_rules.exchange.layout import (
     Account,
     Arriving,
@@ -23,10 +21,12 @@ from dataset_rules.exchange.layout import (
     foreground,
     with_background,
 )
-from dataset_rules.exchange.papers import read_json, stated_classes
-from dataset_rules.findings import Finding, Severity, counted
-from dataset_rules.images import Pixels, encode, read_image, read_mask
-from dataset_rules.masks import DecodedMask
+from dataset_rules.exchange.sidecars import read_json, stated_classes
+from dataset_rules.ground.documents import json_bytes
+from dataset_rules.ground.errors import RulesError
+from dataset_rules.ground.findings import Finding, Severity, counted
+from dataset_rules.masks.decode import DecodedMask
+from dataset_rules.pixels.images import Pixels, encode, read_image, read_mask
 
 DATASET = "dataset.json"
 SPLITS = "splits_final.json"

@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_rules.dataset import IGNORE
-from dataset_rules.errors import RulesError
-from dataset_rules.images import Pixels
-from dataset_rules.masks import MAX_OBJECTS, DecodedMask
+from dataset_rules.artifacts.dataset import IGNORE
+from dataset_rules.ground.errors import RulesError
+from dataset_rules.masks.decode import MAX_OBJECTS, DecodedMask
+from dataset_rules.pixels.images import Pixels
 
 Index = NDArray[np.int64]
 CONNECTIVITY = 4  # pixels that only touch at a corner are two objects, as in training

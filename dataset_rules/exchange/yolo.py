@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from dataset_rules.dataset import IGNORE, Dataset, DatasetClass, Split
-from dataset_rules.errors import RulesError
+from dataset_rules.artifacts.dataset import IGNORE, Dataset, DatasetClass, Split
 from dataset_rules.exchange.layout import (
     Account,
     Arriving,
@@ -24,10 +23,11 @@ from dataset_rules.exchange.layout import (
     with_background,
 )
 from dataset_rules.exchange.objects import Canvas, Object, objects_in
-from dataset_rules.exchange.outline import filled, outline_of
-from dataset_rules.exchange.papers import is_image, stated_classes
-from dataset_rules.findings import Finding, Severity, counted
-from dataset_rules.masks import DecodedMask
+from dataset_rules.exchange.polygons import filled, outline_of
+from dataset_rules.exchange.sidecars import is_image, stated_classes
+from dataset_rules.ground.errors import RulesError
+from dataset_rules.ground.findings import Finding, Severity, counted
+from dataset_rules.masks.decode import DecodedMask
 
 DATA = "data.yaml"
 DIGITS = 7  # of a share: a hundredth of a pixel on the largest image

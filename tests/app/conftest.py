@@ -16,11 +16,11 @@ import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from fastapi import FastAPI
 
-from app.db import migrate, open_engine
-from app.main import create_app
-from app.process import PARENT, SHARE
-from app.settings import Settings
-from dataset_rules.images import encode
+from app.ground.settings import Settings
+from app.jobs.process import PARENT, SHARE
+from app.store.db import migrate, open_engine
+from app.web.main import create_app
+from dataset_rules.pixels.images import encode
 from tests.drawn import draw_discs
 
 PAPER = {
@@ -133,7 +133,7 @@ def finished(http, job: str, seconds: float = 40.0) -> dict:
 def start_worker(home: Path, share: str = "all") -> subprocess.Popen:
     with (home / "worker.err").open("ab") as errors:
         return subprocess.Popen(
-            [sys.executable, "-m", "app.worker"], stderr=errors,
+            [sys.executable, "-m", "app.jobs.worker"], stderr=errors,
             env={**os.environ, "UNETOPS_HOME": str(home), PARENT: str(os.getpid()), SHARE: share},
         )  # fmt: skip
 

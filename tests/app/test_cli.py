@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from app.commands.console import BAD_INPUT, run, seconds
-from dataset_rules.errors import UserError
+from dataset_rules.ground.errors import UserError
 from tests.drawn import draw_discs
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.db import migrate
-from app.errors import Conflict
-from app.tokens import Role, create_token
-from dataset_rules.provenance import provenance_document
+from app.access.tokens import Role, create_token
+from app.ground.errors import Conflict
+from app.store.db import migrate
+from dataset_rules.artifacts.provenance import provenance_document
 from tests.app.conftest import browsing, wait_for, working
 
 

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset_rules.dataset import read_dataset
-from dataset_rules.doctor import Report, examine
-from dataset_rules.format import format_dataset
-from dataset_rules.rules import Rules, SourceRule
+from dataset_rules.artifacts.dataset import read_dataset
+from dataset_rules.doctor.examine import Report, examine
+from dataset_rules.formatting.format import format_dataset
+from dataset_rules.rules.fields import SourceRule
+from dataset_rules.rules.rules import Rules
 
 MAX_SOME = 4  # pairs that the quick run formats
 

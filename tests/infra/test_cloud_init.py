@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from app.settings import Settings
-from dataset_rules.provenance import commit, deployment
+from app.ground.settings import Settings
+from dataset_rules.artifacts.provenance import commit, deployment
 from infra.caddy import caddyfile
 from infra.cloud_init import (
     HEADER,

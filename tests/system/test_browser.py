@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from dataset_rules.rules import parse_rules
+from dataset_rules.rules.rules import parse_rules
 from tests.messy import two_folders
 from tests.system.test_service import Service, serving
 

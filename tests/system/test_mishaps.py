@@ -35,7 +35,7 @@ def test_up_again_converges_after_each_mishap_and_the_data_stays(
         clock.lap("a broken release: up fails, the old one serves")
         never_healthy(one)
         clock.lap("the broken release on a new droplet: never healthy")
-        one.commit("app/main.py", BROKEN, take_away=True)
+        one.commit("app/web/main.py", BROKEN, take_away=True)
         one.stack.up()
         clock.lap("the repaired release: up")
         assert one.status()["volume_uuid"] == uuid
@@ -63,7 +63,7 @@ def power_goes_in_the_first_boot(one: Deployment) -> None:
 
 def broken_release_is_rolled_back(one: Deployment, token: str, healthy: str) -> None:
     """The web process ends at its start; what it said is what `up` says."""
-    one.commit("app/main.py", BROKEN)
+    one.commit("app/web/main.py", BROKEN)
     said = one.stack.up(code=1)
     assert "this release is broken" in said
     assert f"failed, {healthy} serves again" in said

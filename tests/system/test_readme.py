@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dataset_rules.images import encode
+from dataset_rules.pixels.images import encode
 from tests.drawn import draw_discs
 from tests.system.test_service import serving
 

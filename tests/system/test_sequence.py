@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dataset_rules.images import encode
+from dataset_rules.pixels.images import encode
 from tests.cloud.stack import PASSPHRASE, TOKEN
 from tests.drawn import draw_discs
 from tests.guest.needs import require

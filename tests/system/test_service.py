@@ -17,10 +17,10 @@ import httpx
 import numpy as np
 import pytest
 
-from dataset_rules.images import encode
-from dataset_rules.manifest import RECORD_KEY
-from dataset_rules.png import png_text
-from dataset_rules.seal import altered_files
+from dataset_rules.artifacts.manifest import RECORD_KEY
+from dataset_rules.artifacts.seal import altered_files
+from dataset_rules.pixels.images import encode
+from dataset_rules.pixels.png import png_text
 from tests.drawn import draw_discs
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
@@ -150,7 +150,7 @@ def test_run_survives_a_killed_worker_and_a_killed_service(tmp_path):
         dataset = make_dataset(service)
         job = begin_run(service, dataset)
         wait_for_checkpoint(home, job)
-        os.kill(part_of(home, "app.worker"), signal.SIGKILL)
+        os.kill(part_of(home, "app.jobs.worker"), signal.SIGKILL)
         wait_for(lambda: plans(service, job) == 2, 60)
         assert len(steps_of(job)) == 1, "never two writers"
         os.kill(service.process.pid, signal.SIGKILL)
@@ -164,8 +164,8 @@ def test_run_survives_a_killed_worker_and_a_killed_service(tmp_path):
         assert altered_files(home / "artifacts" / run) == []
         assert begin_run(service, dataset) == job, "the same request is the same job"
         check_predictions(service, home, run)
-        os.kill(part_of(home, "app.main"), signal.SIGKILL)
-        os.kill(part_of(home, "app.predictor"), signal.SIGKILL)
+        os.kill(part_of(home, "app.web.main"), signal.SIGKILL)
+        os.kill(part_of(home, "app.serving.predictor_process"), signal.SIGKILL)
         wait_for(lambda: is_ready(service.http.base_url.port), 60)
         check_predictions(service, home, run)
     assert service.process.returncode == 0, "Ctrl-C ends it cleanly"
@@ -178,7 +178,7 @@ def plans(service: Service, job: str) -> int:
 
 def steps_of(job: str) -> list[int]:
     found = processes_with(f"UNETOPS_JOB={job}")
-    return [process for process, module in found.items() if module == "app.steps"]
+    return [process for process, module in found.items() if module == "app.jobs.steps"]
 
 
 def check_predictions(service: Service, home: Path, run: str) -> None:

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import tifffile
 
-from dataset_rules.images import encode
+from dataset_rules.pixels.images import encode
 from tests.drawn import write_dataset
-from tests.unet.test_train import small_plan
-from unet.concerns import concerns, full_disk_said
+from tests.unet.runs.test_train import small_plan
 from unet.errors import UnetError
-from unet.evaluate import evaluate
-from unet.fingerprint import fingerprint
-from unet.plan import make_plan
-from unet.train import train
+from unet.planning.fingerprint import fingerprint
+from unet.planning.plan import make_plan
+from unet.runs.train import train
+from unet.scoring.evaluate import evaluate
+from unet.training.preflight import concerns, full_disk_said
 
 
 def events_of(dataset: Path, out: Path) -> list[dict]:

@@ -15,18 +15,26 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from dataset_rules.dataset import DATASET, IGNORE, Split, read_dataset, read_sample
-from dataset_rules.disk import write_json
-from dataset_rules.errors import ArtifactError, RulesError
+from dataset_rules.artifacts.dataset import DATASET, IGNORE, Split, read_dataset, read_sample
+from dataset_rules.artifacts.lineage import is_whole, trace
+from dataset_rules.artifacts.manifest import (
+    Step,
+    begin,
+    contradictions,
+    finish,
+    make_source,
+    read_artifact,
+)
+from dataset_rules.artifacts.seal import altered_files
 from dataset_rules.exchange.export import export_dataset, export_files
-from dataset_rules.exchange.intake import import_dataset
+from dataset_rules.exchange.importing import import_dataset
 from dataset_rules.exchange.layout import EXPORT, Layout
-from dataset_rules.format import format_dataset
-from dataset_rules.images import encode
-from dataset_rules.lineage import is_whole, trace
-from dataset_rules.manifest import Step, begin, contradictions, finish, make_source, read_artifact
-from dataset_rules.rules import Rules, SourceRule, rules_document, rules_from_mapping
-from dataset_rules.seal import altered_files
+from dataset_rules.formatting.format import format_dataset
+from dataset_rules.ground.disk import write_json
+from dataset_rules.ground.errors import ArtifactError, RulesError
+from dataset_rules.pixels.images import encode
+from dataset_rules.rules.fields import SourceRule
+from dataset_rules.rules.rules import Rules, rules_document, rules_from_mapping
 from tests.messy import put, tissue, two_folders
 
 CLASSES = [{"id": 0, "name": "background"}, {"id": 2, "name": "tumour cell"},
@@ -334,7 +342,7 @@ RUN = """
 import sys
 from pathlib import Path
 from dataset_rules.exchange.export import export_dataset
-from dataset_rules.exchange.intake import import_dataset
+from dataset_rules.exchange.importing import import_dataset
 from dataset_rules.exchange.layout import Layout
 step = {"export": export_dataset, "import": import_dataset}[sys.argv[1]]
 step(Path(sys.argv[2]), Path(sys.argv[3]), Layout.COCO)

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from dataset_rules.dataset import IGNORE, Split, read_dataset, read_sample
-from dataset_rules.errors import RulesError
-from dataset_rules.exchange.intake import import_dataset
+from dataset_rules.artifacts.dataset import IGNORE, Split, read_dataset, read_sample
+from dataset_rules.exchange.importing import import_dataset
 from dataset_rules.exchange.layout import Layout
-from dataset_rules.rules import rules_from_mapping
+from dataset_rules.ground.errors import RulesError
+from dataset_rules.rules.rules import rules_from_mapping
 from tests.messy import put, tissue
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -1,0 +1,1 @@
+"""Tokens, sessions and roles; knows no artifacts and no jobs."""

@@ -1,0 +1,207 @@
+"""Who may do what: open on this machine alone until a token exists, then by token.
+
+| role | may |
+|---|---|
+| viewer | read: every GET |
+| annotator | also post rules, sources, datasets and predictions, and have a source examined |
+| admin | everything, also runs, promotion and cancelling |
+"""
+
+import ipaddress
+from dataclasses import dataclass
+from enum import StrEnum
+from urllib.parse import urlsplit
+
+from fastapi import Request
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.access.service import Service
+from app.access.sessions import FORM_FIELD, FORM_HEADER, SESSION_COOKIE
+from app.access.tokens import Role, any_token, token_of_id, token_of_secret
+from app.ground.errors import Forbidden, Unauthorized, problem_response
+from app.web.pages import login_page, wants_page
+
+FREE = frozenset({("GET", "/healthz"), ("HEAD", "/healthz"), ("POST", "/login")})
+READY = ("GET", "/readyz")  # free for this machine: what starts a release asks it
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+VIEWER_MAY = frozenset({"/logout", "/api/v1/rules/convert"})
+ANNOTATOR_MAY = frozenset(
+    {
+        "/rules",
+        "/api/v1/rules",
+        "/api/v1/sources",
+        "/api/v1/sources/{source_id}/doctor",
+        "/api/v1/datasets",
+        "/api/v1/predictions",
+    }
+)
+FIRST_TOKEN = "`unetops token create --role admin` makes the first one"  # noqa: S105
+SEND_TOKEN = "send it as `Authorization: Bearer ...`, or log in on the page"  # noqa: S105
+
+
+class Way(StrEnum):
+    """How a caller was let in."""
+
+    OPEN = "open"
+    BEARER = "bearer"
+    SESSION = "session"
+    FREE = "free"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks, and what for a role."""
+
+    role: Role
+    way: Way
+    token_id: str | None = None
+
+
+class Access:
+    """ASGI middleware in front of everything: lets a request in or answers 401 or 403."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        service: Service = scope["app"].state.service
+        try:
+            caller = await run_in_threadpool(admit, request, service)
+        except Unauthorized as error:
+            page = wants_page(request)
+            refusal = login_page(request, service.sessions, error) if page else None
+            await (refusal or problem_response(error))(scope, receive, send)
+        except Forbidden as error:
+            await problem_response(error)(scope, receive, send)
+        else:
+            scope.setdefault("state", {})["caller"] = caller
+            await self.app(scope, receive, send)
+
+
+def admit(request: HTTPConnection, service: Service) -> Caller:
+    """The caller of a request.
+
+    Raises:
+        Unauthorized: if a token is asked for and none, or an unknown one, is given.
+        Forbidden: if the request comes from another site or, in the open mode, another machine.
+    """
+    scope = request.scope
+    way = (scope["method"], scope["path"])
+    if way in FREE or (way == READY and _is_from_here(request)):
+        return Caller(Role.VIEWER, Way.FREE)
+    if "authorization" in request.headers:
+        return _by_bearer(request.headers["authorization"], service)
+    caller = _by_session(request, service)
+    if caller is None:
+        _refuse_unless_open(service)
+        _refuse_other_machines(request)
+        caller = Caller(Role.ADMIN, Way.OPEN)
+    if scope["method"] not in SAFE:
+        _refuse_other_sites(request)
+    return caller
+
+
+async def authorise(request: Request) -> None:
+    """Dependency of every route: the caller's role is enough, and a page's form is ours."""
+    caller: Caller = request.state.caller
+    needed = _role_for(request)
+    if caller.way is not Way.FREE and not caller.role.includes(needed):
+        raise Forbidden(
+            "this token may not do that", where=f"{request.method} {request.url.path}",
+            expected=f"role {needed}", found=f"role {caller.role}",
+        )  # fmt: skip
+    is_form_bound = caller.way is Way.SESSION or request.url.path == "/login"
+    if request.method not in SAFE and is_form_bound:
+        service: Service = request.app.state.service
+        if not service.sessions.is_our_form(request, await _proof(request)):
+            raise Forbidden(
+                "the request does not come from a page of ours",
+                expected=f"the page's proof in {FORM_HEADER} or {FORM_FIELD}",
+                remedy="load the page again and repeat",
+            )
+
+
+def _role_for(request: Request) -> Role:
+    path = request.scope["route"].path
+    if request.method in SAFE or path in VIEWER_MAY:
+        return Role.VIEWER
+    return Role.ANNOTATOR if path in ANNOTATOR_MAY else Role.ADMIN
+
+
+async def _proof(request: Request) -> str:
+    if FORM_HEADER in request.headers:
+        return request.headers[FORM_HEADER]
+    if request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+        return str((await request.form()).get(FORM_FIELD, ""))
+    return ""
+
+
+def _by_bearer(header: str, service: Service) -> Caller:
+    scheme, _, secret = header.partition(" ")
+    token = token_of_secret(service.engine, secret.strip()) if scheme.lower() == "bearer" else None
+    if token is None:
+        raise Unauthorized("the token is not known, or was revoked", remedy=SEND_TOKEN)
+    return Caller(Role(token.role), Way.BEARER, token.id)
+
+
+def _by_session(request: HTTPConnection, service: Service) -> Caller | None:
+    cookie = request.cookies.get(SESSION_COOKIE)
+    token_id = service.sessions.token_id(cookie) if cookie else None
+    token = token_of_id(service.engine, token_id) if token_id else None
+    return Caller(Role(token.role), Way.SESSION, token.id) if token else None
+
+
+def _refuse_unless_open(service: Service) -> None:
+    if any_token(service.engine):
+        raise Unauthorized("a token is needed", remedy=SEND_TOKEN)
+    if service.settings.require_auth:
+        raise Unauthorized("a token is needed, and none exists yet", remedy=FIRST_TOKEN)
+
+
+def _refuse_other_machines(request: HTTPConnection) -> None:
+    """Without tokens only this machine is served, and only under a name of this machine.
+
+    The name guards against DNS rebinding: a foreign page whose name was turned to 127.0.0.1.
+    """
+    client = request.client.host if request.client else ""
+    if not _is_loopback(client):
+        raise Unauthorized(
+            "without a token only this machine is served", found=f"a request from {client}",
+            remedy=FIRST_TOKEN,
+        )  # fmt: skip
+    name = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+    if name != "localhost" and not _is_loopback(name):
+        raise Forbidden(
+            "without a token only a name of this machine is served", found=f"Host {name!r}",
+            expected="localhost or 127.0.0.1", remedy=FIRST_TOKEN,
+        )  # fmt: skip
+
+
+def _refuse_other_sites(request: HTTPConnection) -> None:
+    """What a browser does on behalf of another site is refused; programs send neither header."""
+    site = request.headers.get("sec-fetch-site", "none")
+    origin = request.headers.get("origin")
+    is_foreign = origin is not None and urlsplit(origin).netloc != request.headers.get("host")
+    if site not in {"same-origin", "none"} or is_foreign:
+        raise Forbidden("the request comes from another site", found=origin or site)
+
+
+def _is_from_here(request: HTTPConnection) -> bool:
+    """True if neither a proxy nor another machine asks, under a name of this machine."""
+    name = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+    client = request.client.host if request.client else ""
+    is_forwarded = "x-forwarded-for" in request.headers or "forwarded" in request.headers
+    return not is_forwarded and _is_loopback(client) and (name == "localhost" or _is_loopback(name))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,87 @@
+"""Access tokens: made, listed, revoked, recognised. Only their hash is kept."""
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sqlalchemy import Engine, select
+
+from app.ground.errors import NotFound
+from app.store.artifacts import tables
+from app.store.db import transaction
+from app.store.tables import Token
+
+PREFIX = "unetops_"  # lets secret scanners find a token that leaked
+
+
+class Role(StrEnum):
+    """What a token may do; each includes the one before it."""
+
+    VIEWER = "viewer"  # read everything
+    ANNOTATOR = "annotator"  # also rules, sources, datasets and predictions
+    ADMIN = "admin"  # also runs, promotion and the rest
+
+    def includes(self, other: "Role") -> bool:
+        """True if this role may do what the other may."""
+        order = list(Role)
+        return order.index(self) >= order.index(other)
+
+
+@dataclass(frozen=True)
+class NewToken:
+    """A token at the only moment at which its secret is known."""
+
+    id: str
+    secret: str
+    role: Role
+
+
+def create_token(engine: Engine, role: Role, label: str = "") -> NewToken:
+    """A new token; its secret cannot be shown again."""
+    secret = PREFIX + secrets.token_urlsafe(32)
+    digest = _hash(secret)
+    row = Token(id=digest[:12], hash=digest, role=role.value, label=label)
+    with transaction(engine) as session:
+        session.add(row)
+    return NewToken(id=row.id, secret=secret, role=role)
+
+
+def list_tokens(engine: Engine) -> list[Token]:
+    """All tokens, oldest first, the revoked ones too."""
+    with transaction(engine) as session:
+        return list(session.scalars(select(Token).order_by(Token.created_at)))
+
+
+def revoke_token(engine: Engine, token_id: str) -> Token:
+    """End a token and its sessions; raises `NotFound`."""
+    with transaction(engine) as session:
+        row = session.get(Token, token_id)
+        if row is None:
+            raise NotFound("no such token", where=token_id, remedy="see `unetops token list`")
+        row.revoked_at = row.revoked_at or tables.now()
+        return row
+
+
+def any_token(engine: Engine) -> bool:
+    """True as soon as a token was ever made: revoking the last one opens nothing."""
+    with transaction(engine) as session:
+        return session.scalars(select(Token.id).limit(1)).first() is not None
+
+
+def token_of_secret(engine: Engine, secret: str) -> Token | None:
+    """The token with this secret, if it is valid."""
+    with transaction(engine) as session:
+        row = session.scalars(select(Token).where(Token.hash == _hash(secret))).first()
+    return row if row is not None and row.revoked_at is None else None
+
+
+def token_of_id(engine: Engine, token_id: str) -> Token | None:
+    """The token with this id, if it is valid."""
+    with transaction(engine) as session:
+        row = session.get(Token, token_id)
+    return row if row is not None and row.revoked_at is None else None
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

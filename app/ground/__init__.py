@@ -1,0 +1,1 @@
+"""Settings, errors, logs and locks between processes; knows no database."""

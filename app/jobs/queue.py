@@ -1,0 +1,166 @@
+"""Durable jobs: submit, look at, cancel. The worker runs them; DBOS keeps their state."""
+
+import hashlib
+import uuid
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from importlib.metadata import version
+from typing import Any
+
+from dbos import DBOSClient, EnqueueOptions
+from sqlalchemy import Engine, select, text
+from sqlalchemy.orm import Session
+
+from app.ground.errors import Conflict, NotFound
+from app.store.artifacts import tables
+from app.store.db import transaction
+from app.store.tables import Job, JobEvent
+from dataset_rules.ground.documents import canonical_json
+
+APPLICATION = "unetops"
+APPLICATION_VERSION = "1"  # pinned: a new release takes up the jobs that the old one left
+WORKFLOW = "run_job"
+# Kind -> queue; every other kind goes to the short queue. A slow server holds up no other work.
+QUEUES = {"run": "training", "source": "fetching"}
+SHORT_QUEUE = "steps"
+MOST_EVENTS = 1000  # in one answer
+
+
+class State(StrEnum):
+    """Where a job is; it never leaves one of the last three."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """True if nothing can change any more."""
+        return self not in {State.QUEUED, State.RUNNING}
+
+
+STATES = {
+    "ENQUEUED": State.QUEUED,
+    "DELAYED": State.QUEUED,
+    "PENDING": State.RUNNING,
+    "SUCCESS": State.SUCCEEDED,
+    "ERROR": State.FAILED,
+    "MAX_RECOVERY_ATTEMPTS_EXCEEDED": State.FAILED,
+    "CANCELLED": State.CANCELLED,
+}
+
+
+def open_client(engine: Engine) -> DBOSClient:
+    """A client of the job queue on our database."""
+    return DBOSClient(system_database_engine=engine, application_name=APPLICATION)
+
+
+def submit(
+    engine: Engine, client: DBOSClient, kind: str, *,
+    inputs: Mapping[str, str], parameters: Mapping[str, Any], is_done_again: bool = False,
+) -> Job:  # fmt: skip
+    """The job for this request: the one that waits, runs or has succeeded, else a new one.
+
+    With `is_done_again` one that has succeeded does not count: what it read may have changed.
+    """
+    over = {State.FAILED, State.CANCELLED} | ({State.SUCCEEDED} if is_done_again else set())
+    key = request_key(kind, inputs, parameters)
+    with transaction(engine) as session:
+        session.execute(text("BEGIN IMMEDIATE"))  # of two equal requests the later sees the first
+        known = next(iter(_with_key(session, key)), None)
+        if known and state_of(client, known.id) not in over:
+            return known
+        job = Job(
+            id=uuid.uuid4().hex, key=key, kind=kind, inputs=dict(inputs),
+            parameters=dict(parameters), created_at=tables.now(),
+        )  # fmt: skip
+        session.add(job)
+        session.flush()
+        options: EnqueueOptions = {
+            "workflow_name": WORKFLOW,
+            "queue_name": QUEUES.get(kind, SHORT_QUEUE),
+            "workflow_id": job.id,
+            "app_version": APPLICATION_VERSION,
+        }
+        client.enqueue_in_transaction(session, options, job.id)
+        return job
+
+
+def request_key(kind: str, inputs: Mapping[str, str], parameters: Mapping[str, Any]) -> str:
+    """SHA-256 of what is asked for and of the code that would do it."""
+    request = {
+        "kind": kind,
+        "inputs": dict(inputs),
+        "parameters": dict(parameters),
+        "code": version("unetops"),
+    }
+    return hashlib.sha256(canonical_json(request)).hexdigest()
+
+
+def same_request(session: Session, job: Job) -> list[Job]:
+    """All jobs for the same request, newest first."""
+    return _with_key(session, job.key)
+
+
+def _with_key(session: Session, key: str) -> list[Job]:
+    rows = select(Job).where(Job.key == key)
+    return list(session.scalars(rows.order_by(Job.created_at.desc())))
+
+
+def find_job(session: Session, job_id: str) -> Job:
+    """The job with this id; raises `NotFound`."""
+    job = session.get(Job, job_id)
+    if job is None:
+        raise NotFound("no such job", where=job_id, remedy="GET /api/v1/jobs lists them")
+    return job
+
+
+def state_of(client: DBOSClient, job_id: str) -> State:
+    """The state of one job."""
+    return states_of(client, [job_id])[job_id]
+
+
+def states_of(client: DBOSClient, job_ids: Iterable[str]) -> dict[str, State]:
+    """Job id -> state."""
+    wanted = list(job_ids)
+    if not wanted:
+        return {}
+    found = client.list_workflows(workflow_ids=wanted, load_input=False, load_output=False)
+    return {workflow.workflow_id: STATES[workflow.status] for workflow in found}
+
+
+def newest(session: Session, *, kind: str | None = None, limit: int = 100) -> list[Job]:
+    """Jobs, newest first."""
+    rows = select(Job).order_by(Job.created_at.desc()).limit(limit)
+    return list(session.scalars(rows.where(Job.kind == kind) if kind else rows))
+
+
+def cancel(engine: Engine, client: DBOSClient, job_id: str) -> None:
+    """Cancel a job; the worker stops its process within a second.
+
+    Raises:
+        Conflict: if the job has ended already.
+    """
+    before = state_of(client, job_id)
+    if not before.is_final:
+        client.cancel_workflow(job_id)
+    after = state_of(client, job_id)
+    if after is not State.CANCELLED:
+        raise Conflict("the job has ended already", where=job_id, found=after)
+    if before is not State.CANCELLED:
+        with transaction(engine) as session:
+            find_job(session, job_id).finished_at = tables.now()
+            tell(session, job_id, "cancelled", {})
+
+
+def tell(session: Session, job_id: str, event: str, data: Mapping[str, Any]) -> None:
+    """Write down what a job says."""
+    session.add(JobEvent(job_id=job_id, event=event, data=dict(data)))
+
+
+def events_after(session: Session, job_id: str, after: int) -> list[JobEvent]:
+    """Events of a job behind the given event id, oldest first, at most `MOST_EVENTS`."""
+    rows = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.id > after)
+    return list(session.scalars(rows.order_by(JobEvent.id).limit(MOST_EVENTS)))

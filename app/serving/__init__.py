@@ -1,0 +1,1 @@
+"""Predictions while a client waits; knows no routes and no pages."""

@@ -1,0 +1,146 @@
+"""The process that keeps the model loaded: HTTP on a unix socket that only this user may open.
+
+`POST /predict` {"model": folder, "image": file, "out": folder} writes a prediction artifact. The
+model that `production` points to is loaded before anybody asks for it, and again when the alias
+moves.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections import OrderedDict
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+from pydantic import BaseModel
+from sqlalchemy import Engine
+
+from app.ground import errors, logs
+from app.ground.locks import locked
+from app.ground.settings import Settings
+from app.jobs.process import die_with_parent
+from app.store.artifacts import artifacts
+from app.store.db import migrate, open_engine, transaction
+from app.store.tables import Alias, Artifact
+from dataset_rules.ground.errors import UserError
+from unet.network.backend import NOTES
+from unet.prediction.predict_files import predict_files
+from unet.prediction.predictor import Predictor
+
+log = logging.getLogger(__name__)
+
+MOST_MODELS = 2  # loaded at once: production and the one that it is compared with
+LOOK_EVERY_S = 2.0
+MOST_WAITING = 8
+
+
+class PredictRequest(BaseModel):
+    """One image to predict; all paths are absolute."""
+
+    model: Path
+    image: Path
+    out: Path
+
+
+class Models:
+    """The models that are loaded; one prediction at a time, so that two do not share the cores."""
+
+    def __init__(self, notes: Path | None = None) -> None:
+        self._notes = notes  # of the backend that is the fastest for each model
+        self._loaded: OrderedDict[Path, Predictor] = OrderedDict()
+        self._turn = threading.Lock()
+        self._waiting = threading.BoundedSemaphore(MOST_WAITING)
+
+    def predict(self, request: PredictRequest) -> None:
+        """Write the prediction artifact.
+
+        Raises:
+            Unavailable: if too many others wait already.
+        """
+        if not self._waiting.acquire(blocking=False):
+            raise errors.Unavailable("too many predictions wait", remedy="try again in a moment")
+        try:
+            with self._turn:
+                predictor = self._get(request.model)
+                predict_files(request.model, [request.image], request.out, predictor=predictor)
+        finally:
+            self._waiting.release()
+
+    def load(self, folder: Path) -> None:
+        """Load a model ahead of its first use."""
+        with self._turn:
+            self._get(folder)
+
+    def _get(self, folder: Path) -> Predictor:
+        if folder not in self._loaded:
+            predictor = Predictor(folder)
+            choice = predictor.choose_backend(self._notes)
+            log.info("model %s runs on %s", predictor.artifact.id[:12], choice.backend)
+            self._loaded[folder] = predictor
+        self._loaded.move_to_end(folder)
+        while len(self._loaded) > MOST_MODELS:
+            self._loaded.popitem(last=False)
+        return self._loaded[folder]
+
+
+def create_app(models: Models) -> FastAPI:
+    """The application behind the socket."""
+    app = FastAPI(openapi_url=None)
+    errors.install(app)
+
+    @app.get("/healthz")
+    def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.post("/predict")
+    def predict(request: PredictRequest) -> dict[str, str]:
+        models.predict(request)
+        return {"out": str(request.out)}
+
+    return app
+
+
+def _follow_production(settings: Settings, engine: Engine, models: Models) -> None:
+    """Load what `production` points to, now and whenever it changes."""
+    loaded = ""
+    while True:
+        with transaction(engine) as session:
+            alias = session.get(Alias, artifacts.PRODUCTION)
+            row = session.get(Artifact, alias.artifact_id) if alias else None
+        if row is not None and row.id != loaded:
+            loaded = row.id
+            try:
+                models.load(artifacts.place(settings, row))
+                log.info("loaded production model %s", row.id)
+            except UserError as error:
+                log.error("cannot load production model: %s", error)
+        time.sleep(LOOK_EVERY_S)
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    die_with_parent()
+    logs.configure("predictor")
+    settings = Settings.from_environment()
+    migrate(settings)
+    socket = settings.predictor_socket
+    socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if socket.parent.stat().st_uid != os.getuid():
+        raise errors.AppError(
+            "the folder of the socket belongs to another", where=str(socket.parent)
+        )
+    with locked(socket.parent / "predictor.lock", wait_s=30, busy="another predictor runs here"):
+        socket.unlink(missing_ok=True)
+        models = Models(settings.home / NOTES)
+        arguments = (settings, open_engine(settings), models)
+        threading.Thread(target=_follow_production, args=arguments, daemon=True).start()
+        try:
+            uvicorn.run(create_app(models), uds=str(socket), log_level="warning")
+        finally:
+            socket.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main()

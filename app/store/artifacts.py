@@ -1,0 +1,281 @@
+"""Artifacts on the volume: `artifacts/<id>/`, `sources/<id>/`, `rules/<id>.json`, `work/<job>/`.
+
+Everything that a step reads or writes lies two folders deep, so that the relative links of the
+lineage hold before and after a finished folder moves from `work/` to `artifacts/`. The folder
+is in place before its row is written: a crash leaves garbage to prune, never a dangling row.
+"""
+
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.orm import Session
+
+from app.ground.errors import Conflict, NotFound, Unprocessable
+from app.ground.settings import Settings
+from app.store.artifacts import tables
+from app.store.tables import Alias, Artifact, Job
+from dataset_rules.artifacts.hashes import file_hash
+from dataset_rules.artifacts.manifest import is_artifact, read_artifact
+from dataset_rules.ground.disk import write_file, write_json
+from dataset_rules.ground.errors import ArtifactError
+from dataset_rules.rules.rules import Rules, read_rules, rules_document, rules_id
+
+PRODUCTION = "production"
+JOB_ID_LENGTH = 32
+
+
+def work_folder(settings: Settings, job_id: str) -> Path:
+    """Where a job writes until it is finished; its parent exists."""
+    folder = settings.home / "work" / job_id
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def place(settings: Settings, row: Artifact) -> Path:
+    """File or folder of an artifact; raises `NotFound` where it is gone from the volume."""
+    path = settings.home / row.path
+    if not path.exists():
+        raise NotFound(
+            f"the {row.kind} is known, but gone from the volume", where=row.id,
+            remedy="bring the folder back from a backup, or make it again",
+        )  # fmt: skip
+    return path
+
+
+def keep_rules(settings: Settings, session: Session, rules: Rules) -> Artifact:
+    """The stored rules; equal rules are stored once."""
+    name = rules_id(rules)
+    path = settings.home / "rules" / f"{name}.json"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, rules_document(rules))
+    size = f"{rules.width} x {rules.height}" if rules.width else "own size"
+    return _row(
+        settings, session, Artifact(id=name, kind="rules", label=f"{size} {rules.image_format}"),
+        path=path,
+    )  # fmt: skip
+
+
+def load_rules(settings: Settings, session: Session, name: str) -> Rules:
+    """The rules with this id."""
+    return read_rules(place(settings, find(session, name, kind="rules")))
+
+
+def keep_source(
+    settings: Settings, session: Session, folder: Path, *, label: str, facts: dict[str, Any]
+) -> Artifact:
+    """The stored source; `folder` moves into the store. Equal files are stored once."""
+    names = sorted(path.relative_to(folder).as_posix() for path in _files(folder))
+    lines = "".join(f"{file_hash(folder / name)}  {name}\n" for name in names)
+    name = hashlib.sha256(lines.encode()).hexdigest()
+    target = settings.home / "sources" / name
+    _move(folder, target)
+    facts = {"files": len(names), **facts}
+    return _row(
+        settings, session, Artifact(id=name, kind="source", label=label, facts=facts), path=target
+    )
+
+
+def keep_folder(
+    settings: Settings, session: Session, folder: Path, *, job_id: str | None = None,
+    label: str = "", facts: dict[str, Any] | None = None,
+) -> Artifact:  # fmt: skip
+    """The stored artifact; the finished `folder` moves into the store, a run with its model.
+
+    The first finished model becomes `production`.
+    """
+    artifact = read_artifact(folder)
+    target = settings.home / "artifacts" / artifact.id
+    _move(folder, target)
+    row = _row(
+        settings, session,
+        Artifact(
+            id=artifact.id, kind=artifact.kind, record=artifact.record, label=label,
+            facts=facts or {}, job_id=job_id,
+        ),
+        path=target,
+    )  # fmt: skip
+    if is_artifact(target / "model"):
+        _keep_model(settings, session, target / "model", job_id=job_id, label=label)
+    return row
+
+
+def _keep_model(
+    settings: Settings, session: Session, folder: Path, *, job_id: str | None, label: str
+) -> None:
+    model = read_artifact(folder, "model")
+    row = Artifact(id=model.id, kind="model", record=model.record, label=label, job_id=job_id)
+    _row(settings, session, row, path=folder)
+    if session.get(Alias, PRODUCTION) is None:
+        session.add(Alias(name=PRODUCTION, artifact_id=model.id))
+
+
+def promote(session: Session, model_id: str, alias: str = PRODUCTION) -> Alias:
+    """Let the alias point to the model."""
+    model = find_model(session, model_id)
+    row = session.get(Alias, alias) or Alias(name=alias)
+    row.artifact_id, row.changed_at = model.id, tables.now()
+    session.add(row)
+    return row
+
+
+def find(session: Session, name: str, *, kind: str | None = None) -> Artifact:
+    """The artifact with this id; the id of a finished job stands for its result.
+
+    Raises:
+        NotFound: if there is none.
+        Conflict: if it is of another kind, or the job has no result (yet).
+    """
+    row = session.get(Artifact, name)
+    if row is None and (job := session.get(Job, name)) is not None:
+        row = _result_of(session, job)
+    if row is None:
+        raise NotFound(f"no such {kind or 'artifact'}", where=name, remedy="see the lists of ids")
+    if kind is not None and row.kind != kind:
+        raise Unprocessable("this is another kind", where=name, expected=kind, found=row.kind)
+    return row
+
+
+def find_model(session: Session, name: str) -> Artifact:
+    """The model with this alias or id; a run, or its job, stands for its model."""
+    alias = session.get(Alias, name)
+    if alias is not None:
+        return find(session, alias.artifact_id, kind="model")
+    if name == PRODUCTION:
+        raise Conflict(
+            "there is no model yet", where=name,
+            remedy="train one: POST /api/v1/runs; the first finished model becomes production",
+        )  # fmt: skip
+    row = find(session, name)
+    if row.kind == "run":
+        models = select(Artifact).where(
+            Artifact.kind == "model", Artifact.path.startswith(row.path)
+        )
+        row = session.scalars(models).first() or row
+    if row.kind != "model":
+        raise Unprocessable("this is no model", where=name, expected="model", found=row.kind)
+    return row
+
+
+def listed(session: Session, kind: str, *, limit: int = 500) -> list[Artifact]:
+    """Artifacts of a kind, newest first."""
+    rows = select(Artifact).where(Artifact.kind == kind)
+    return list(session.scalars(rows.order_by(Artifact.created_at.desc()).limit(limit)))
+
+
+def aliases_of(session: Session) -> dict[str, list[str]]:
+    """Model id -> its aliases."""
+    found: dict[str, list[str]] = {}
+    for alias in session.scalars(select(Alias).order_by(Alias.name)):
+        found.setdefault(alias.artifact_id, []).append(alias.name)
+    return found
+
+
+def inside(folder: Path, name: str) -> Path:
+    """A file of an artifact by its relative name, never one outside of it."""
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()) or not path.is_file():
+        raise NotFound("no such file in the artifact", where=name)
+    return path
+
+
+def new_upload(settings: Settings) -> Path:
+    """A name in the folder of uploads that nobody has."""
+    return settings.uploads / uuid.uuid4().hex
+
+
+def clear_uploads(settings: Settings) -> None:
+    """Remove what cut-off requests left behind; only while no web process runs."""
+    shutil.rmtree(settings.uploads, ignore_errors=True)
+    settings.uploads.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def artifact_id(folder: Path) -> str:
+    """Id of a finished folder."""
+    return read_artifact(folder).id
+
+
+def note_move(settings: Settings, job_id: str, artifact_id: str) -> None:
+    """Say where a job's folder is about to move, so that a kill in between loses nothing."""
+    write_file(settings.home / "work" / f"{job_id}.moved", artifact_id.encode())
+
+
+def moved_folder(settings: Settings, job_id: str) -> Path | None:
+    """The folder of a job that was moved into the store before its row was written."""
+    note = settings.home / "work" / f"{job_id}.moved"
+    if not note.exists():
+        return None
+    folder = settings.home / "artifacts" / note.read_text()
+    return folder if is_artifact(folder) else None
+
+
+def forget_move(settings: Settings, job_id: str) -> None:
+    """The row is written: the note and the lock of the folder have done their work."""
+    for suffix in ("moved", "lock"):
+        (settings.home / "work" / f"{job_id}.{suffix}").unlink(missing_ok=True)
+
+
+def _result_of(session: Session, job: Job) -> Artifact:
+    name = (job.result or {}).get("id")
+    row = session.get(Artifact, name) if name else None
+    if row is None:
+        raise Conflict(
+            "the job has made nothing (yet)", where=job.id, expected="a finished job",
+            remedy=f"GET /api/v1/jobs/{job.id} says how far it is",
+        )  # fmt: skip
+    return row
+
+
+def _row(settings: Settings, session: Session, row: Artifact, *, path: Path) -> Artifact:
+    known = session.get(Artifact, row.id)
+    if known is not None:
+        return known
+    values = {
+        "id": row.id, "kind": row.kind, "path": path.relative_to(settings.home).as_posix(),
+        "record": row.record, "label": row.label, "facts": row.facts or {}, "job_id": row.job_id,
+        "created_at": tables.now(),
+    }  # fmt: skip
+    session.execute(insert(Artifact).values(values).on_conflict_do_nothing())
+    stored = session.get(Artifact, row.id)
+    assert stored is not None
+    return stored
+
+
+def _move(folder: Path, target: Path) -> None:
+    """Rename into the store; what is there already stays."""
+    if folder == target:
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        shutil.rmtree(folder)
+        return
+    try:
+        folder.rename(target)
+    except OSError as error:
+        if target.exists():  # another process stored the same in this very moment
+            shutil.rmtree(folder)
+            return
+        raise ArtifactError(
+            "the finished folder cannot be moved into the store", where=str(folder),
+            found=str(error.strerror), remedy="look at the free space and rights of the volume",
+        ) from error  # fmt: skip
+    _flush(target.parent)
+
+
+def _flush(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file())

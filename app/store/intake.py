@@ -1,0 +1,27 @@
+"""Take finished folders that were made on the command line into the service's store."""
+
+import shutil
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from app.ground.settings import Settings
+from app.store.artifacts import artifacts
+from app.store.db import migrate, open_engine, transaction
+from dataset_rules.artifacts.manifest import read_artifact
+
+
+def adopt(home: Path, folders: Sequence[Path]) -> None:
+    """Copy artifacts into the store of `home` and list them there; known ones are left alone."""
+    settings = replace(Settings.from_environment(), home=home.expanduser().resolve())
+    migrate(settings)
+    engine = open_engine(settings)
+    for folder in folders:
+        if (settings.home / "artifacts" / read_artifact(folder).id).exists():
+            continue
+        copy = artifacts.work_folder(settings, uuid.uuid4().hex)
+        shutil.copytree(folder, copy)
+        with transaction(engine) as session:
+            artifacts.keep_folder(settings, session, copy, label=folder.name)
+    engine.dispose()

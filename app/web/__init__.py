@@ -1,0 +1,1 @@
+"""The web process: routes, pages and request bodies; never imports torch."""

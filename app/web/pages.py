@@ -1,0 +1,63 @@
+"""Rendering of pages: one Jinja environment, one function."""
+
+import http
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import Response
+from fastapi.templating import Jinja2Templates
+
+from app.access.sessions import FORM_FIELD, Sessions
+from app.ground.errors import Unauthorized
+
+HERE = Path(__file__).parent
+STYLE = HERE / "static" / "style.css"
+
+# Nothing from elsewhere, no frame around us; 'unsafe-inline' is the login page's own style.
+PAGE_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; "
+    "style-src 'self' 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
+
+templates = Jinja2Templates(directory=HERE / "templates")
+
+
+def wants_page(request: Request) -> bool:
+    """True if a person's browser asks for a page, not a program for data."""
+    is_api = request.url.path.startswith("/api/")
+    return (
+        not is_api and request.method == "GET" and "text/html" in request.headers.get("accept", "")
+    )
+
+
+def render(
+    request: Request, sessions: Sessions, name: str, *, status: int = http.HTTPStatus.OK,
+    **values: Any,
+) -> Response:  # fmt: skip
+    """A page, with the proof that its forms are ours."""
+    nonce, proof = sessions.form_token(request)
+    caller = getattr(request.state, "caller", None)
+    context = {"proof": proof, "proof_field": FORM_FIELD, "caller": caller, **values}
+    response = templates.TemplateResponse(request, name, context, status_code=status)
+    sessions.keep_form_token(request, response, nonce)
+    response.headers.update(PAGE_HEADERS)
+    return response
+
+
+def login_page(
+    request: Request, sessions: Sessions, error: Unauthorized, *, target: str | None = None
+) -> Response:
+    """The form that takes a token, as the answer to a page that needs one.
+
+    It brings its own style: the style sheet, too, is not given without a token.
+    """
+    response = render(
+        request, sessions, "login.html", status=error.status, error=error,
+        style=STYLE.read_text(), target=target or request.url.path,
+    )  # fmt: skip
+    response.headers.update(error.headers)
+    return response

@@ -1,0 +1,112 @@
+"""Datasets: make, list, look into, take away."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import FileResponse, StreamingResponse
+from sqlalchemy.orm import Session
+
+from app.access.service import Here, Service
+from app.ground.errors import NotFound
+from app.jobs.queue import queue
+from app.store.archives import zipped, zipped_files
+from app.store.artifacts import artifacts
+from app.store.db import transaction
+from app.store.tables import Artifact
+from app.web.schemas import ArtifactView, DatasetRequest, Made, Samples, SampleView
+from app.web.views import API, artifact_view, made_job
+from dataset_rules.artifacts.dataset import Sample, read_dataset
+from dataset_rules.exchange.export import export_files
+from dataset_rules.exchange.layout import Layout
+
+ExportForm = Literal["zip", "coco", "nnunet", "cellpose", "yolo"]
+
+router = APIRouter(prefix="/datasets", tags=["datasets"])
+
+
+@router.post("", status_code=202)
+def create_dataset(here: Here, request: DatasetRequest, response: Response) -> Made:
+    """Format a source by rules; the same request again returns the same job."""
+    with transaction(here.engine) as session:
+        inputs = {
+            "source": artifacts.find(session, request.source, kind="source").id,
+            "rules": artifacts.find(session, request.rules, kind="rules").id,
+        }
+    job = queue.submit(here.engine, here.client, "dataset", inputs=inputs, parameters={})
+    return made_job(job, queue.state_of(here.client, job.id), response)
+
+
+@router.get("")
+def list_datasets(here: Here) -> list[ArtifactView]:
+    """All datasets, newest first."""
+    with transaction(here.engine) as session:
+        return [artifact_view(row) for row in artifacts.listed(session, "dataset")]
+
+
+@router.get("/{dataset_id}")
+def read_dataset_row(here: Here, dataset_id: str) -> ArtifactView:
+    """One dataset; the id of the finished job that made it will do."""
+    with transaction(here.engine) as session:
+        return artifact_view(_find(session, dataset_id))
+
+
+@router.get("/{dataset_id}/samples")
+def list_samples(here: Here, dataset_id: str) -> Samples:
+    """The samples of a dataset, with links to image and mask."""
+    with transaction(here.engine) as session:
+        row = _find(session, dataset_id)
+        dataset = read_dataset(artifacts.place(here.settings, row))
+    return Samples(
+        samples=[_sample_view(row, sample) for sample in dataset.samples],
+        classes=[known.model_dump() for known in dataset.classes],
+    )
+
+
+@router.get("/{dataset_id}/samples/{name}/image", response_class=FileResponse)
+def read_sample_image(here: Here, dataset_id: str, name: str) -> FileResponse:
+    """The image of a sample."""
+    return _sample_file(here, dataset_id, name, "image")
+
+
+@router.get("/{dataset_id}/samples/{name}/mask", response_class=FileResponse)
+def read_sample_mask(here: Here, dataset_id: str, name: str) -> FileResponse:
+    """The label mask of a sample: class ids, 255 ignore."""
+    return _sample_file(here, dataset_id, name, "mask")
+
+
+@router.get("/{dataset_id}/export", response_class=StreamingResponse)
+def export_dataset(
+    here: Here, dataset_id: str, form: Annotated[ExportForm, Query(alias="format")] = "zip"
+) -> StreamingResponse:
+    """The dataset as a zip: its own folder, or the files that another tool reads.
+
+    The folder comes with manifest, seal and lineage. COCO, nnU-Net, Cellpose and YOLO come with
+    an `export.json` that names the dataset and says what the format cannot hold.
+    """
+    with transaction(here.engine) as session:
+        row = _find(session, dataset_id)
+        folder = artifacts.place(here.settings, row)
+    sent = zipped(folder) if form == "zip" else zipped_files(export_files(folder, Layout(form)))
+    name = f"dataset-{row.id[:12]}{'' if form == 'zip' else f'-{form}'}.zip"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return StreamingResponse(sent, media_type="application/zip", headers=headers)
+
+
+def _find(session: Session, dataset_id: str) -> Artifact:
+    return artifacts.find(session, dataset_id, kind="dataset")
+
+
+def _sample_view(row: Artifact, sample: Sample) -> SampleView:
+    here = f"{API}/datasets/{row.id}/samples/{sample.name}"
+    links = {"image": f"{here}/image", "mask": f"{here}/mask"}
+    return SampleView(name=sample.name, split=sample.split, group=sample.group, links=links)
+
+
+def _sample_file(here: Service, dataset_id: str, name: str, part: str) -> FileResponse:
+    with transaction(here.engine) as session:
+        folder = artifacts.place(here.settings, _find(session, dataset_id))
+    for sample in read_dataset(folder).samples:
+        if sample.name == name:
+            path = sample.image.path if part == "image" else sample.mask.path
+            return FileResponse(artifacts.inside(folder, path))
+    raise NotFound("no such sample in the dataset", where=name)

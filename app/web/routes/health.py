@@ -1,0 +1,43 @@
+"""Is it alive, is it ready."""
+
+from typing import Literal
+
+from fastapi import APIRouter, Response
+from sqlalchemy import text
+
+from app.access.service import Here
+from app.ground.locks import is_locked
+from app.jobs.process import WORKER_LOCK
+from app.serving.predict_upload import predictor_answers
+from app.store.db import transaction
+from app.web.schemas import Ready
+from dataset_rules.artifacts.provenance import commit
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz")
+def healthz() -> dict[str, Literal["ok"]]:
+    """The web process answers; never asks for a token."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz", responses={503: {"model": Ready}})
+def readyz(here: Here, response: Response) -> Ready:
+    """Database, worker and predictor are there, and their release; 503 while one is not.
+
+    Asks for no token where this machine itself asks.
+    """
+    with transaction(here.engine) as session:
+        session.execute(text("SELECT 1"))
+    lock = here.settings.home / WORKER_LOCK
+    has_worker = is_locked(lock)
+    ready = Ready(
+        database=True,
+        worker=has_worker,
+        predictor=predictor_answers(here.settings),
+        release=commit(),
+        worker_release=(lock.read_text() or None) if has_worker else None,
+    )
+    response.status_code = 200 if ready.worker and ready.predictor else 503
+    return ready

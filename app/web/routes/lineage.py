@@ -1,0 +1,41 @@
+"""Lineage: the chain from a mask or artifact back to source and commit."""
+
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from app.access.service import Here
+from app.store.artifacts import artifacts
+from app.store.db import transaction
+from app.store.tables import Artifact
+from dataset_rules.artifacts.lineage import Link, LinkState, is_whole, trace
+
+router = APIRouter(prefix="/lineage", tags=["lineage"])
+
+
+class Chain(BaseModel):
+    """The links, nearest first; `whole` is false where one of them is broken."""
+
+    id: str
+    kind: str
+    whole: bool
+    links: list[dict[str, Any]]
+
+
+@router.get("/{artifact_id}")
+def read_lineage(here: Here, artifact_id: str) -> Chain:
+    """Where something came from, with every file hashed again; of a prediction from its mask."""
+    with transaction(here.engine) as session:
+        row = artifacts.find(session, artifact_id)
+        place = artifacts.place(here.settings, row)
+    links = _links(row, place)
+    documents = [link.document() for link in links]
+    return Chain(id=row.id, kind=row.kind, whole=is_whole(links), links=documents)
+
+
+def _links(row: Artifact, place: Path) -> list[Link]:
+    if row.kind in {"rules", "source"}:  # what people brought: chains end here
+        return [Link(row.kind, row.id, LinkState.OK, row.label, row.record)]
+    return trace(place / row.facts["mask"] if "mask" in row.facts else place)

@@ -1,0 +1,61 @@
+"""Rules: store, read, convert, schema."""
+
+from typing import Any, Literal
+
+from fastapi import APIRouter, Response
+
+from app.access.service import Here
+from app.store.artifacts import artifacts
+from app.store.db import transaction
+from app.web.schemas import RulesForms, RulesMade
+from app.web.uploads import SmallBody
+from app.web.views import made
+from dataset_rules.ground.errors import RulesError
+from dataset_rules.rules.rules import Rules, parse_rules, rules_document, rules_id, to_paper
+
+router = APIRouter(prefix="/rules", tags=["rules"])
+EITHER_FORM: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "the rules document of version 2, or the paper's flat form",
+        "content": {"application/json": {"schema": {"type": "object"}}},
+    }
+}
+
+
+@router.post("", status_code=201, openapi_extra=EITHER_FORM)
+def create_rules(here: Here, body: SmallBody, response: Response) -> RulesMade:
+    """Store rules given in either form; the answer holds their canonical document."""
+    rules = parse_rules(body)
+    with transaction(here.engine) as session:
+        row = artifacts.keep_rules(here.settings, session, rules)
+    return RulesMade(**made(row, response), rules=rules_document(rules))
+
+
+@router.post("/convert", openapi_extra=EITHER_FORM)
+def convert_rules(body: SmallBody) -> RulesForms:
+    """Check rules and show them in both forms; nothing is stored."""
+    return forms_of(parse_rules(body))
+
+
+@router.get("/schema")
+def rules_schema() -> dict[str, Any]:
+    """JSON Schema of the rules document, version 2."""
+    return Rules.model_json_schema(by_alias=True)
+
+
+@router.get("/{rules_id}")
+def read_rules(here: Here, rules_id: str, form: Literal["2", "paper"] = "2") -> dict[str, Any]:
+    """The canonical document, or with `form=paper` the paper's form."""
+    with transaction(here.engine) as session:
+        rules = artifacts.load_rules(here.settings, session, rules_id)
+    return dict(to_paper(rules)) if form == "paper" else rules_document(rules)
+
+
+def forms_of(rules: Rules) -> RulesForms:
+    """Rules in both forms."""
+    try:
+        paper = to_paper(rules)
+    except RulesError:
+        paper = None
+    return RulesForms(id=rules_id(rules), rules=rules_document(rules), paper=paper)

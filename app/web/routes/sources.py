@@ -1,0 +1,85 @@
+"""Sources: upload, fetch, list, examine."""
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from app.access.service import Here, Service
+from app.ground.errors import Unprocessable
+from app.jobs.examinations import newest_examination
+from app.jobs.queue import queue
+from app.store.archives import keep_archive
+from app.store.artifacts import artifacts
+from app.store.db import transaction
+from app.store.tables import Job
+from app.web.schemas import ArtifactView, DoctorRequest, Made, SourceRequest
+from app.web.uploads import SourceBody, source_bodies
+from app.web.views import artifact_view, made, made_job
+from dataset_rules.sources.address import address_of
+
+router = APIRouter(prefix="/sources", tags=["sources"])
+
+
+@router.post("", status_code=201, openapi_extra=source_bodies())
+def create_source(here: Here, body: SourceBody, response: Response) -> Made:
+    """Upload a folder as zip or tar, or name an https address: then a job fetches it (202).
+
+    Equal content is stored once.
+    """
+    if isinstance(body, SourceRequest):
+        response.status_code = 202
+        return made_job(*submit_fetch(here, body.url), response)
+    return Made(**made(keep_archive(here, body), response))
+
+
+@router.get("")
+def list_sources(here: Here) -> list[ArtifactView]:
+    """All sources, newest first."""
+    with transaction(here.engine) as session:
+        return [artifact_view(row) for row in artifacts.listed(session, "source")]
+
+
+@router.get("/{source_id}")
+def read_source(here: Here, source_id: str) -> ArtifactView:
+    """One source."""
+    with transaction(here.engine) as session:
+        return artifact_view(artifacts.find(session, source_id, kind="source"))
+
+
+@router.post("/{source_id}/doctor", status_code=202)
+def examine_source(
+    here: Here, source_id: str, response: Response, request: DoctorRequest | None = None
+) -> Made:
+    """Have the doctor look at a source; `GET` of the same address shows what was found."""
+    rules = request.rules if request else None
+    return made_job(*submit_doctor(here, source_id, rules), response)
+
+
+@router.get("/{source_id}/doctor")
+def read_report(here: Here, source_id: str) -> dict[str, Any]:
+    """The newest report of the doctor on this source, as `unetops doctor --json` writes it."""
+    return newest_examination(here, source_id).document
+
+
+def submit_fetch(here: Service, url: str) -> tuple[Job, queue.State]:
+    """The job that fetches an archive; what lies behind an address may change, so it does anew."""
+    address = address_of(url)
+    if address.has_password:
+        raise Unprocessable(
+            "a job would keep the password", where=address.shown,
+            remedy="upload the file, or use an address that needs none",
+        )  # fmt: skip
+    job = queue.submit(
+        here.engine, here.client, "source", inputs={}, parameters={"url": url}, is_done_again=True
+    )
+    return job, queue.state_of(here.client, job.id)
+
+
+def submit_doctor(here: Service, source_id: str, rules: str | None) -> tuple[Job, queue.State]:
+    """The job that examines the source."""
+    with transaction(here.engine) as session:
+        inputs = {"source": artifacts.find(session, source_id, kind="source").id}
+        if rules:
+            inputs["rules"] = artifacts.find(session, rules, kind="rules").id
+    job = queue.submit(here.engine, here.client, "doctor", inputs=inputs, parameters={})
+    return job, queue.state_of(here.client, job.id)

@@ -1,0 +1,99 @@
+"""Rows -> bodies of answers, with the links between them."""
+
+from typing import Any
+
+from fastapi import Response
+
+from app.jobs.queue import State
+from app.store.tables import Artifact, Job, JobEvent
+from app.web.schemas import ArtifactView, EventView, JobView, Made
+
+API = "/api/v1"
+PLURALS = {
+    "rules": "rules",
+    "source": "sources",
+    "dataset": "datasets",
+    "run": "runs",
+    "model": "models",
+    "prediction": "predictions",
+    "measurements": "measurements",
+}
+
+
+def links_of(row: Artifact) -> dict[str, str]:
+    """Where an artifact and its parts are."""
+    here = f"{API}/{PLURALS[row.kind]}/{row.id}"
+    links = {"self": here, "lineage": f"{API}/lineage/{row.id}"}
+    if row.kind == "dataset":
+        links |= {"samples": f"{here}/samples", "export": f"{here}/export"}
+    if "mask" in row.facts:
+        links |= {name: f"{here}/{name}" for name in ("mask", "instances", "image", "overlay")}
+    if row.kind == "source":
+        links |= {"doctor": f"{here}/doctor"}
+    if row.kind == "measurements":
+        links |= {name: f"{here}/{name}" for name in ("report", "table", "document")}
+    if row.job_id:
+        links["job"] = f"{API}/jobs/{row.job_id}"
+    return links
+
+
+def artifact_fields(row: Artifact) -> dict[str, Any]:
+    """The fields of `ArtifactView`."""
+    return {
+        "id": row.id, "kind": row.kind, "record": row.record, "label": row.label,
+        "facts": row.facts, "job": row.job_id, "created_at": row.created_at,
+        "links": links_of(row),
+    }  # fmt: skip
+
+
+def artifact_view(row: Artifact) -> ArtifactView:
+    """An artifact as it is shown."""
+    return ArtifactView(**artifact_fields(row))
+
+
+def made(row: Artifact, response: Response) -> dict[str, Any]:
+    """The fields of `Made` for a finished artifact; sets `Location`."""
+    links = links_of(row)
+    response.headers["Location"] = links["self"]
+    return {
+        "id": row.id, "kind": row.kind, "status": State.SUCCEEDED, "job": row.job_id,
+        "links": links,
+    }  # fmt: skip
+
+
+def made_job(job: Job, state: State, response: Response) -> Made:
+    """The answer to a request that became a job, or had been one already; sets `Location`."""
+    links = job_links(job)
+    response.headers["Location"] = links["self"]
+    return Made(id=job.id, kind=job.kind, status=state, job=job.id, links=links)
+
+
+def job_links(job: Job) -> dict[str, str]:
+    """Where a job, its events and its result are."""
+    here = f"{API}/jobs/{job.id}"
+    links = {"self": here, "events": f"{here}/events", "cancel": f"{here}/cancel"}
+    if job.kind in PLURALS:
+        links["result"] = f"{API}/{PLURALS[job.kind]}/{job.id}"
+    elif job.kind == "doctor":
+        links["result"] = f"{API}/sources/{job.inputs['source']}/doctor"
+    return links
+
+
+def job_fields(job: Job, state: State) -> dict[str, Any]:
+    """The fields of `JobView`."""
+    return {
+        "id": job.id, "kind": job.kind, "status": state, "progress": job.progress,
+        "result": job.result if state is State.SUCCEEDED else None, "error": job.error,
+        "inputs": job.inputs, "parameters": job.parameters, "created_at": job.created_at,
+        "finished_at": job.finished_at, "links": job_links(job),
+    }  # fmt: skip
+
+
+def job_view(job: Job, state: State) -> JobView:
+    """A job as it is shown."""
+    return JobView(**job_fields(job, state))
+
+
+def event_view(event: JobEvent) -> EventView:
+    """An event as it is shown."""
+    return EventView(id=event.id, at=event.at, event=event.event, data=event.data)

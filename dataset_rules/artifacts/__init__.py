@@ -1,0 +1,1 @@
+"""Manifests, seals, provenance and lineage of finished folders; runs no step."""

@@ -1,0 +1,106 @@
+"""Read a formatted dataset: samples, splits, classes."""
+
+import hashlib
+import json
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from dataset_rules.artifacts.manifest import read_artifact
+from dataset_rules.ground.documents import Document
+from dataset_rules.ground.errors import ArtifactError
+from dataset_rules.pixels.images import Pixels, read_image, read_mask
+from dataset_rules.rules.fields import SplitRule
+from dataset_rules.rules.rules import Rules, read_rules
+
+DATASET = "dataset.json"
+IGNORE = 255  # the value of a label mask that no score and no loss looks at
+
+
+class Split(StrEnum):
+    """The three parts of a dataset."""
+
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
+
+
+class SampleImage(Document):
+    """An image of the dataset and where it came from."""
+
+    path: str
+    source: str
+    threshold: int | None = None  # Otsu's, where the rules ask for binary images
+
+
+class SampleMask(Document):
+    """A label mask of the dataset and the files that it was made of."""
+
+    path: str
+    sources: tuple[str, ...]
+
+
+class DatasetClass(Document):
+    """A class of the label masks."""
+
+    id: int
+    name: str
+
+
+class Sample(Document):
+    """One image with its label mask; paths are relative to the dataset."""
+
+    name: str
+    split: Split
+    group: str
+    image: SampleImage
+    mask: SampleMask
+    instances: str | None = None
+    pixel_size_um: float | None = None
+
+
+class Dataset(Document):
+    """The content of `dataset.json`."""
+
+    samples: tuple[Sample, ...]
+    classes: tuple[DatasetClass, ...]
+
+    def of(self, split: Split) -> tuple[Sample, ...]:
+        """Samples of one split, in the dataset's order."""
+        return tuple(sample for sample in self.samples if sample.split is split)
+
+
+def read_dataset(folder: Path) -> Dataset:
+    """The dataset in `folder`; raises `ArtifactError` where there is none."""
+    read_artifact(folder, "dataset")
+    try:
+        return Dataset.model_validate(json.loads((folder / DATASET).read_bytes()))
+    except (OSError, ValueError, ValidationError) as error:
+        raise ArtifactError(
+            "the list of samples is damaged", where=str(folder / DATASET), found=str(error)[:200],
+            remedy="format the dataset again",
+        ) from error  # fmt: skip
+
+
+def read_sample(folder: Path, sample: Sample) -> tuple[Pixels, Pixels, Pixels | None]:
+    """Image (HW or HW3), label mask (HW, uint8), instance map (HW, uint16) or None."""
+    instances = read_mask(folder / sample.instances) if sample.instances else None
+    return read_image(folder / sample.image.path), read_mask(folder / sample.mask.path), instances
+
+
+def dataset_rules_of(folder: Path) -> Rules:
+    """The rules that the dataset was formatted by."""
+    return read_rules(folder / "rules.json")
+
+
+def split_of(group: str, rule: SplitRule) -> Split:
+    """The split of a group, as stated or else by hash: adding a sample moves no other."""
+    for split in Split:
+        if group in rule.groups.get(split.value, ()):
+            return split
+    digest = hashlib.sha256(f"{rule.seed}:{group}".encode()).digest()
+    position = int.from_bytes(digest[:8], "big") / 2**64
+    if position < rule.train:
+        return Split.TRAIN
+    return Split.VAL if position < rule.train + rule.val else Split.TEST

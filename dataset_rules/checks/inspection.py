@@ -1,0 +1,183 @@
+"""Everything that is wrong with a source once it is clear how it is to be read."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from dataset_rules.artifacts.dataset import Split, split_of
+from dataset_rules.checks.duplicates import equal_files
+from dataset_rules.checks.header_checks import check_headers
+from dataset_rules.checks.name_collisions import check_names
+from dataset_rules.checks.pixel_checks import Group, check_seen, damaged
+from dataset_rules.checks.pixel_scan import Observed, Outcome, observe
+from dataset_rules.checks.split_leakage import check_own_splits
+from dataset_rules.checks.stray_values import check_strays
+from dataset_rules.checks.unpaired import check_leftovers, is_derived
+from dataset_rules.ground.findings import Finding, Severity, counted
+from dataset_rules.masks.profile import Damage, Look, Looker
+from dataset_rules.pairing.groups import group_of, group_template, sample_names
+from dataset_rules.pairing.pairs import Pairing
+from dataset_rules.pixels.images import Header
+from dataset_rules.rules.rules import Rules
+from dataset_rules.sources.files import Files
+from dataset_rules.sources.headers import Survey, survey_of
+from dataset_rules.sources.inventory import Entry, Kind
+
+Tick = Callable[[], None]
+
+
+class Depth(StrEnum):
+    """How much of a source is read."""
+
+    HEADERS = "headers"  # of all files; the formatter decodes the rest anyway
+    SAMPLE = "sample"  # and a sample of the pixels
+    FULL = "full"  # and all pixels
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A source and how it is read."""
+
+    files: Files
+    entries: tuple[Entry, ...]
+    pairing: Pairing
+    rules: Rules
+    look: Looker
+    masks: tuple[str, ...]  # that were looked at to know what their values mean
+    is_open: bool = False  # which files are the masks is a question
+
+
+def named_groups(pairing: Pairing, rules: Rules) -> list[tuple[str, str]]:
+    """Name and group of each pair's sample, in the order of the pairs."""
+    template = group_template(rules)
+    names = sample_names([pair.image for pair in pairing.pairs])
+    return [(name, group_of(image, name, template)) for image, name in names.items()]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found, and what is needed to judge the pixels once all are decoded."""
+
+    findings: list[Finding]
+    headers: Mapping[str, Header]
+    equal: list[Group]
+
+
+def splits_of(pairing: Pairing, rules: Rules) -> dict[str, Split]:
+    """Path of an image of a pair -> the split that the rules give it."""
+    groups = (group for _, group in named_groups(pairing, rules))
+    images = (pair.image for pair in pairing.pairs)
+    return {image: split_of(g, rules.split) for image, g in zip(images, groups, strict=True)}
+
+
+def inspect(subject: Subject, depth: Depth, tick: Tick) -> Inspection:
+    """All findings on the images of a source and on the pairs.
+
+    Args:
+        subject: the source.
+        depth: how much of it is read.
+        tick: called after each decoded file.
+    """
+    pairing, paths = subject.pairing, _images_of(subject.entries)
+    survey = survey_of(subject.files, paths)
+    images, splits = _compared(subject), splits_of(pairing, subject.rules)
+    bytes_of = {entry.path: entry.size_bytes for entry in subject.entries}
+    whole = [path for path in images if bytes_of[path] and path not in survey.damage]
+    equal = equal_files(subject.files, {path: bytes_of[path] for path in whole})
+    found = [
+        *check_headers(pairing, survey), *check_names(paths, pairing),
+        *check_own_splits(splits), *_check_groups(pairing, subject.rules),
+        *check_leftovers(pairing, survey, is_open=subject.is_open),
+    ]  # fmt: skip
+    seen = Observed()
+    if depth is not Depth.HEADERS:
+        seen = observe(
+            subject.files, images, pairing.pairs, survey, rules=subject.rules,
+            is_full=depth is Depth.FULL, tick=tick,
+        )  # fmt: skip
+        found += check_seen(seen, pairing.pairs, splits, equal, headers=survey.headers)
+        found += _check_values(subject)
+    return Inspection([*found, *_damaged(subject, survey, seen)], survey.headers, equal)
+
+
+def inspect_outcomes(
+    outcomes: Sequence[Outcome], pairing: Pairing, rules: Rules, inspection: Inspection
+) -> list[Finding]:
+    """What the formatter saw in all pixels, with the findings of one who had looked at all.
+
+    Args:
+        outcomes: of all pairs.
+        pairing: of the source.
+        rules: with everything filled in.
+        inspection: of the headers.
+    """
+    seen = Observed(of_images=len(outcomes), of_pairs=len(outcomes))
+    for outcome in outcomes:
+        assert outcome.seen is not None  # the formatter decodes every pair
+        image = outcome.samples[0].image.source
+        seen.images[image], seen.masks[image] = outcome.seen.image, outcome.seen.mask
+        seen.see_through += outcome.see_through
+    splits = splits_of(pairing, rules)
+    return check_seen(
+        seen, pairing.pairs, splits, inspection.equal, headers=inspection.headers
+    )  # fmt: skip
+
+
+def _images_of(entries: Sequence[Entry]) -> list[str]:
+    return [entry.path for entry in entries if entry.kind is Kind.IMAGE]
+
+
+def _compared(subject: Subject) -> list[str]:
+    """Images that are compared with each other: neither masks nor what is made from images."""
+    masks = {path for pair in subject.pairing.pairs for path in pair.masks}
+    masks.update(subject.pairing.unpaired_masks)
+    return [p for p in _images_of(subject.entries) if p not in masks and not is_derived(p)]
+
+
+def _damaged(subject: Subject, survey: Survey, seen: Observed) -> list[Finding]:
+    """Paired files that cannot be read; of the others `unreadable` tells."""
+    used = {path for pair in subject.pairing.pairs for path in (pair.image, *pair.masks)}
+    looks = ((path, subject.look(path)) for path in subject.masks)
+    damage = {path: look.what for path, look in looks if isinstance(look, Damage)}
+    damage.update(survey.damage)
+    damage.update(seen.damage)
+    stacks = {path for path, header in survey.headers.items() if header.pages > 1}
+    decoded = len({*seen.images, *seen.damage, *subject.masks})
+    return damaged(
+        {path: what for path, what in damage.items() if path in used - stacks},
+        decoded, len(_images_of(subject.entries)),
+    )  # fmt: skip
+
+
+def _check_values(subject: Subject) -> list[Finding]:
+    looks = {p: look for p in subject.masks if isinstance(look := subject.look(p), Look)}
+    total = sum(len(pair.masks) for pair in subject.pairing.pairs)
+    strays = check_strays(looks, subject.rules, of=total)
+    if subject.rules.classes or any(len(pair.masks) > 1 for pair in subject.pairing.pairs):
+        return strays  # label masks tell which are empty, and many object files are one value
+    flat = sorted(path for path, look in looks.items() if look.value_count == 1)
+    if not flat:
+        return strays
+    uniform = Finding(
+        code="uniform_masks", severity=Severity.INFO, paths=tuple(flat),
+        message=f"{counted(len(flat), 'mask')} with one value only: empty or full",
+        looked_at=len(looks), of=total,
+    )  # fmt: skip
+    return [*strays, uniform]
+
+
+def _check_groups(pairing: Pairing, rules: Rules) -> list[Finding]:
+    """Images that the template of groups does not fit: each of them is a group of its own."""
+    template = group_template(rules)
+    images = [pair.image for pair in pairing.pairs]
+    paths = tuple(path for path in images if template and not group_of(path, "", template))
+    if not paths:
+        return []
+    return [
+        Finding(
+            code="group_unmatched", severity=Severity.WARNING, paths=paths,
+            message=f"split.group does not fit {counted(len(paths), 'image')}, each of which "
+            "becomes a group of its own",
+            remedy="widen the template in split.group",
+        )
+    ]  # fmt: skip

@@ -1,0 +1,165 @@
+"""Findings in the pixels that were decoded, of a sample or of all; pure, no file access."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from dataset_rules.artifacts.dataset import Split
+from dataset_rules.checks.duplicates import MAX_COMPARED, equal_pixels, near_duplicates
+from dataset_rules.checks.pixel_scan import Observed
+from dataset_rules.checks.populations import check_populations
+from dataset_rules.checks.split_leakage import check_leaks
+from dataset_rules.checks.swapped_masks import swapped_by_content
+from dataset_rules.checks.thumbnails import Glimpse
+from dataset_rules.ground.findings import Finding, Severity, counted
+from dataset_rules.pairing.pairs import Pair
+from dataset_rules.pixels.images import Header
+from dataset_rules.sources.headers import sample_of
+
+MAX_GROUPS = 4  # of like images up to which each gets a finding of its own
+
+Group = tuple[str, ...]
+
+
+def check_seen(
+    seen: Observed,
+    pairs: Sequence[Pair],
+    splits: Mapping[str, Split],
+    equal: Sequence[Group],
+    *,
+    headers: Mapping[str, Header],
+) -> list[Finding]:
+    """Everything that the decoded pixels tell.
+
+    Args:
+        seen: what was decoded.
+        pairs: of the source.
+        splits: path of an image of a pair -> its split.
+        equal: groups of files that are equal byte for byte, which the files told already.
+        headers: of the images.
+    """
+    return [
+        *check_likes(seen, splits, equal),
+        *_with_counts(check_populations(_paired(seen, pairs), headers), seen.of_pairs),
+        *_with_counts(swapped_by_content(pairs, seen.images, seen.masks), seen.of_pairs,
+                      looked_at=len(seen.masks)),
+        *_one_sided(seen, pairs),
+        *_see_through(seen),
+    ]  # fmt: skip
+
+
+def check_likes(
+    seen: Observed, splits: Mapping[str, Split], equal: Sequence[Group]
+) -> list[Finding]:
+    """Images that are copies of each other, and those copies that a split divides."""
+    chosen = sample_of(sorted(seen.images), MAX_COMPARED)
+    same = [group for group in equal_pixels(seen.images) if not _is_within(group, equal)]
+    near = near_duplicates({path: seen.images[path] for path in chosen})
+    told = [
+        *_copies("equal_images", "images are equal byte for byte", equal),
+        *_copies("equal_pixels", "images have equal pixels in files that differ", same),
+        *_copies("near_duplicates", "images show nearly the same", near),
+    ]
+    counts = {"equal_images": (seen.of_images, seen.of_images),
+              "equal_pixels": (len(seen.images), seen.of_images),
+              "near_duplicates": (len(chosen), seen.of_images)}  # fmt: skip
+    return [
+        finding.model_copy(
+            update=dict(zip(("looked_at", "of"), counts[finding.code], strict=True))
+        )
+        for finding in told
+    ] + _with_counts(
+        check_leaks(_merged([*equal, *same, *near]), splits), seen.of_images,
+        looked_at=len(seen.images),
+    )  # fmt: skip
+
+
+def _is_within(group: Group, others: Sequence[Group]) -> bool:
+    return any(set(group) <= set(other) for other in others)
+
+
+def _merged(groups: Sequence[Group]) -> list[Group]:
+    """Groups without a path in common: those that share one become one."""
+    group_of: dict[str, set[str]] = {}
+    for group in groups:
+        whole = set(group).union(*(group_of.get(path, set()) for path in group))
+        group_of.update(dict.fromkeys(whole, whole))
+    return sorted({tuple(sorted(group)) for group in group_of.values()})
+
+
+def _copies(code: str, what: str, groups: Sequence[Group]) -> list[Finding]:
+    if len(groups) <= MAX_GROUPS:
+        return [_copy(code, f"{len(group)} {what}", group) for group in groups]
+    paths = tuple(path for group in groups for path in group)
+    return [_copy(code, f"in {len(groups)} groups {what}", paths)]
+
+
+def _copy(code: str, message: str, paths: Group) -> Finding:
+    return Finding(
+        code=code, severity=Severity.WARNING, paths=paths, message=message,
+        remedy="exclude all but one, or give them one group",
+    )  # fmt: skip
+
+
+def _paired(seen: Observed, pairs: Sequence[Pair]) -> dict[str, Glimpse]:
+    return {pair.image: seen.images[pair.image] for pair in pairs if pair.image in seen.images}
+
+
+def _one_sided(seen: Observed, pairs: Sequence[Pair]) -> list[Finding]:
+    """Masks without object, and masks that are nothing but object."""
+    masks = {pair.image: pair.masks for pair in pairs}
+    kinds = {"empty_masks": (0.0, "without any object"), "full_masks": (1.0, "that are all object")}
+    found = []
+    for code, (share, what) in kinds.items():
+        paths = sorted(i for i, mask in seen.masks.items() if mask.object_share == share)
+        if paths:
+            found.append(
+                Finding(
+                    code=code, severity=Severity.INFO,
+                    paths=tuple(path for image in paths for path in masks[image][:1]),
+                    message=f"{counted(len(paths), 'mask')} {what}",
+                    remedy="keep them if that is right; else exclude their pairs",
+                    looked_at=len(seen.masks), of=seen.of_pairs,
+                )
+            )  # fmt: skip
+    return found
+
+
+def _see_through(seen: Observed) -> list[Finding]:
+    if not seen.see_through:
+        return []
+    return [
+        Finding(
+            code="alpha", severity=Severity.WARNING, paths=tuple(sorted(set(seen.see_through))),
+            message=f"{counted(len(set(seen.see_through)), 'file')} with transparent pixels: "
+            "alpha is dropped, and what is under it counts",
+            remedy="look at them; store them without alpha if they look wrong",
+            looked_at=len(seen.images) + len(seen.masks), of=seen.of_images + seen.of_pairs,
+        )
+    ]  # fmt: skip
+
+
+def damaged(damage: Mapping[str, str], looked_at: int, of: int) -> list[Finding]:
+    """One finding for all files with the same damage."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for path, what in damage.items():
+        alike[what].append(path)
+    return [
+        Finding(
+            code="unknown_values" if "values of no class" in what else "damaged",
+            severity=Severity.ERROR, paths=tuple(sorted(paths)), message=what,
+            remedy="give the values a class or list them in ignore_values"
+            if "values of no class" in what
+            else "mend the file or list it in source.exclude",
+            looked_at=looked_at, of=of,
+        )
+        for what, paths in alike.items()
+    ]  # fmt: skip
+
+
+def _with_counts(
+    findings: Sequence[Finding], of: int, *, looked_at: int | None = None
+) -> list[Finding]:
+    return [
+        finding.model_copy(update={"of": of, "looked_at": looked_at or finding.looked_at})
+        for finding in findings
+    ]

@@ -1,0 +1,83 @@
+"""The same picture on both sides of a split, and splits that a source brings with it."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from dataset_rules.artifacts.dataset import Split
+from dataset_rules.ground.findings import Finding, Severity, counted
+from dataset_rules.pairing.keywords import words_of
+
+_SPLIT = re.compile(
+    r"(train|training|val|valid|validation|test|testing)"
+    r"(set|data|annot|images?|imgs?|masks?|labels?|x|y)?"
+)
+_SHORT = {"tr": Split.TRAIN, "va": Split.VAL, "te": Split.TEST}
+
+
+def own_split(path: str) -> Split | None:
+    """The split that a folder in a path names.
+
+    >>> own_split("CamVid/trainannot/1.png")
+    <Split.TRAIN: 'train'>
+    """
+    for segment in reversed(path.split("/")[:-1]):
+        for word in words_of(segment):
+            if _SPLIT.fullmatch(word):
+                return _SHORT[word[:2]]
+    return None
+
+
+def check_own_splits(splits: Mapping[str, Split]) -> list[Finding]:
+    """A finding where the source has splits of its own and the rules make others.
+
+    Args:
+        splits: path of an image of a pair -> the split that the rules give it.
+    """
+    own = {path: split for path in splits if (split := own_split(path)) is not None}
+    if len(set(own.values())) < 2 or all(splits[path] is split for path, split in own.items()):
+        return []
+    counts = Counter(own.values())
+    said = ", ".join(f"{split} {counts[split]}" for split in Split if split in counts)
+    return [
+        Finding(
+            code="own_splits", severity=Severity.WARNING,
+            paths=tuple(path for path in sorted(own) if splits[path] is not own[path]),
+            message=f"the source comes with splits of its own ({said}), and the rules split anew: "
+            "results cannot be compared with those on the source's splits",
+            remedy="list the samples of each split in split.groups to keep them",
+        )
+    ]  # fmt: skip
+
+
+def check_leaks(groups: Iterable[Sequence[str]], splits: Mapping[str, Split]) -> list[Finding]:
+    """Groups of like images that a split would cut, or that a source's own splits cut.
+
+    Args:
+        groups: paths of images that show the same.
+        splits: path of an image of a pair -> the split that the rules give it.
+    """
+    within, among = [], []
+    for group in groups:
+        if len({own for path in group if (own := own_split(path))}) > 1:
+            within.append(group)
+        if len({splits[path] for path in group if path in splits}) > 1:
+            among.append(group)
+    return [
+        *_leak(within, "lie in several of the source's own splits (train, val, test)",
+               "scores on such a test split are too good: exclude the copies"),
+        *_leak(among, "fall into different splits of the dataset",
+               "give the copies one group (split.group), or exclude all but one"),
+    ]  # fmt: skip
+
+
+def _leak(groups: Sequence[Sequence[str]], what: str, remedy: str) -> list[Finding]:
+    if not groups:
+        return []
+    return [
+        Finding(
+            code="leak", severity=Severity.WARNING,
+            paths=tuple(path for group in groups for path in group),
+            message=f"{counted(len(groups), 'picture')} with copies that {what}", remedy=remedy,
+        )
+    ]  # fmt: skip

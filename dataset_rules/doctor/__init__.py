@@ -1,0 +1,1 @@
+"""The examination of a source and its report; writes no dataset."""

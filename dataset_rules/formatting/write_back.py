@@ -1,0 +1,205 @@
+"""Label masks -> masks with the values of the source, where the rules can be read backwards."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataset_rules.artifacts.dataset import IGNORE, read_dataset
+from dataset_rules.artifacts.manifest import (
+    LINEAGE,
+    MANIFEST,
+    Step,
+    begin,
+    finish,
+    read_artifact,
+    read_intact,
+    removed_on_refusal,
+)
+from dataset_rules.ground.disk import write_file
+from dataset_rules.ground.errors import ArtifactError, RulesError
+from dataset_rules.pixels.images import Pixels, encode, read_mask
+from dataset_rules.rules.fields import MaskKind, SourceValue
+from dataset_rules.rules.rules import Rules, rules_document, rules_from_mapping
+
+VERSION = 1  # raised by hand when the same masks and rules give other files
+PREDICTIONS = "predictions.json"
+
+
+@dataclass(frozen=True)
+class Masks:
+    """The masks of one image: name, label mask and, where there is one, instance map."""
+
+    name: str
+    label: Path
+    instances: Path | None
+
+
+def write_back(artifact: Path, out: Path, *, rules: Rules | None = None) -> Path:
+    """The masks of a dataset or prediction with the source's values, as an artifact in `out`.
+
+    Masks are PNG files at the size that they have: `NAME.png`, `CLASS/NAME.png` where each class
+    has files of its own, `NAME/00001.png` where each object has.
+
+    Args:
+        artifact: a dataset or a prediction.
+        out: a new folder, or one in which this very step was begun or finished.
+        rules: by which the source was read; None: those of the dataset that stands behind it.
+
+    Raises:
+        RulesError: if the rules cannot be read backwards, or a mask holds what they do not name.
+        ArtifactError: if there is no intact dataset or prediction.
+    """
+    started = datetime.now(UTC)
+    top = read_artifact(artifact)
+    if top.kind not in {"dataset", "prediction"}:
+        raise ArtifactError("it holds no label masks", where=str(artifact),
+                            expected="a dataset or a prediction", found=top.kind)  # fmt: skip
+    found = rules or _rules_behind(artifact, top.kind)
+    template = _template_of(found, str(artifact))
+    step = Step("masks", VERSION, (read_intact(artifact, top.kind),),
+                {"rules": rules_document(found)})  # fmt: skip
+    if begin(out, step):
+        return out
+    content = []
+    with removed_on_refusal(out):
+        for masks in _masks_in(artifact, top.kind):
+            for path, pixels in template.written(masks):
+                (out / path).parent.mkdir(parents=True, exist_ok=True)
+                write_file(out / path, encode(pixels, ".png"))
+                content.append(path)
+    finish(out, step, content=dict.fromkeys(content), started=started, stamped=content)
+    return out
+
+
+def _rules_behind(artifact: Path, kind: str) -> Rules:
+    """The rules in the manifest of the one dataset that the artifact is, or was made of."""
+    manifests = [artifact / MANIFEST] if kind == "dataset" else _carried(artifact)
+    documents = [json.loads(path.read_bytes()) for path in manifests]
+    stated = [d["parameters"]["rules"] for d in documents if d["kind"] == "dataset"]
+    different = {json.dumps(rules, sort_keys=True): rules for rules in stated}
+    if len(different) != 1:
+        raise RulesError(
+            "no one dataset says what the values of the source are", where=str(artifact),
+            found=f"{len(different)} rules documents behind it",
+            remedy="name the rules: --rules rules.json",
+        )  # fmt: skip
+    return rules_from_mapping(next(iter(different.values())), where=str(artifact))
+
+
+def _carried(artifact: Path) -> list[Path]:
+    return sorted((artifact / LINEAGE).glob(f"*/{MANIFEST}"))
+
+
+def _masks_in(artifact: Path, kind: str) -> Iterator[Masks]:
+    if kind == "dataset":
+        for sample in read_dataset(artifact).samples:
+            instances = artifact / sample.instances if sample.instances else None
+            yield Masks(sample.name, artifact / sample.mask.path, instances)
+        return
+    for row in json.loads((artifact / PREDICTIONS).read_bytes())["images"]:
+        name = str(row["mask"]).removesuffix("_mask.png")
+        yield Masks(name, artifact / row["mask"], artifact / row["instances"])
+
+
+@dataclass(frozen=True)
+class Template:
+    """How label masks become masks of the source."""
+
+    kind: MaskKind
+    values: Mapping[int, SourceValue]  # of each class, and of ignored pixels
+    folders: Mapping[int, str]  # of each class where classes have files of their own
+
+    def written(self, masks: Masks) -> Iterator[tuple[str, Pixels]]:
+        """Path and pixels of each file of an image."""
+        label = read_mask(masks.label)
+        if self.kind is MaskKind.INSTANCES:
+            yield f"{masks.name}.png", self._instances(masks)
+            return
+        unknown = set(np.unique(label).tolist()) - self.values.keys()
+        if unknown:
+            raise RulesError(
+                "the mask holds what the rules give no one value", where=str(masks.label),
+                found=", ".join(map(str, sorted(unknown))),
+                remedy="write one value each into classes or ignore_values and name the rules",
+            )  # fmt: skip
+        if self.kind is MaskKind.INSTANCE_FILES:
+            yield from self._object_files(masks, label)
+        elif self.folders:
+            for class_id, folder in self.folders.items():
+                only = np.where(label == class_id, class_id, 0)
+                yield f"{folder}/{masks.name}.png", self._valued(only)
+        else:
+            yield f"{masks.name}.png", self._valued(label)
+
+    def _object_files(self, masks: Masks, label: Pixels) -> Iterator[tuple[str, Pixels]]:
+        instances = self._instances(masks)
+        for number in np.unique(instances[instances > 0]).tolist():
+            own = np.where(instances == number, label, 0)
+            class_id = int(own.max())
+            folder = f"{self.folders[class_id]}/" if class_id in self.folders else ""
+            yield f"{folder}{masks.name}/{number:05}.png", self._valued(own)
+
+    def _instances(self, masks: Masks) -> Pixels:
+        if masks.instances is None:
+            raise RulesError("there are no objects to number", where=str(masks.label),
+                             expected="an instance map beside the label mask")  # fmt: skip
+        return read_mask(masks.instances)
+
+    def _valued(self, label: Pixels) -> Pixels:
+        if all(isinstance(value, int) for value in self.values.values()):
+            deepest = max(value for value in self.values.values() if isinstance(value, int))
+            table = np.zeros(256, np.uint8 if deepest < 256 else np.uint16)
+        else:
+            table = np.zeros((256, 3), np.uint8)
+        for class_id, value in self.values.items():
+            table[class_id] = value
+        valued: Pixels = table[label]
+        return valued
+
+
+def _template_of(rules: Rules, where: str) -> Template:
+    """What the rules say when they are read backwards; refuses with every reason at once."""
+    kind = rules.source.mask_kind
+    if kind is None or kind is MaskKind.TEXT or not rules.classes:
+        raise RulesError(
+            "the rules do not say what the values of the source's masks are", where=where,
+            found=f"mask_kind {kind.value if kind else 'null'}",
+            remedy="a dataset of another tool goes back by unetops export-dataset",
+        )  # fmt: skip
+    values = {c.id: v[0] for c in rules.classes if len(v := c.source_values) == 1}
+    if len(rules.ignore_values) == 1:
+        values[IGNORE] = rules.ignore_values[0]
+    wrong = [
+        f"class {c.id} {c.name!r} was made of {_listed(c.source_values)}"
+        for c in rules.classes
+        if c.id not in values
+    ]
+    if wrong and kind is not MaskKind.INSTANCES:
+        raise RulesError(
+            "the rules cannot be read backwards", where=where, found="; ".join(wrong),
+            remedy="give each class one value in rules of their own: --rules rules.json",
+        )  # fmt: skip
+    return Template(kind, values, _folders(rules))
+
+
+def _listed(values: Sequence[SourceValue]) -> str:
+    return f"{len(values)} values ({', '.join(map(str, values))})" if values else "no value"
+
+
+def _folders(rules: Rules) -> dict[int, str]:
+    if rules.source.mask is None or isinstance(rules.source.mask, str):
+        return {}
+    names: dict[int, Any] = {known.id: known.name for known in rules.classes or ()}
+    return {
+        mask.class_id: f"{mask.class_id}_{_safe(str(names.get(mask.class_id, 'class')))}"
+        for mask in rules.source.mask
+    }
+
+
+def _safe(name: str) -> str:
+    return "".join(sign if sign.isalnum() else "_" for sign in name)

@@ -1,0 +1,1 @@
+"""Errors, findings, documents, atomic files and thread pools; knows nothing about images."""

@@ -1,0 +1,94 @@
+"""What an examination says of a source: findings, and questions that only a person can answer."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import Any
+
+from dataset_rules.ground.documents import Document
+
+MAX_NAMED = 20  # paths that a message spells out; the finding itself carries all of them
+
+
+class Severity(StrEnum):
+    """How much a finding matters: an error stops `format`, a warning does not."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+
+
+class Finding(Document):
+    """One thing that a person should know; paths are relative to the source, as they lie.
+
+    It rests on `looked_at` files `of` as many as there are of the kind; null where it rests on
+    names alone, or on the very files that it names.
+    """
+
+    code: str
+    severity: Severity
+    paths: tuple[str, ...] = ()
+    message: str
+    remedy: str = ""
+    looked_at: int | None = None
+    of: int | None = None
+
+    def line(self) -> str:
+        """The finding as one sentence with its first paths."""
+        places = f" ({some_of(self.paths, MAX_NAMED, ', ')})" if self.paths else ""
+        return f"{self.message}{places}" + (f"; {self.remedy}" if self.remedy else "")
+
+
+class Question(Document):
+    """A field of the rules that the files do not decide."""
+
+    field: str
+    why: str
+    options: tuple[Any, ...] = ()
+
+    def answers(self) -> list[str]:
+        """For each option the line to write into the rules."""
+        *parents, leaf = self.field.split(".")
+        lines = []
+        for option in self.options:
+            value: Any = option if isinstance(option, dict) else {leaf: option}
+            for parent in reversed(parents):
+                value = {parent: value}
+            lines.append(json.dumps(value)[1:-1])
+        return lines
+
+
+_ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
+
+
+def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Findings, the worst first, independent of the order in which they were made."""
+    return tuple(sorted(findings, key=lambda f: (_ORDER[f.severity], f.code, f.paths, f.message)))
+
+
+def some_of(texts: Sequence[str], most: int, between: str) -> str:
+    """The first texts, and how many more there are."""
+    more = len(texts) - most
+    return between.join(texts[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 image`, `2 images`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def merged(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """One finding, with the paths of all, where findings say the same."""
+    alike: dict[Finding, list[str]] = defaultdict(list)
+    for finding in findings:
+        alike[finding.model_copy(update={"paths": ()})] += finding.paths
+    return tuple(
+        finding.model_copy(update={"paths": tuple(sorted(paths))})
+        for finding, paths in alike.items()
+    )
+
+
+def errors_in(findings: Iterable[Finding]) -> list[Finding]:
+    """The findings that stop `format`."""
+    return [finding for finding in findings if finding.severity is Severity.ERROR]

@@ -1,0 +1,1 @@
+"""What mask values mean, and masks decoded to label masks; knows nothing about pairing."""

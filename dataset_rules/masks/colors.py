@@ -1,0 +1,80 @@
+"""What the colours of masks mean: drawn colours are classes, blended ones go to the nearest."""
+
+import math
+from collections.abc import Sequence
+
+from dataset_rules.ground.findings import Finding, Severity
+from dataset_rules.masks.value_counts import MAX_LABELS, Census, Meaning, unclear
+from dataset_rules.pixels.values import unpack
+from dataset_rules.rules.fields import ClassRule, MaskKind
+
+MAJOR_COLOR = 0.002  # share of all pixels from which a colour counts as drawn, not as blended
+SAME_COLOR = 60  # colours nearer than this to a more frequent one are shades of it
+
+RED, GREEN, BLUE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)
+
+
+def meaning_of_colors(census: Census) -> Meaning:
+    """A class for each drawn colour but the background's."""
+    majors = _major_colors(census)
+    if {RED, GREEN, BLUE, BLACK} == set(majors):
+        return _stained(census)
+    if len(majors) > MAX_LABELS:
+        return unclear(census)
+    ground = BLACK if BLACK in majors else majors[0]
+    others = sorted(color for color in majors if color != ground)
+    classes = tuple(
+        ClassRule(id=i, name="color_{:02x}{:02x}{:02x}".format(*color), source_values=(color,))
+        for i, color in enumerate(others, start=1)
+    )
+    return Meaning(
+        MaskKind.COLORS,
+        (ClassRule(id=0, name="background", source_values=(ground,)), *classes),
+        findings=_blend_findings(census, majors),
+    )
+
+
+def _stained(census: Census) -> Meaning:
+    """The palette of immunohistochemistry: red positive, blue negative, green the boundary."""
+    note = Finding(
+        code="stain_colors", severity=Severity.INFO,
+        message="the colours are read as immunohistochemistry's: blue negative, red positive, "
+        "green boundary (ignored), black background",
+        remedy="write other classes into the rules if they mean something else",
+    )  # fmt: skip
+    classes = (
+        ClassRule(id=0, name="background", source_values=(BLACK,)),
+        ClassRule(id=1, name="negative", source_values=(BLUE,)),
+        ClassRule(id=2, name="positive", source_values=(RED,)),
+    )
+    blends = _blend_findings(census, [RED, GREEN, BLUE, BLACK])
+    return Meaning(MaskKind.COLORS, classes, (GREEN,), findings=(note, *blends))
+
+
+def _major_colors(census: Census) -> list[tuple[int, int, int]]:
+    """Colours that were drawn, the most frequent first; shades of one count as it."""
+    majors: list[tuple[int, int, int]] = []
+    for value, _ in sorted(census.pixels.items(), key=lambda item: (-item[1], item[0])):
+        color = unpack(value)
+        if census.share(value) < MAJOR_COLOR:
+            break
+        if all(_distance(color, major) >= SAME_COLOR for major in majors):
+            majors.append(color)
+    return majors
+
+
+def _distance(one: tuple[int, int, int], other: tuple[int, int, int]) -> float:
+    return math.dist(one, other)
+
+
+def _blend_findings(census: Census, majors: Sequence[tuple[int, int, int]]) -> tuple[Finding, ...]:
+    blends = [value for value in census.values if unpack(value) not in majors]
+    if not blends:
+        return ()
+    return (
+        Finding(
+            code="blended_colors", severity=Severity.INFO,
+            message=f"{len(blends)} further colours ({census.share(*blends):.2%} of the pixels) "
+            "go to the nearest class",
+        ),
+    )  # fmt: skip

@@ -1,0 +1,231 @@
+"""What the values of the source's masks mean: their kind, and the table of values and classes."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from dataset_rules.ground.findings import Finding, Question, Severity
+from dataset_rules.masks.colors import meaning_of_colors
+from dataset_rules.masks.decode import JPEG_GAP
+from dataset_rules.masks.profile import Look
+from dataset_rules.masks.value_counts import MAX_LABELS, Census, Meaning, unclear
+from dataset_rules.rules.fields import ClassRule, MaskKind, SourceValue
+from dataset_rules.rules.rules import Rules
+
+TEXT = "TEXT"  # what the header of a text file names as its format
+SOFT_VALUES = 4  # values between the two ends of a two-valued mask that make it a soft one
+SOFT_SHARE = 0.1  # of all pixels at most lie between the ends
+SOFT_EACH = 0.005  # of all pixels at most have any one value between the ends
+LEVEL = 0.01  # share of all pixels from which a grey value of a JPEG counts as drawn
+NEAR_LEVELS = 0.85  # of all pixels are near one of the values that were drawn
+COMPACT = 0.35  # of its bounding box is filled by an object, as a median; a disc fills 0.79
+
+
+def meaning_of(census: Census, rules: Rules, *, is_many: bool) -> Meaning:
+    """What the masks mean by the rules and, where these leave it open, by the pixels.
+
+    Args:
+        census: of the masks that were looked at.
+        rules: what is stated there is not inferred.
+        is_many: one image has many mask files.
+    """
+    kind = rules.source.mask_kind or _kind_of(census, rules, is_many=is_many)
+    if kind is None:
+        return unclear(census)
+    match kind:
+        case MaskKind.BINARY | MaskKind.INVERTED | MaskKind.INSTANCE_FILES:
+            return _two_valued(census, rules, kind)
+        case MaskKind.COLORS:
+            return meaning_of_colors(census)
+        case MaskKind.INSTANCES:
+            return Meaning(kind, (*_table([0], []), ClassRule(id=1, name="object")))
+        case MaskKind.LABEL:
+            return _labels(census)
+        case MaskKind.TEXT:
+            return _text(census)
+
+
+def _text(census: Census) -> Meaning:
+    """Labels as numbers in text; image files are another kind."""
+    if all(look.header.format == TEXT for look in census.looks):
+        return replace(_labels(census), kind=MaskKind.TEXT)
+    note = Finding(
+        code="text_masks", severity=Severity.ERROR,
+        message="mask_kind is 'text', and the masks are image files",
+        remedy="choose another mask_kind, or leave it null to have it inferred",
+    )  # fmt: skip
+    return Meaning(MaskKind.TEXT, findings=(note,))
+
+
+def _kind_of(census: Census, rules: Rules, *, is_many: bool) -> MaskKind | None:
+    if is_many:
+        return MaskKind.INSTANCE_FILES if _is_two_valued(census) else None
+    if any(look.header.format == TEXT for look in census.looks):
+        return MaskKind.TEXT
+    if any(look.is_color for look in census.looks):
+        return MaskKind.COLORS
+    if rules.source.object_value is not None or len(census.values) <= 2:
+        return MaskKind.BINARY
+    if _are_instances(census):
+        return MaskKind.INSTANCES
+    if _is_soft(census):
+        return MaskKind.BINARY
+    if _are_jpegs(census) and levels_of(census):
+        return MaskKind.LABEL
+    return MaskKind.LABEL if len(census.values) <= MAX_LABELS else None
+
+
+def _is_two_valued(census: Census) -> bool:
+    return len(census.values) <= 2 or _is_soft(census)
+
+
+def _is_soft(census: Census) -> bool:
+    """Two values with blended or rung ones between: many of them, each rare."""
+    low, high = _ends(census)
+    third = (high - low) / 4
+    between = [v for v in census.values if low + third < v < high - third]
+    return (
+        len([v for v in census.values if low < v < high]) >= SOFT_VALUES
+        and census.share(*between) <= SOFT_SHARE
+        and all(census.share(v) <= SOFT_EACH for v in between)
+        and high - low > MAX_LABELS
+    )
+
+
+def _are_instances(census: Census) -> bool:
+    """Numbers from 1 on, of which each is one blob, and as many as the image has objects."""
+    if census.compactness < COMPACT:
+        return False
+    if any(look.dtype == "uint16" for look in census.looks):
+        return True
+    counts = {look.value_count for look in census.looks}
+    is_numbered = all(_is_numbered(look) for look in census.looks)
+    return is_numbered and (len(counts) > 1 or len(census.values) > MAX_LABELS)
+
+
+def _are_jpegs(census: Census) -> bool:
+    return any(look.header.format == "JPEG" for look in census.looks)
+
+
+def levels_of(census: Census) -> list[int]:
+    """The grey values that were drawn, where JPEG has changed them a little; else none.
+
+    They are frequent, lie far apart, and what lies around them is theirs.
+    """
+    if not _are_jpegs(census):
+        return []
+    levels: list[int] = []
+    for value in sorted(census.values, key=lambda value: -census.share(value)):
+        if census.share(value) < LEVEL:
+            break
+        if all(abs(value - level) >= JPEG_GAP for level in levels):
+            levels.append(value)
+    near = [v for v in census.values if any(abs(v - level) <= JPEG_GAP // 4 for level in levels)]
+    is_drawn = len(levels) > 2 and census.share(*near) >= NEAR_LEVELS
+    return sorted(_end(level) for level in levels) if is_drawn else []
+
+
+def _end(level: int) -> int:
+    """0 and 255 where JPEG has moved them by a little."""
+    return 0 if level <= JPEG_GAP // 4 else 255 if level >= 255 - JPEG_GAP // 4 else level
+
+
+def _is_numbered(look: Look) -> bool:
+    """Few numbers are left out between 0 and the highest."""
+    return look.value_count > 0.7 * (max(look.values) + 1)
+
+
+def _two_valued(census: Census, rules: Rules, kind: MaskKind) -> Meaning:
+    low, high = _ends(census)
+    findings = _soft_findings(census, low, high)
+    chosen = rules.source.object_value
+    if chosen is None and kind is MaskKind.INVERTED:
+        chosen = low
+    if chosen is None and rules.source.mask_kind is None and not _is_plain(census, low, high):
+        return Meaning(None, questions=(_which_value(census, low, high),), findings=findings)
+    if chosen is not None and chosen not in census.values and len(census.values) > 1:
+        findings = (*findings, _absent_value(census, chosen))
+    value = high if chosen is None else chosen
+    rest = low if value != low else high
+    if kind is not MaskKind.INSTANCE_FILES:
+        kind = MaskKind.BINARY if value >= rest else MaskKind.INVERTED
+    return Meaning(kind, _table([rest], [value]), findings=findings)
+
+
+def _ends(census: Census) -> tuple[int, int]:
+    """The two values; where only one occurs, the other is the usual partner."""
+    low, high = census.values[0], census.values[-1]
+    if low != high:
+        return (0 if _is_near_end(low, high) else low), high
+    return (0, 255) if low == 0 else (0, low)
+
+
+def _is_near_end(low: int, high: int) -> bool:
+    return 0 < low < high / 8
+
+
+def _is_plain(census: Census, low: int, high: int) -> bool:
+    """The brighter value covers less than half: it is what was drawn on a background."""
+    return census.share(*(value for value in census.values if 2 * value > low + high)) < 0.5
+
+
+def _which_value(census: Census, low: int, high: int) -> Question:
+    bright = census.share(*(value for value in census.values if 2 * value > low + high))
+    return Question(
+        field="source.object_value",
+        why=f"the masks hold {low} and {high}, and {high} covers {bright:.0%} of them: no file "
+        f"says which of the two is the object",
+        options=(low, high),
+    )
+
+
+def _absent_value(census: Census, value: int) -> Finding:
+    return Finding(
+        code="absent_object_value", severity=Severity.ERROR,
+        message=f"object_value {value} does not occur in the masks, whose values are "
+        + ", ".join(map(str, census.values[:10])),
+        remedy="correct source.object_value",
+    )  # fmt: skip
+
+
+def _soft_findings(census: Census, low: int, high: int) -> tuple[Finding, ...]:
+    between = [value for value in census.values if low < value < high]
+    if not between:
+        return ()
+    return (
+        Finding(
+            code="soft_masks", severity=Severity.INFO,
+            message=f"the masks hold {len(between)} values between {low} and {high} "
+            f"({census.share(*between):.2%} of the pixels): each goes to the nearer end",
+        ),
+    )  # fmt: skip
+
+
+def _labels(census: Census) -> Meaning:
+    """Classes in the order of their values; 255 beyond the others is the ignored border."""
+    values = [value for value in levels_of(census) or census.values if value != 0]
+    *ids, last = values or [1]
+    if last == 255 and ids and ids[-1] < 128 and len(ids) >= 0.5 * ids[-1]:
+        note = Finding(
+            code="ignore_value", severity=Severity.INFO,
+            message="255 lies apart from the class numbers in the masks: it is taken as ignore",
+            remedy="give it a class in the rules if it is one",
+        )  # fmt: skip
+        return Meaning(MaskKind.LABEL, _numbered(ids), (255,), findings=(note,))
+    return Meaning(MaskKind.LABEL, _numbered(values))
+
+
+def _numbered(values: Sequence[int]) -> tuple[ClassRule, ...]:
+    """Background and one class a value; values that can be ids are kept as ids."""
+    keep = all(1 <= value < 255 for value in values) and max(values) <= 2 * len(values)
+    ids = list(values) if keep else list(range(1, len(values) + 1))
+    return _table([0], []) + tuple(
+        ClassRule(id=number, name=f"class_{number}", source_values=(value,))
+        for number, value in zip(ids, values, strict=True)
+    )
+
+
+def _table(background: list[SourceValue], objects: list[SourceValue]) -> tuple[ClassRule, ...]:
+    ground = ClassRule(id=0, name="background", source_values=tuple(background))
+    if not objects:
+        return (ground,)
+    return (ground, ClassRule(id=1, name="object", source_values=tuple(objects)))

@@ -1,0 +1,190 @@
+"""A look at a file: its header, and how its pixels are spread over values."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from math import log10
+from pathlib import Path
+
+import numpy as np
+
+from dataset_rules.ground.errors import RulesError
+from dataset_rules.pixels.images import Header, Pixels, read_header, read_image, read_mask
+from dataset_rules.pixels.values import gray_if_equal, pack, panel_of
+from dataset_rules.rules.fields import Panel
+from dataset_rules.sources.files import Files
+
+RINGING = 63  # grey values up to it surround what is drawn in a JPEG
+MAX_RUNG = 0.35  # of the smaller tone, at most, lies between the two in a mask
+RUNG_MASK = 0.7  # likeness of a JPEG of two tones to a mask
+GRID = 64  # places along each side at which `Look.grid` says whether something lies there
+SAME_DRAWING = 0.9  # share of an area that drawings which show the same have in common
+PHOTOGRAPH = 0.4  # likeness to a mask that photographs stay below, with an even background too
+MAX_VALUES = 4_096  # the rarest beyond it are counted in `pixels` only
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen in one file."""
+
+    header: Header
+    dtype: str
+    values: dict[int, int]  # value -> pixels; colours are packed as 0xRRGGBB
+    value_count: int
+    is_color: bool  # the channels differ somewhere
+    flatness: float  # share of pixels that equal their right neighbour
+    grid: bytes = field(
+        default=b"", repr=False
+    )  # 1 where a value but 0 lies, at GRID x GRID places
+
+    palette: Mapping[int, int] = field(default_factory=dict)  # index -> colour as 0xRRGGBB
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.header.height_px, self.header.width_px
+
+    @property
+    def likeness(self) -> float:
+        """Near 1 for the flat areas and few values of a mask, near 0 for a photograph."""
+        flat = self.flatness - 0.1 * log10(self.value_count)
+        return max(flat, RUNG_MASK) if self.is_rung_mask else flat
+
+    @property
+    def is_rung_mask(self) -> bool:
+        """A JPEG with two tones, and little between: a mask whose edges rang."""
+        if self.header.format != "JPEG" or self.is_color:
+            return False
+        low = sum(count for value, count in self.values.items() if value <= RINGING)
+        high = sum(count for value, count in self.values.items() if value >= 255 - RINGING)
+        between = sum(self.values.values()) - low - high
+        return between <= MAX_RUNG * min(low, high)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Why a file could not be looked at."""
+
+    what: str
+
+
+Looker = Callable[[str], Look | Damage]
+
+
+def looker(source: Files, *, as_colors: bool = False, panel: Panel | None = None) -> Looker:
+    """A function from relative path to what is seen there; each file is decoded once.
+
+    Args:
+        source: the files of the source.
+        as_colors: see the colours of a palette, not its indices.
+        panel: see the mask's panel of composites.
+    """
+
+    @cache
+    def look(path: str) -> Look | Damage:
+        try:
+            return look_at(source / path, as_colors=as_colors, panel=panel)
+        except RulesError as error:
+            return Damage(f"{error.what}" + (f": {error.found}" if error.found else ""))
+
+    return look
+
+
+def look_at(path: Path, *, as_colors: bool = False, panel: Panel | None = None) -> Look:
+    """Decode one file; raises `RulesError` where it is damaged."""
+    header = read_header(path)
+    pixels = read_image(path) if as_colors else read_mask(path)
+    palette = _palette(pixels, read_image(path)) if header.mode == "P" and not as_colors else {}
+    values = gray_if_equal(pixels if panel is None else panel_of(pixels, panel, panel.mask))
+    packed = pack(values)
+    found, counts = _counted(packed)
+    keep = np.argsort(-counts, kind="stable")[:MAX_VALUES]
+    return Look(
+        header=header,
+        dtype=values.dtype.name,
+        values={int(found[i]): int(counts[i]) for i in sorted(keep)},
+        value_count=len(found),
+        is_color=values.ndim == 3,
+        flatness=_flatness(packed),
+        grid=_grid_of(packed, above=RINGING if header.format == "JPEG" and values.ndim == 2 else 0),
+        palette=palette,
+    )
+
+
+def _palette(indices: Pixels, colors: Pixels) -> dict[int, int]:
+    """The colour of each index that occurs."""
+    found, places = np.unique(indices, return_index=True)
+    packed = pack(colors.reshape(1, -1, 3))[0, places]
+    return {int(index): int(color) for index, color in zip(found, packed, strict=True)}
+
+
+def palettes_differ(looks: Iterable[Look]) -> bool:
+    """True where one index has other colours in other files: then only colours mean something."""
+    seen: dict[int, int] = {}
+    return any(
+        seen.setdefault(index, color) != color
+        for look in looks
+        for index, color in look.palette.items()
+    )
+
+
+def likeness_of(pixels: Pixels) -> float:
+    """As `Look.likeness`, of pixels."""
+    packed = pack(gray_if_equal(pixels))
+    return _flatness(packed) - 0.1 * log10(len(_counted(packed)[0]))
+
+
+def _flatness(packed: Pixels) -> float:
+    return float(np.mean(packed[:, 1:] == packed[:, :-1])) if packed.shape[1] > 1 else 1.0
+
+
+def _grid_of(packed: Pixels, *, above: int) -> bytes:
+    rows, columns = (np.arange(GRID) * side // GRID for side in packed.shape)
+    places: Pixels = packed[np.ix_(rows, columns)] > above
+    return places.astype(np.uint8).tobytes()
+
+
+def as_area(grid: bytes) -> Pixels:
+    """What `Look.grid` holds: GRID x GRID, uint8."""
+    return np.frombuffer(grid, np.uint8).reshape(GRID, GRID)
+
+
+def overlap_of(one: Look, other: Look) -> float:
+    """Share of the smaller area that the larger one covers, too; areas are what is not 0."""
+    areas = [np.frombuffer(look.grid, np.uint8) for look in (one, other)]
+    smaller = min(int(area.sum()) for area in areas)
+    return float((areas[0] & areas[1]).sum()) / smaller if smaller else 0.0
+
+
+def show_the_same(looks: Sequence[Look]) -> bool:
+    """True where what is not 0, and what is, lies in the same places in all of them."""
+    areas = np.stack([np.frombuffer(look.grid, np.uint8) for look in looks])
+    common = [np.count_nonzero(areas.min(0)), np.count_nonzero(areas.max(0) == 0)]
+    anywhere = [np.count_nonzero(areas.max(0)), np.count_nonzero(areas.min(0) == 0)]
+    return all(share > SAME_DRAWING * of > 0 for share, of in zip(common, anywhere, strict=True))
+
+
+def _counted(packed: Pixels) -> tuple[Pixels, Pixels]:
+    if packed.dtype in (np.uint8, np.uint16):
+        counts = np.bincount(packed.ravel())
+        found = np.flatnonzero(counts)
+        return found, counts[found]
+    found, counts = np.unique(packed, return_counts=True)
+    return found, counts
+
+
+def compactness_of(path: Path) -> float:
+    """Share of its bounding box that a value but 0 fills, as a median over the values of a mask.
+
+    Near 1 where each value is one blob, near 0 where it is scattered over the image.
+    """
+    packed = pack(gray_if_equal(read_mask(path)))
+    order = np.argsort(packed, axis=None, kind="stable")
+    rows, columns = np.divmod(order, packed.shape[1])
+    ordered = packed.ravel()[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    height = np.maximum.reduceat(rows, starts) - np.minimum.reduceat(rows, starts) + 1
+    width = np.maximum.reduceat(columns, starts) - np.minimum.reduceat(columns, starts) + 1
+    pixels = np.diff(np.r_[starts, packed.size])
+    is_object = ordered[starts] != 0
+    return float(np.median((pixels / (height * width))[is_object])) if is_object.any() else 0.0

@@ -1,0 +1,1 @@
+"""Which files belong together, inferred from names and content; writes nothing."""

@@ -1,0 +1,135 @@
+"""What is set aside once the pairs are known: stacks of pages, and images that lack a mask."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from dataset_rules.ground.errors import RulesError
+from dataset_rules.ground.findings import Finding, Severity, counted
+from dataset_rules.masks.profile import PHOTOGRAPH, Look, Looker
+from dataset_rules.pairing.file_lists import read_list
+from dataset_rules.pairing.keywords import Role, roles_in
+from dataset_rules.pairing.pairs import Pair, Pairing
+from dataset_rules.pixels.images import read_header
+from dataset_rules.rules.rules import Rules
+from dataset_rules.sources.files import Files
+from dataset_rules.sources.inventory import Entry, Kind
+
+MAX_BESIDE = 400  # files without a place that are looked at
+
+_STACKED = (".tif", ".tiff")  # formats whose files may hold many pages
+
+
+@dataclass(frozen=True)
+class Aside:
+    """What can be read, and the files that the rules leave out: stacks, and what no list names."""
+
+    pairing: Pairing
+    stacks: tuple[str, ...] = ()
+    unlisted: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+    def kinds(self, entries: Sequence[Entry]) -> tuple[Entry, ...]:
+        """The entries, with what is left out as excluded, and text masks as what they are."""
+        out = {*self.stacks, *self.unlisted}
+        used = {path for pair in self.pairing.pairs for path in pair.masks}
+        return tuple(
+            replace(entry, kind=Kind.EXCLUDED) if entry.path in out
+            else replace(entry, kind=Kind.IMAGE) if entry.path in used
+            else entry
+            for entry in entries
+        )  # fmt: skip
+
+
+def set_aside(folder: Files, pairing: Pairing, look: Looker, rules: Rules) -> Aside:
+    """Leave out stacks and what no list names; count images beside others as without mask.
+
+    Where nothing but stacks is paired, they stay: then no dataset is possible and each of them is
+    an error of its own.
+    """
+    listed, unlisted = _listed(folder, pairing, rules)
+    pages = _pages_of(folder, [path for pair in listed.pairs for path in _paths_of(pair)])
+    kept = tuple(pair for pair in listed.pairs if pages.keys().isdisjoint(_paths_of(pair)))
+    if not kept:
+        return Aside(listed, unlisted=unlisted)
+    deep = (pair for pair in listed.pairs if not pages.keys().isdisjoint(_paths_of(pair)))
+    stacks = tuple(sorted({path for pair in deep for path in _paths_of(pair)}))
+    read = _with_beside(replace(listed, pairs=kept), look)
+    return Aside(read, stacks, unlisted, _stacks(pages, stacks))
+
+
+def _listed(folder: Files, pairing: Pairing, rules: Rules) -> tuple[Pairing, tuple[str, ...]]:
+    """Without the images that the lists of the rules do not name, and their masks."""
+    if not rules.source.list:
+        return pairing, ()
+    images = [*(pair.image for pair in pairing.pairs), *pairing.unpaired_images]
+    named = {path for place in rules.source.list for path in _named(folder, place, images)}
+    out = {p for pair in pairing.pairs if pair.image not in named for p in _paths_of(pair)}
+    out |= set(pairing.unpaired_images) - named
+    kept = replace(
+        pairing,
+        pairs=tuple(pair for pair in pairing.pairs if pair.image in named),
+        unpaired_images=tuple(path for path in pairing.unpaired_images if path in named),
+    )
+    return kept, tuple(sorted(out))
+
+
+def _named(folder: Files, place: str, images: Sequence[str]) -> tuple[str, ...]:
+    made = read_list(folder, place, images)
+    if made is None or not made.present:
+        raise RulesError(
+            "source.list names no list of the images", where=place,
+            expected="a text file of the source that names an image in each line",
+            remedy="correct source.list",
+        )  # fmt: skip
+    return made.present
+
+
+def _paths_of(pair: Pair) -> tuple[str, ...]:
+    return (pair.image, *pair.masks)
+
+
+def _pages_of(folder: Files, paths: Sequence[str]) -> dict[str, int]:
+    """Number of pages of each file that has more than one."""
+    pages = {}
+    for path in paths:
+        if path.lower().endswith(_STACKED):
+            try:
+                pages[path] = read_header(folder / path).pages
+            except RulesError:
+                pages[path] = 1  # damage is told of where the pairs are checked
+    return {path: count for path, count in pages.items() if count > 1}
+
+
+def _stacks(pages: dict[str, int], out: tuple[str, ...]) -> tuple[Finding, ...]:
+    if not out:
+        return ()
+    counts = sorted(set(pages.values()))
+    said = f"{counts[0]} pages" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} pages"
+    return (
+        Finding(
+            code="stack", severity=Severity.WARNING, paths=out,
+            message=f"{counted(len(pages), 'file')} are stacks of {said}, and only single images "
+            "are read: they are listed in source.exclude",
+            remedy="split them into single pages to have them formatted",
+        ),
+    )  # fmt: skip
+
+
+def _with_beside(pairing: Pairing, look: Looker) -> Pairing:
+    """Photographs in a folder with paired images, not named as derived, are images without mask."""
+    folders = {pair.image.rpartition("/")[0] for pair in pairing.pairs}
+    near = [
+        path
+        for path in pairing.others
+        if path.rpartition("/")[0] in folders
+        and not roles_in(path.rpartition("/")[2]) & {Role.DERIVED, Role.TRUTH}
+    ]
+    looks = {path: look(path) for path in near[:MAX_BESIDE]}
+    found = {
+        p for p, seen in looks.items() if isinstance(seen, Look) and seen.likeness < PHOTOGRAPH
+    }
+    return replace(
+        pairing,
+        unpaired_images=tuple(sorted({*pairing.unpaired_images, *found})),
+        others=tuple(path for path in pairing.others if path not in found),
+    )

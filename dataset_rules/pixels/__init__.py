@@ -1,0 +1,1 @@
+"""Pixel files read and written, in every format; knows no rules, pairs or datasets."""

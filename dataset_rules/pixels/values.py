@@ -1,0 +1,57 @@
+"""The values of pixels: colours packed into integers, panels of a composite, values that occur."""
+
+import cv2
+import numpy as np
+
+from dataset_rules.ground.errors import RulesError
+from dataset_rules.pixels.images import Pixels
+from dataset_rules.rules.fields import Panel
+
+
+def panel_of(pixels: Pixels, panel: Panel, index: int) -> Pixels:
+    """One panel of a composite; what does not fill a whole panel at the end is left out.
+
+    Raises:
+        RulesError: if the file is smaller than one pixel a panel.
+    """
+    height, width = pixels.shape[0] // panel.rows, pixels.shape[1] // panel.columns
+    if not height or not width:
+        raise RulesError(
+            "the image is too small for its panels", expected=f"{panel.columns} x {panel.rows}",
+            found=f"{pixels.shape[1]} x {pixels.shape[0]} px", remedy="correct source.panel",
+        )  # fmt: skip
+    row, column = divmod(index, panel.columns)
+    area = slice(row * height, (row + 1) * height), slice(column * width, (column + 1) * width)
+    return pixels[area]
+
+
+def gray_if_equal(pixels: Pixels) -> Pixels:
+    """HW of an image whose three channels are equal, else the image as it is."""
+    if pixels.ndim == 2:
+        return pixels
+    first = pixels[..., 0]
+    equal = np.array_equal(first, pixels[..., 1]) and np.array_equal(first, pixels[..., 2])
+    return first if equal else pixels
+
+
+def pack(pixels: Pixels) -> Pixels:
+    """One integer a pixel: HW as it is, HW3 (uint8) as 0xRRGGBB."""
+    if pixels.ndim == 2:
+        return pixels
+    red, green, blue = (pixels[..., channel].astype(np.uint64) for channel in range(3))
+    bits = 16 if pixels.dtype == np.uint16 else 8
+    return (red << (2 * bits)) | (green << bits) | blue
+
+
+def unpack(value: int) -> tuple[int, int, int]:
+    """The colour in a packed value."""
+    return value >> 16, value >> 8 & 255, value & 255
+
+
+def values_in(label: Pixels) -> list[int]:
+    """The values of an array of 8 bits, ascending."""
+    low, high = int(label.min()), int(label.max())
+    if high - low <= 1:
+        return sorted({low, high})
+    counts = cv2.calcHist([label], [0], None, [256], [0, 256])  # 4 times as fast as np.unique
+    return [int(value) for value in np.flatnonzero(counts)]

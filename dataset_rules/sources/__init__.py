@@ -1,0 +1,1 @@
+"""Folders, archives, downloads and buckets as lists of files; knows no masks or pairs."""

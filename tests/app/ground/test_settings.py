@@ -1,0 +1,33 @@
+from pathlib import Path
+
+import pytest
+
+from app.ground.errors import AppError
+from app.ground.settings import LONGEST_SOCKET_PATH, Settings
+
+
+def test_environment_is_read(tmp_path):
+    settings = Settings.from_environment(
+        {"UNETOPS_HOME": str(tmp_path), "UNETOPS_REQUIRE_AUTH": "1", "UNETOPS_SECRET": "s",
+         "UNETOPS_MAX_IMAGE_BYTES": "7"}
+    )  # fmt: skip
+    assert settings == Settings(
+        home=tmp_path.resolve(), require_auth=True, secret="s", max_image_bytes=7
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("UNETOPS_REQUIRE_AUTH", "maybe"), ("UNETOPS_MAX_UPLOAD_BYTES", "8GB"),
+     ("UNETOPS_MAX_IMAGE_PIXELS", "0")],
+)  # fmt: skip
+def test_wrong_values_are_named(name, value):
+    with pytest.raises(AppError, match=name):
+        Settings.from_environment({name: value})
+
+
+def test_path_of_the_socket_is_never_too_long_for_the_kernel(tmp_path):
+    long = Settings(home=tmp_path / ("x" * 150))
+    assert len(str(long.predictor_socket)) <= LONGEST_SOCKET_PATH
+    assert long.predictor_socket == Settings(home=long.home).predictor_socket
+    assert Settings(home=Path("/srv")).predictor_socket == Path("/srv/run/predictor.sock")

@@ -1,0 +1,194 @@
+"""Mutated image files: no crash, no hang, no unbounded memory, nothing written elsewhere."""
+
+import io
+import json
+import random
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from dataset_rules.ground.errors import RulesError
+from dataset_rules.pixels.images import read_header, read_image
+from dataset_rules.pixels.png import encode_png
+from tests.messy import tissue, tree_of, two_folders
+
+ROOT = Path(__file__).parents[3]
+
+LONGEST_S, MOST_BYTES = 5.0, 1 << 30
+EXTREMES = [0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0xFFFFFFFF]
+DEEP = (np.arange(48 * 64) * 21).astype(np.uint16).reshape(48, 64)
+
+
+def by_pillow(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def by_tifffile(pixels, **options):
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, pixels, **options)
+    return buffer.getvalue()
+
+
+def sound_files():
+    """Suffix and bytes of files of every kind that is read."""
+    color = Image.fromarray(tissue(1, size=64)[0])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    modes = [by_pillow(color.convert(mode), "PNG") for mode in ("1", "L", "P", "LA", "RGBA", "RGB")]
+    pngs = [*modes, encode_png(DEEP), encode_png(np.dstack([DEEP] * 3))]
+    jpegs = [by_pillow(color.convert(mode), "JPEG") for mode in ("L", "CMYK", "RGB")]
+    jpegs += [by_pillow(color, "JPEG", exif=exif), by_pillow(color, "JPEG", progressive=True)]
+    packings = ("raw", "tiff_lzw", "tiff_deflate", "packbits", "jpeg")
+    tiffs = [by_pillow(color, "TIFF", compression=packing) for packing in packings]
+    tiffs += [by_tifffile(DEEP), by_tifffile(np.dstack([DEEP] * 3), tile=(16, 16)),
+              by_tifffile(np.stack([DEEP] * 3), photometric="rgb", planarconfig="separate"),
+              by_tifffile(DEEP.astype(np.float32)),
+              by_tifffile(np.stack([DEEP] * 5), photometric="minisblack")]  # fmt: skip
+    bmps = [by_pillow(color.convert(mode), "BMP") for mode in ("1", "L", "P", "RGB")]
+    kinds = ((".png", pngs), (".jpg", jpegs), (".tif", tiffs), (".bmp", bmps))
+    return [(suffix, data) for suffix, made in kinds for data in made]
+
+
+def mutated(data, suffix, rng):
+    """The bytes, changed in one to six places."""
+    changed = bytearray(data)
+    for _ in range(rng.randint(1, 6)):
+        place = int(len(changed) * rng.random() ** rng.choice([1, 4]))  # rather in the header
+        match rng.randrange(6):
+            case 0:
+                changed[place : place + 1] = bytes([rng.randrange(256)])
+            case 1:
+                order = rng.choice("<>") + rng.choice("HI")
+                extreme = rng.choice(EXTREMES) & (0xFFFF if order[1] == "H" else 0xFFFFFFFF)
+                struct.pack_into(order, changed, min(place, len(changed) - 4), extreme)
+            case 2:
+                del changed[place : place + rng.randint(1, 40)]
+            case 3:
+                changed[place:place] = changed[place : place + rng.randint(1, 40)]
+            case 4:
+                changed[place:place] = rng.randbytes(rng.randint(1, 40))
+            case _ if rng.random() < 0.3:
+                del changed[max(8, place) :]
+        if len(changed) < 12:
+            break
+    return with_right_checksums(bytes(changed)) if suffix == ".png" else bytes(changed)
+
+
+def with_right_checksums(data):
+    """A PNG whose chunks pass their check, so that the mutation reaches the decoder."""
+    parts, at = [data[:8]], 8
+    while at + 12 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        body = data[at + 4 : at + 8 + length]
+        parts.append(data[at : at + 4] + body + zlib.crc32(body).to_bytes(4, "big"))
+        at += 12 + length
+    return b"".join([*parts, data[at:]])
+
+
+READ_ALL = """
+import json, sys, time
+from pathlib import Path
+from dataset_rules.ground.errors import RulesError
+from dataset_rules.pixels.images import read_header, read_image, read_mask
+from tests.memory import peak_bytes
+
+slowest, counts = ("", 0.0), {"read": 0, "refused": 0}
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    print(path.name, file=sys.stderr)  # the last line names the file that a crash was met with
+    for read in (read_header, read_image, read_mask):
+        begun = time.process_time()
+        try:
+            read(path)
+            counts["read"] += 1
+        except RulesError:
+            counts["refused"] += 1
+        slowest = max(slowest, (path.name, time.process_time() - begun), key=lambda item: item[1])
+print(json.dumps({"slowest": slowest, "peak_bytes": peak_bytes(), **counts}))
+"""
+
+
+def read_mutants(folder, count, *, seed=0):
+    """Write mutated files and read them in another process."""
+    folder.mkdir()
+    rng, sound = random.Random(seed), sound_files()
+    for number in range(count):
+        suffix, data = sound[number % len(sound)]
+        (folder / f"{number:05}{suffix}").write_bytes(mutated(data, suffix, rng))
+    before = tree_of(folder)
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", READ_ALL, str(folder)],
+        cwd=ROOT,
+        capture_output=True, text=True, timeout=LONGEST_S * count, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert tree_of(folder) == before
+    return json.loads(done.stdout)
+
+
+def check_mutants(folder, count):
+    found = read_mutants(folder, count)
+    assert found["slowest"][1] < LONGEST_S
+    assert found["peak_bytes"] < MOST_BYTES
+    assert found["read"] > count // 10 and found["refused"] > count // 10
+
+
+def test_mutated_files_are_read_or_refused(tmp_path):
+    check_mutants(tmp_path / "files", 100)
+
+
+@pytest.mark.long
+def test_five_thousand_mutated_files_are_read_or_refused(tmp_path):
+    check_mutants(tmp_path / "files", 5_000)
+
+
+def test_formatter_of_mutated_files_writes_into_its_folder_only(tmp_path):
+    source = two_folders(tmp_path / "source", 12)
+    rng = random.Random(1)
+    for path in sorted(source.rglob("*.png"))[::2]:
+        path.write_bytes(mutated(path.read_bytes(), ".png", rng))
+    before = tree_of(source)
+    run = "import sys; from pathlib import Path; from dataset_rules.formatting.format import format_dataset\n"
+    run += "from dataset_rules.rules.rules import Rules\n"
+    run += "format_dataset(Path(sys.argv[1]), Path(sys.argv[2]), Rules(), jobs=1)"
+    done = subprocess.run(
+        [sys.executable, "-c", run, str(source), str(tmp_path / "out")],
+        capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0 or "RulesError" in done.stderr
+    assert tree_of(source) == before
+    assert {path.name for path in tmp_path.iterdir()} <= {"source", "out"}
+
+
+def png_head(width, height):
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return encode_png(np.zeros((1, 1, 3), np.uint8)).replace(
+        struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0), head
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "why"),
+    [((2**31 - 1, 2**31 - 1), "too large"), ((40_000, 40_000), "too large"),
+     ((30_000, 30_000), "more pixels than the file can hold")],
+)  # fmt: skip
+def test_absurd_size_is_refused_by_the_header(tmp_path, size, why):
+    path = tmp_path / "a.png"
+    path.write_bytes(with_right_checksums(png_head(*size)))
+    for read in (read_header, read_image):
+        with pytest.raises(RulesError, match=why):
+            read(path)
+
+
+def test_large_blank_image_is_no_absurd_one(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(encode_png(np.zeros((5000, 5000), np.uint8)))
+    assert read_header(path).size_px == (5000, 5000)

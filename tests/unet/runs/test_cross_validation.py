@@ -1,0 +1,189 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dataset_rules.artifacts.dataset import DATASET, read_dataset
+from dataset_rules.artifacts.hashes import content_hash
+from dataset_rules.artifacts.manifest import read_artifact
+from dataset_rules.artifacts.seal import altered_files
+from tests.drawn import draw_discs, write_dataset
+from tests.unet.runs.test_train import small_plan
+from unet.errors import Stopped, UnetError
+from unet.prediction.predictor import Predictor
+from unet.runs.folds import FoldRule, make_folds
+from unet.runs.protocol import Course
+from unet.runs.train import train
+from unet.scoring.evaluate import evaluate
+
+TWO = Course(folds=FoldRule(count=2))
+
+
+def hashes(run: Path) -> list[str]:
+    model = run / "model"
+    return [content_hash(path) for path in sorted(model.glob("*.safetensors"))]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("data") / "discs")
+
+
+@pytest.fixture(scope="module")
+def run(dataset: Path) -> Path:
+    """Two folds of a fixed plan of six steps each."""
+    return train([dataset], dataset.parent / "run", plan=small_plan(dataset), course=TWO)
+
+
+def test_the_model_holds_a_network_for_each_fold_and_predicts_with_all(run: Path) -> None:
+    assert sorted(p.name for p in (run / "model").glob("*.safetensors")) == [
+        "weights-1.safetensors", "weights.safetensors",
+    ]  # fmt: skip
+    assert len(set(hashes(run))) == 2
+    predictor = Predictor(run)
+    assert predictor.card.members == 2
+    image = draw_discs(np.random.default_rng(5))[0]
+    mean = predictor.predict_with_probabilities(image)[1]
+    nets, singles = predictor.nets, []
+    for net in nets:
+        predictor.nets, predictor._forwards = [net], []
+        singles.append(predictor.predict_with_probabilities(image)[1])
+    assert np.allclose(mean, (singles[0] + singles[1]) / 2, atol=1e-6)
+    assert not np.allclose(singles[0], singles[1], atol=1e-3)
+
+
+def test_each_sample_is_scored_once_by_the_network_that_has_not_seen_it(run: Path, dataset: Path):
+    document = json.loads((run / "folds.json").read_text())
+    usable = {s.name for s in read_dataset(dataset).samples if s.split != "test"}
+    assert {image["name"] for image in document["images"]} == usable
+    assert document["n"] == 8 == sum(fold["n"] for fold in document["folds"])
+    assert [fold["trained_on"] + fold["n"] for fold in document["folds"]] == [8, 8]
+    assert document["datasets"][0]["dice_mean"] == document["dice_mean"]
+
+
+def test_the_scores_of_a_fold_are_those_of_its_own_network(run: Path, dataset: Path) -> None:
+    """Counted anew: an ensemble of the fold's network alone, on its held-out samples."""
+    document = json.loads((run / "folds.json").read_text())
+    fold = make_folds([dataset], FoldRule(count=2)).folds[1]
+    names = {sample.name for _, sample in fold.held_out}
+    rows = [image["dice"] for image in document["images"] if image["name"] in names]
+    assert document["folds"][1]["dice_mean"] == pytest.approx(float(np.mean(rows)))
+    assert set(document["folds"][1]["tissues"]) == names
+
+
+def test_the_run_is_whole_and_a_model_for_evaluate(run: Path, dataset: Path) -> None:
+    assert altered_files(run) == [] == altered_files(run / "model")
+    assert evaluate(run, dataset).document()["n"] == 2
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["members"] == 2
+    assert "8 samples in 2 folds" in facts["validated_on"]
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["parameters"]["folds"]["count"] == 2
+    assert {"fold-0/best.safetensors", "fold-1/best.safetensors", "folds.json"} <= set(
+        manifest["files"]
+    )
+
+
+def test_stopped_after_every_step_it_goes_on_in_its_fold_and_ends_with_the_same_id(
+    run: Path, dataset: Path, tmp_path: Path
+) -> None:
+    cut, begun = tmp_path / "cut", []
+
+    def note(event: dict) -> None:
+        if event["event"] == "plan":
+            begun.append((event["fold"], event["step"]))
+
+    for _ in range(40):
+        try:
+            train([dataset], cut, plan=small_plan(dataset), course=TWO, resume=True,
+                  on_event=note, is_to_stop=lambda: True)  # fmt: skip
+        except Stopped:
+            continue
+        break
+    else:
+        train([dataset], cut, plan=small_plan(dataset), course=TWO, resume=True)
+    assert begun[:3] == [(0, 0), (0, 1), (0, 2)]
+    assert (1, 5) in begun
+    assert hashes(cut) == hashes(run)
+    assert [read_artifact(r, "run").id for r in (cut, run)] == [read_artifact(run, "run").id] * 2
+
+
+def test_folds_share_the_time_limit_and_tell_how_far_they_are(dataset: Path, tmp_path: Path):
+    events: list[dict] = []
+    run = train([dataset], tmp_path / "run", time_limit_s=9, course=TWO, on_event=events.append)
+    document = json.loads((run / "folds.json").read_text())
+    steps = [fold["steps"] for fold in document["folds"]]
+    assert min(steps) >= 1
+    kinds = [event["event"] for event in events]
+    assert (kinds[0], kinds[-1]) == ("folds", "cross-validation")
+    assert kinds.count("part done") == 2
+    trained = [event for event in events if event["event"] in {"step", "validation"}]
+    assert {event["fold"] for event in trained} == {0, 1}
+    assert all(event["run_seconds_left"] >= 0 for event in trained)
+    times = [event["run_s"] for event in events]
+    assert times == sorted(times)
+
+
+def test_too_little_time_for_the_folds_is_refused_and_leaves_no_folder(dataset: Path, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(UnetError, match=r"too short for 4 folds.*at least 12 s.*8 s, 2.0 s"):
+        train([dataset], run, time_limit_s=8, course=Course(folds=FoldRule(count=4)))
+    assert not run.exists()
+
+
+def test_more_folds_than_groups_are_refused_and_leave_no_folder(dataset: Path, tmp_path: Path):
+    run = tmp_path / "run"
+    with pytest.raises(UnetError, match="fewer groups than folds"):
+        train([dataset], run, course=Course(folds=FoldRule(count=9)))
+    assert not run.exists()
+
+
+def test_a_class_that_a_fold_would_not_learn_is_named_and_leaves_no_folder(tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path / "set", train=4, val=0, test=0, rings=["train0"])
+    rule, run = FoldRule(count=2, groups=(("train0", "train1"),)), tmp_path / "run"
+    message = r"fold 0, which holds out train0, train1.*none of class 2 ring.*'training'"
+    with pytest.raises(UnetError, match=message):
+        train([dataset], run, course=Course(folds=rule))
+    assert not run.exists()
+    kept = FoldRule(count=2, training=("train0",))
+    assert train([dataset], run, plan=small_plan(dataset), course=Course(folds=kept)) == run
+
+
+def test_a_plan_for_other_classes_is_refused_with_folds(dataset: Path, tmp_path: Path) -> None:
+    plan = small_plan(dataset)
+    other = plan.model_copy(
+        update={"classes": (plan.classes[0], plan.classes[1].model_copy(update={"name": "cell"}))}
+    )
+    with pytest.raises(UnetError, match="another dataset"):
+        train([dataset], tmp_path / "run", plan=other, course=TWO)
+    assert not (tmp_path / "run").exists()
+
+
+def test_begun_folds_are_not_taken_up_unasked(dataset: Path, tmp_path: Path) -> None:
+    plan, run = small_plan(dataset), tmp_path / "run"
+    with pytest.raises(Stopped):
+        train([dataset], run, plan=plan, course=TWO, is_to_stop=lambda: True)
+    with pytest.raises(UnetError, match="--resume"):
+        train([dataset], run, plan=plan, course=TWO)
+
+
+def test_a_model_that_saw_a_dataset_is_no_start_for_folds_of_it(run: Path, dataset: Path, tmp_path):
+    with pytest.raises(UnetError, match="was trained on samples"):
+        train([dataset], tmp_path / "run", start=run, course=TWO)
+
+
+def test_scores_of_two_datasets_are_told_apart(dataset: Path, tmp_path: Path) -> None:
+    other = write_dataset(tmp_path / "other", train=3, val=0, test=0, seed=7)
+    content = json.loads((other / DATASET).read_text())
+    assert [s["group"] for s in content["samples"]] == ["train0", "train1", "train2"]
+    run = train([dataset, other], tmp_path / "run", plan=small_plan(dataset), course=TWO)
+    document = json.loads((run / "folds.json").read_text())
+    assert [scores["n"] for scores in document["datasets"]] == [8, 3]
+    for fold in document["folds"]:
+        assert [d["n"] for d in fold["datasets"]] == [
+            fold["n"] - fold["datasets"][1]["n"], len([t for t in fold["tissues"]
+            if t in ("train0", "train1", "train2")]),
+        ]  # fmt: skip
+    shutil.rmtree(run)

@@ -1,0 +1,139 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.drawn import write_dataset
+from tests.unet.runs.test_train import small_plan, weights_of
+from unet.errors import UnetError
+from unet.planning.plan import Plan, read_plan
+from unet.runs.train import train
+from unet.training.out_of_memory import is_out_of_memory, shrunk
+
+# Memory is refused from an event on until another: what happens between is all that can depend
+# on the machine.
+LIMITED = """
+import json, resource, sys
+from pathlib import Path
+from unet.planning.plan import read_plan
+from unet.runs.train import train
+import torch
+torch.set_num_threads(1)
+dataset, out, plan, room, begin, end = sys.argv[1:]
+def leave(room):
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (held + room if room >= 0 else -1, -1))
+def tell(event):
+    print(json.dumps(event))
+    if event["event"] == begin:
+        leave(int(room))
+    if event["event"] == end:
+        leave(-1)
+if begin == "start":
+    leave(int(room))
+try:
+    train([Path(dataset)], Path(out), plan=read_plan(Path(plan)), on_event=tell, resume=True)
+except Exception as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
+
+
+def trained_where_refused(
+    dataset: Path, run: Path, plan: Plan, *, room_mib: int, begin: str, end: str
+) -> tuple[list[dict], str]:
+    """Events and the error of a training that is refused memory from one event to another."""
+    given = run.with_suffix(".json")
+    given.write_text(plan.model_dump_json())
+    command = [sys.executable, "-c", LIMITED, str(dataset), str(run), str(given),
+               str(room_mib << 20), begin, end]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stderr[-2000:]
+    assert "Traceback" not in done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()], done.stderr.strip()
+
+
+@pytest.mark.system
+def test_where_memory_is_refused_the_plan_shrinks_says_so_and_its_record_replays(
+    discs: Path, tmp_path: Path
+) -> None:
+    plan = small_plan(discs, steps=2).model_copy(
+        update={"batch": 64, "patch_px": 256, "widths": (8, 8, 8)}
+    )
+    run = tmp_path / "run"
+    events, error = trained_where_refused(
+        discs, run, plan, room_mib=1500, begin="start", end="shrink"
+    )
+    assert not error
+    assert [e for e in events if e["event"] == "shrink"]
+    recorded = read_plan(run / "plan.json")
+    assert recorded.batch < 64
+    assert "memory was refused" in recorded.reasons["batch"]
+    torch.set_num_threads(1)
+    replay = train([discs], tmp_path / "replay", plan=recorded)
+    assert weights_of(replay) == weights_of(run)
+
+
+def large_validation(folder: Path) -> tuple[Path, Plan]:
+    """A dataset whose validation needs far more memory than a step of its training.
+
+    The planes of the first stage take 128 MiB each: it is they that are refused, not the few
+    pages that libraries ask for and die without.
+    """
+    dataset = write_dataset(folder, train=2, val=1, test=1, size=512)
+    plan = small_plan(dataset, steps=10)
+    return dataset, plan.model_copy(
+        update={"patch_px": 64, "tile_px": 512, "scale": 1.0, "widths": (128, 8, 8),
+                "validate_at": (10,)}
+    )  # fmt: skip
+
+
+@pytest.mark.system
+def test_a_validation_that_is_refused_memory_gets_what_training_holds(tmp_path: Path) -> None:
+    dataset, plan = large_validation(tmp_path / "large")
+    events, error = trained_where_refused(
+        dataset, tmp_path / "run", plan, room_mib=64, begin="step", end="warning"
+    )
+    assert not error
+    warned = [e["text"] for e in events if e["event"] == "warning"]
+    assert any("memory was refused in validation" in text for text in warned)
+    torch.set_num_threads(1)
+    replay = train([dataset], tmp_path / "replay", plan=read_plan(tmp_path / "run" / "plan.json"))
+    assert weights_of(replay) == weights_of(tmp_path / "run")
+
+
+@pytest.mark.system
+def test_a_validation_without_memory_ends_in_words_and_is_resumed(tmp_path: Path) -> None:
+    dataset, plan = large_validation(tmp_path / "large")
+    run = tmp_path / "run"
+    _, error = trained_where_refused(dataset, run, plan, room_mib=64, begin="step", end="never")
+    assert "UnetError" in error
+    assert "memory was refused in validation" in error
+    assert "--resume" in error
+    assert (train([dataset], run, plan=plan, resume=True) / "model").is_dir()
+
+
+def test_a_shrink_on_the_way_holds_from_its_step_and_replays(discs: Path, tmp_path: Path) -> None:
+    plan = small_plan(discs, steps=8)
+    smaller = shrunk(plan.model_copy(update={"batch": 8}), 5)
+    assert smaller.sizes(4) == (8, 64)
+    assert smaller.sizes(5) == (4, 64)
+    runs = [train([discs], tmp_path / name, plan=smaller) for name in ("a", "b")]
+    assert weights_of(runs[0]) == weights_of(runs[1])
+
+
+def test_a_batch_of_one_small_patch_cannot_shrink(discs: Path) -> None:
+    plan = small_plan(discs).model_copy(update={"batch": 1, "patch_px": 64})
+    with pytest.raises(UnetError, match="single small patch"):
+        shrunk(plan, 0)
+
+
+def test_refused_memory_is_told_from_other_errors() -> None:
+    with pytest.raises(RuntimeError) as refused:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert is_out_of_memory(refused.value)
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("sizes differ"))
+    assert not is_out_of_memory(ValueError("out of memory"))

@@ -1,0 +1,1 @@
+"""Stains, shapes, IHC scores and their report; knows nothing about the network."""

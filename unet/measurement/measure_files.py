@@ -1,0 +1,296 @@
+"""The step `measure`: images and their masks -> table, JSON and report, per nucleus and image."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import label
+
+from dataset_rules.artifacts.hashes import file_hash
+from dataset_rules.artifacts.manifest import (
+    Ancestor,
+    Step,
+    begin,
+    finish,
+    is_artifact,
+    make_source,
+    read_artifact,
+    read_intact,
+    removed_on_refusal,
+)
+from dataset_rules.ground.disk import write_file, write_json
+from dataset_rules.ground.errors import UserError
+from dataset_rules.pixels.images import encode, read_header, read_image
+from dataset_rules.pixels.rows import read_numbers
+from unet.measurement.ihc import Measurements, Nucleus, Thresholds, compare, measure, pool
+from unet.measurement.morphometry import Shape
+from unet.measurement.overlays import draw_overlay, scaled
+from unet.measurement.report import Entry, report_page
+
+Array = NDArray[Any]
+OnEvent = Callable[[dict[str, Any]], None]
+Known = Mapping[str, tuple[int, int]]  # stem of an image -> nuclei, positive nuclei
+
+STEP_VERSION = 1
+KIND = "measurements"
+TABLE, DOCUMENT, REPORT = "measurements.csv", "measurements.json", "report.html"
+OVERLAYS = "overlays"
+PREDICTIONS = "predictions.json"  # of a prediction: which mask belongs to which bytes
+MASK_ENDINGS = tuple(  # in this order: an instance map tells more than a label mask
+    f"{keyword}{suffix}" for keyword in ("_instances", "_nuclei", "_mask", "")
+    for suffix in (".png", ".tif", ".tiff")
+)  # fmt: skip
+ORIGINAL_PX = 768  # long side of the originals on the page
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and the file that holds its objects, under one name."""
+
+    name: str
+    image: Path
+    mask: Path
+
+
+def measure_files(
+    images: Sequence[Path],
+    masks: Path | Sequence[Path],
+    out: Path,
+    *,
+    pixel_size_um: float | None = None,
+    thresholds: Thresholds | None = None,
+    known: Known | None = None,
+    on_event: OnEvent | None = None,
+) -> Path:
+    """Write an artifact of kind `measurements`; returns `out`.
+
+    Args:
+        images: the images, RGB; their stems differ.
+        masks: a prediction, or a folder or list of masks named after the images
+            (`STEM_instances.png`, `STEM_mask.png`, `STEM.png`). A prediction knows its images by
+            their bytes, so an image that was changed since is refused.
+        out: a new folder, or one in which this very step was begun.
+        pixel_size_um: side of a pixel; absent, what each image's file states is used.
+        thresholds: of mean DAB optical density.
+        known: true counts to hold the found ones against in the report.
+        on_event: called with `{"event": "measured", "image", "count", "done", "of"}`.
+
+    Raises:
+        UserError: for an image without mask, equal names, sizes that differ, a grey image.
+    """
+    started = datetime.now(UTC)
+    limits = thresholds or Thresholds()
+    pairs = pair_masks(images, masks)
+    step = _step(pairs, pixel_size_um, limits, known or {}, started)
+    if begin(out, step):
+        return out
+    entries = []
+    with removed_on_refusal(out):
+        for done, pair in enumerate(pairs, start=1):
+            entries.append(_measure_pair(pair, out, pixel_size_um, limits, known or {}))
+            if on_event:
+                on_event({
+                    "event": "measured", "image": pair.image.name,
+                    "count": entries[-1].measurements.count, "done": done, "of": len(pairs),
+                })  # fmt: skip
+    _write_results(out, entries, step)
+    overlays = [f"{OVERLAYS}/{pair.name}.png" for pair in pairs]
+    # Table, JSON and page carry the masks' record, which knows times: sealed, but not in the id.
+    finish(out, step, content=dict.fromkeys(overlays), started=started, stamped=overlays)
+    return out
+
+
+def pair_masks(images: Sequence[Path], masks: Path | Sequence[Path]) -> tuple[Pair, ...]:
+    """Each image with its mask; a lone image takes a lone mask file whatever its name.
+
+    Raises:
+        UserError: if there is no image, two would share a name, or one has no mask.
+    """
+    if isinstance(masks, Path) and is_artifact(masks):
+        pairs = _predicted_pairs(images, masks)
+    elif isinstance(masks, Path):
+        pairs = _named_pairs(images, sorted(masks.iterdir()) if masks.is_dir() else [masks])
+    else:
+        pairs = _named_pairs(images, masks)
+    _refuse_equal_names([pair.name for pair in pairs])
+    return pairs
+
+
+def _predicted_pairs(images: Sequence[Path], prediction: Path) -> tuple[Pair, ...]:
+    read_intact(prediction, "prediction")
+    rows = json.loads((prediction / PREDICTIONS).read_bytes())["images"]
+    known = {row["image_sha256"]: prediction / row["instances"] for row in rows}
+    pairs = []
+    for image in images:
+        mask = known.get(file_hash(image))
+        if mask is None:
+            raise UserError(
+                "the image is not in this prediction, or was changed since", where=str(image),
+                expected=f"one of {len(rows)} images of {prediction}", remedy="predict it first",
+            )  # fmt: skip
+        pairs.append(Pair(mask.stem.removesuffix("_instances"), image, mask))
+    return tuple(pairs)
+
+
+def _named_pairs(images: Sequence[Path], masks: Sequence[Path]) -> tuple[Pair, ...]:
+    if len(images) == len(masks) == 1:
+        return (Pair(images[0].stem, images[0], masks[0]),)
+    files = {path.name: path for path in masks}
+    return tuple(Pair(image.stem, image, _mask_of(image, files)) for image in images)
+
+
+def read_instances(path: Path) -> Array:
+    """Instance map (HW, integers) from a mask file.
+
+    A mask with one value beside 0 is cut into its connected objects; with more, each value is the
+    number of one object.
+
+    Raises:
+        UserError: if the values look like classes: 8 bits and most values in several pieces.
+    """
+    values = read_numbers(path)
+    if values.ndim != 2:
+        raise UserError(
+            "the mask has colours", where=str(path), expected="an instance map, one number a pixel",
+            found=f"shape {values.shape}", remedy="format the masks first, or predict",
+        )  # fmt: skip
+    numbers = np.unique(values[values > 0])
+    if len(numbers) == 1:
+        objects: Array = label(values > 0, structure=np.ones((3, 3)))[0]
+        return objects
+    pieces = sum(label(values == number)[1] for number in numbers) if values.dtype == "u1" else 0
+    if pieces > 2 * len(numbers):
+        raise UserError(
+            "the mask holds classes, not objects", where=str(path), expected="a number per object",
+            found=f"{len(numbers)} values in {pieces} pieces",
+            remedy="give the instance map, such as STEM_instances.png beside STEM_mask.png",
+        )  # fmt: skip
+    return values
+
+
+def _refuse_equal_names(names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or not names:
+        raise UserError(
+            "the images cannot be told apart by name" if twice else "no image was given",
+            expected="one image or more, with names that differ", found=", ".join(twice) or "none",
+            remedy="rename them or measure them in runs of their own",
+        )  # fmt: skip
+
+
+def _mask_of(image: Path, files: Mapping[str, Path]) -> Path:
+    for ending in MASK_ENDINGS:
+        path = files.get(f"{image.stem}{ending}")
+        if path is not None and path.resolve() != image.resolve():
+            return path
+    raise UserError(
+        "the image has no mask", where=str(image),
+        expected=f"a file named {image.stem}_instances.png or {image.stem}_mask.png",
+        found=f"{len(files)} other files", remedy="predict this image first, or leave it out",
+    )  # fmt: skip
+
+
+def _step(
+    pairs: Sequence[Pair],
+    pixel_size_um: float | None,
+    limits: Thresholds,
+    known: Known,
+    started: datetime,
+) -> Step:
+    """Inputs: the prediction, or loose masks as a source. The images are named by their hashes."""
+    parameters = {
+        "images": {pair.name: file_hash(pair.image) for pair in pairs},
+        "pixel_size_um": pixel_size_um,
+        "thresholds": asdict(limits),
+        "known": {name: list(counts) for name, counts in known.items()},
+    }
+    return Step(KIND, STEP_VERSION, (_origin(pairs, started),), parameters)
+
+
+def _origin(pairs: Sequence[Pair], started: datetime) -> Ancestor:
+    folders = {pair.mask.parent for pair in pairs}
+    folder = folders.pop()
+    if not folders and is_artifact(folder):
+        return read_artifact(folder, "prediction")
+    files = {f"{pair.mask.parent.name}/{pair.mask.name}": file_hash(pair.mask) for pair in pairs}
+    return make_source(files, location=str(folder), started=started)
+
+
+def _measure_pair(
+    pair: Pair, out: Path, pixel_size_um: float | None, limits: Thresholds, known: Known
+) -> Entry:
+    image, instances = read_image(pair.image), read_instances(pair.mask)
+    size_um = pixel_size_um or read_header(pair.image).pixel_size_um
+    try:
+        found = measure(image, instances, pixel_size_um=size_um, thresholds=limits)
+    except UserError as error:
+        raise _placed(error, pair.image) from error
+    image = image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8)
+    positive = {nucleus.shape.label: nucleus.is_positive for nucleus in found.nuclei}
+    overlay = draw_overlay(image, instances, positive)
+    (out / OVERLAYS).mkdir(exist_ok=True)
+    write_file(out / OVERLAYS / f"{pair.name}.png", encode(overlay, ".png"))
+    original = scaled(image, min(1.0, ORIGINAL_PX / max(image.shape[:2])))
+    counts = known.get(pair.name)
+    return Entry(pair.name, original, overlay, found, compare(found, *counts) if counts else None)
+
+
+def _placed(error: UserError, path: Path) -> UserError:
+    return UserError(
+        error.what, where=str(path), expected=error.expected, found=error.found,
+        remedy=error.remedy,
+    )  # fmt: skip
+
+
+def _write_results(out: Path, entries: Sequence[Entry], step: Step) -> None:
+    record = step.inputs[0].record
+    total = pool(tuple(entry.measurements for entry in entries))
+    found = {entry.name: entry.measurements for entry in entries}
+    head = {key: step.parameters[key] for key in ("pixel_size_um", "thresholds")}
+    images = [
+        {"name": name, **m.summary(), "nuclei": [n.row() for n in m.nuclei]}
+        for name, m in found.items()
+    ]
+    write_json(
+        out / DOCUMENT,
+        {"version": 1, "record": record, **head, **total.summary(), "images": images},
+    )
+    write_file(out / TABLE, _table(found, record).encode())
+    page = report_page(entries, title="Nuclei measured", facts=_facts(step), record=record)
+    write_file(out / REPORT, page.encode())
+
+
+def _table(found: Mapping[str, Measurements], record: str) -> str:
+    """CSV: a row per nucleus, with its image first and the record of its mask last."""
+    columns = [
+        "image", *(f.name for f in fields(Shape)), *(f.name for f in fields(Nucleus)[1:]),
+        "is_positive", "record",
+    ]  # fmt: skip
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for name, measurements in found.items():
+        for nucleus in measurements.nuclei:
+            writer.writerow({"image": name, **nucleus.row(), "record": record})
+    return text.getvalue()
+
+
+def _facts(step: Step) -> dict[str, str]:
+    limits = Thresholds(**step.parameters["thresholds"])
+    size_um = step.parameters["pixel_size_um"]
+    return {
+        "Stains": "optical density against the light of the background, separated into "
+        "haematoxylin and DAB (Ruifrok & Johnston 2001)",
+        "Positive": f"mean DAB optical density of the nucleus at least {limits.weak_od:g} (1+), "
+        f"{limits.moderate_od:g} (2+), {limits.strong_od:g} (3+)",
+        "H-score": "% of 1+, plus twice % of 2+, plus thrice % of 3+ (McCarty et al. 1985)",
+        "Pixel size": f"{size_um:g} µm" if size_um else "not given; sizes are in pixels",
+        "Masks from": f"{step.inputs[0].kind} {step.inputs[0].id[:12]}",
+    }

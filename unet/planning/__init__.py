@@ -1,0 +1,1 @@
+"""A dataset's fingerprint and the plan made from it by arithmetic; never imports torch."""

@@ -1,0 +1,242 @@
+"""Fingerprint + budget -> plan: arithmetic only, a reason for each number."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from dataset_rules.artifacts.dataset import DatasetClass
+from dataset_rules.ground.documents import Document
+from unet.errors import UnetError
+from unet.planning.budget import Budget, Precision
+from unet.planning.decisions import (
+    class_weights,
+    colour_jitter,
+    fitting_sizes,
+    looked_at_px,
+    scale_of,
+    size_reasons,
+    wanted_sizes,
+)
+from unet.planning.fingerprint import Fingerprint
+from unet.planning.lr_schedule import Refit, Schedule, Shrink, level, make_schedule
+
+__all__ = ["DEFAULT_PATCHES", "Plan", "Schedule", "make_plan", "make_schedule", "read_plan"]
+
+DEFAULT_PATCHES = 32_000  # about ten minutes on two cores
+STAIN_JITTER = 0.05  # the light jitter of Tellez et al. 2018
+TILE_PX, OVERLAP_PX = 512, 64
+PATIENCE = 3
+
+
+class Plan(Document):
+    """Every decision of a training; a new option is a field here or does not exist."""
+
+    channels: Literal[1, 3]
+    classes: tuple[DatasetClass, ...] = Field(min_length=2)
+    scale: float = Field(gt=0, le=1, description="network pixels per image pixel")
+    patch_px: int = Field(ge=32, description="side of a training patch, at the plan's scale")
+    widths: tuple[int, ...] = Field(min_length=2, max_length=8, description="channels by stage")
+    batch: int = Field(ge=1)
+    steps: int = Field(ge=1)
+    decay_from: int = Field(ge=0, description="step from which the learning rate falls")
+    decay_steps: int = Field(ge=1, description="steps in which it reaches zero")
+    warmup_steps: int = Field(ge=0)
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    ema_decay: float = Field(ge=0, lt=1, description="of the averaged weights that are kept")
+    class_weights: tuple[float, ...]
+    distance_weight: float = Field(ge=0, description="of the object head's loss")
+    deep_supervision: int = Field(
+        default=0, ge=0, description="coarser stages that learn from the mask by their own heads"
+    )
+    zoom_min: float = Field(gt=0)
+    zoom_max: float = Field(gt=0)
+    colour_jitter: float = Field(ge=0)
+    stain_jitter: float = Field(
+        default=0, ge=0, le=1, description="of each stain's optical density, on bright ground"
+    )
+    validate_at: tuple[int, ...] = Field(description="steps after which the best is looked for")
+    patience: int = Field(
+        default=0,
+        ge=0,
+        description="validations without a gain after which the rate falls at once; 0: never",
+    )
+    validation_px: int = Field(default=4_000_000, ge=1, description="of held-out images")
+    choice_px: int = Field(default=2_000_000, ge=1, description="that thresholds are chosen on")
+    precision: Precision = "float32"
+    tile_px: int = Field(ge=32, description="side of a prediction tile, at the plan's scale")
+    overlap_px: int = Field(ge=0)
+    seed: int = Field(default=0, ge=0)
+    refits: tuple[Refit, ...] = Field(default=(), description="of the falling rate, on its way")
+    shrinks: tuple[Shrink, ...] = Field(default=(), description="of the batch, on its way")
+    reasons: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _fits_the_network(self) -> Self:
+        stride = self.stride
+        for name in ("patch_px", "tile_px"):
+            if getattr(self, name) % stride:
+                raise ValueError(
+                    f"{name} must be a multiple of {stride} for {len(self.widths)} stages"
+                )
+        if self.overlap_px >= self.tile_px:
+            raise ValueError("overlap_px must be less than tile_px")
+        if len(self.class_weights) != len(self.classes):
+            raise ValueError("class_weights needs one number for each class")
+        if self.deep_supervision > len(self.widths) - 2:
+            raise ValueError(
+                f"deep_supervision: {len(self.widths)} stages allow {len(self.widths) - 2} at most"
+            )
+        if self.zoom_min > self.zoom_max:
+            raise ValueError("zoom_min must not exceed zoom_max")
+        if any(shrink.patch_px % stride for shrink in self.shrinks):
+            raise ValueError(f"shrinks: patch_px must be a multiple of {stride}")
+        return self
+
+    @property
+    def stride(self) -> int:
+        """Sizes that the network takes are multiples of it."""
+        return int(2 ** (len(self.widths) - 1))
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step (from 0): warm-up, hold, then a straight way to zero.
+
+        Hold-and-decay rather than a cosine: the decay can begin when the time demands it, so a
+        run fills its time limit on a machine whose speed changes, and the steps that were done
+        replay exactly (Haegele et al. 2024).
+        """
+        warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        return self.learning_rate * warm * self.level(step)
+
+    def level(self, step: int) -> float:
+        """Share of the learning rate at a step after the warm-up."""
+        return level(step, decay_from=self.decay_from, decay_steps=self.decay_steps,
+                     refits=self.refits)  # fmt: skip
+
+    def sizes(self, step: int) -> tuple[int, int]:
+        """Batch and side of the patches of a step."""
+        held = [shrink for shrink in self.shrinks if shrink.step <= step]
+        return (held[-1].batch, held[-1].patch_px) if held else (self.batch, self.patch_px)
+
+
+def make_plan(
+    facts: Fingerprint,
+    budget: Budget | None = None,
+    *,
+    patches: int | None = None,
+    seed: int = 0,
+) -> Plan:
+    """The plan for a dataset and what its training may use.
+
+    Args:
+        facts: of the dataset.
+        budget: device, memory, time and measured speed; without one, nothing binds.
+        patches: to learn from; by the budget's time where absent, else 32,000.
+        seed: of weights, patches and augmentation.
+
+    Raises:
+        UnetError: if the memory holds not even the smallest training.
+    """
+    budget = budget or Budget()
+    patches = patches or budget.patches or DEFAULT_PATCHES
+    scale, scale_reason = scale_of(facts)
+    largest = int(max(facts.height_px[2], facts.width_px[2]) * scale)
+    wanted = wanted_sizes(largest, budget)
+    sizes = fitting_sizes(wanted, budget)
+    weights, weights_reason = class_weights(facts)
+    jitter, jitter_reason = colour_jitter(facts)
+    validation_px, choice_px, looked_reason = looked_at_px(budget, sizes.patch_px)
+    return Plan(
+        channels=3 if facts.channels == 3 else 1,
+        classes=facts.classes,
+        scale=scale,
+        patch_px=sizes.patch_px,
+        widths=sizes.widths,
+        batch=sizes.batch,
+        learning_rate=2e-3,
+        weight_decay=1e-2,
+        class_weights=weights,
+        distance_weight=1.0,
+        zoom_min=0.6,
+        zoom_max=1.6,
+        colour_jitter=jitter,
+        stain_jitter=STAIN_JITTER if facts.bright_share > 0 else 0.0,
+        patience=0 if budget.seconds else PATIENCE,
+        validation_px=validation_px,
+        choice_px=choice_px,
+        precision=budget.precision,
+        tile_px=TILE_PX,
+        overlap_px=OVERLAP_PX,
+        seed=seed,
+        **asdict(make_schedule(max(1, patches // sizes.batch))),
+        reasons=_reasons(facts, budget, patches=patches)
+        | size_reasons(sizes, wanted, budget, largest_px=largest)
+        | {"scale": scale_reason, "class_weights": weights_reason, "colour_jitter": jitter_reason,
+           "validation_px": looked_reason, "choice_px": looked_reason},
+    )  # fmt: skip
+
+
+def read_plan(path: Path) -> Plan:
+    """A plan from its JSON file; raises `UnetError` that lists every mistake."""
+    try:
+        return Plan.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise UnetError("no such plan", where=str(path)) from error
+    except ValidationError as error:
+        mistakes = "; ".join(
+            f"{'.'.join(map(str, item['loc'])) or 'plan'}: {item['msg']}" for item in error.errors()
+        )
+        raise UnetError(f"the plan is wrong in {mistakes}", where=str(path)) from error
+    except (OSError, ValueError) as error:
+        raise UnetError("the plan cannot be read", where=str(path), found=str(error)) from error
+
+
+def _reasons(facts: Fingerprint, budget: Budget, *, patches: int) -> dict[str, str]:
+    """Why each number is what it is, but those that other modules decide."""
+    time = (
+        f"{patches} patches are learnt from in {budget.seconds:.0f} s at "
+        f"{budget.patches_per_s:.1f} a second, as measured"
+        if budget.seconds and budget.patches_per_s
+        else f"{patches} patches, about ten minutes of two cores"
+    )
+    thin, thick = facts.thickness_px[0], facts.thickness_px[2]
+    zoom = (
+        f"objects are {thin:g} to {thick:g} px thick and new images may show them larger or "
+        "smaller; less zoom gained on one unseen tissue what it lost on another"
+    )
+    return {
+        "channels": "the images have colours" if facts.channels == 3 else "no image has colours",
+        "classes": "those of the dataset",
+        "steps": time,
+        "decay_from": "the rate holds for six tenths of the steps; a longer training only holds "
+        "longer (Haegele et al. 2024)",
+        "decay_steps": "four tenths of the steps, down to zero",
+        "warmup_steps": "a tenth of the steps, at most 50: moments of AdamW settle",
+        "learning_rate": "highest rate at which AdamW with batch norm stayed stable",
+        "weight_decay": "AdamW's usual value; over some thousand steps it hardly acts",
+        "ema_decay": "the average spans an eighth of the steps, at most a hundred",
+        "deep_supervision": "none: trainings of a minute ended 0.02 to 0.09 Dice lower with two",
+        "distance_weight": "the object head must split touching objects "
+        f"({100 * facts.touching_share:.0f} % of the objects touch another)",
+        "zoom_min": zoom,
+        "zoom_max": zoom,
+        "stain_jitter": f"{100 * facts.bright_share:.0f} % of the images are stained on a bright "
+        "ground, as colour: amounts of stain differ from laboratory to laboratory"
+        if facts.bright_share
+        else "no image is stained on a bright ground",
+        "validate_at": "at twelfths of the steps; in the first third it is too early",
+        "patience": "the time is given and is filled"
+        if budget.seconds
+        else "three validations without a gain while the rate holds: it falls early",
+        "precision": "the faster one, as measured"
+        if budget.patches_per_s
+        else "not measured yet; training within a time limit measures",
+        "tile_px": "features of a tile take some hundred MB; a multiple of every stride",
+        "overlap_px": "an eighth of a tile: its border lacks surroundings and is blended away",
+        "seed": "as asked",
+        "refits": "none yet: written where the time left demands it",
+        "shrinks": "none yet: written where memory does not suffice",
+    }

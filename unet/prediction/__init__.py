@@ -1,0 +1,1 @@
+"""The step that predicts images with a model; knows no ground truth and no training."""

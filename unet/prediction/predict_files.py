@@ -1,0 +1,264 @@
+"""The step `predict`: image files -> label masks and instance maps of their own size."""
+
+import errno
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataset_rules.artifacts.dataset import DatasetClass
+from dataset_rules.artifacts.hashes import file_hash
+from dataset_rules.artifacts.manifest import Step, begin, finish, make_source, removed_on_refusal
+from dataset_rules.ground.disk import write_json
+from dataset_rules.ground.errors import RulesError
+from dataset_rules.pixels.images import read_header
+from dataset_rules.pixels.rows import MOST_PIXELS, Rows, open_rows
+from unet.errors import UnetError
+from unet.objects.object_rows import FoundRows
+from unet.prediction.map_files import GrayFile, Spool, write_numbers, write_tiff
+from unet.prediction.predictor import Predictor
+
+PREDICTIONS = "predictions.json"
+# 2: each connected part is split by itself, so that rows can be given out before the last are
+# known; levels of grey come from a count of all values.
+STEP_VERSION = 2
+
+Event = Callable[[dict[str, Any]], None]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What is written beside mask and instance map."""
+
+    probabilities: bool = False  # of each class, 0 to 255
+    uncertainty: bool = False  # entropy of the class probabilities, 0 to 255
+
+
+def predict_files(
+    model: Path,
+    images: Sequence[Path],
+    out: Path,
+    *,
+    predictor: Predictor | None = None,
+    maps: Maps | None = None,
+    on_event: Event | None = None,
+) -> Path:
+    """Masks and instance maps of image files as a prediction artifact in `out`.
+
+    Writes `STEM_mask.png` (class ids, uint8), `STEM_instances.png` (uint16; `.tif`, uint32,
+    above 65,535 objects) and `predictions.json`; where asked for `STEM_probabilities.tif` (uint8,
+    a sample for each class) and `STEM_uncertainty.png`. Every PNG carries the record of the
+    prediction in its text chunk. A TIFF of any size is read, and all files are written, by rows.
+
+    Raises:
+        RulesError: for files that are no images, all of them named.
+        UnetError: if the disk is full; nothing is left behind.
+    """
+    started, maps = datetime.now(UTC), maps or Maps()
+    names = _names(images)
+    _refuse_unreadable(images)
+    hashes = {f"{name}{path.suffix}": file_hash(path) for name, path in names.items()}
+    predictor = predictor or Predictor(model)
+    folders = {path.resolve().parent for path in images}
+    location = str(folders.pop()) if len(folders) == 1 else "images given to predict"
+    source = make_source(hashes, location=location, started=started)
+    how = {"backend": str(predictor.backend), "turned": predictor.is_turned, **asdict(maps)}
+    step = Step("prediction", STEP_VERSION, (predictor.artifact, source), how)
+    if begin(out, step):
+        return out
+    rows: list[dict[str, Any]] = []
+    content: dict[str, str | None] = {}
+    with removed_on_refusal(out), _full_disk_named(out):
+        for done, (name, path) in enumerate(names.items(), 1):
+            report = _reporter(on_event, image=path.name, done=done, of=len(images))
+            row, files = _predict_one(path, out / name, predictor, maps=maps, report=report)
+            rows.append({"image": path.name, "image_sha256": hashes[f"{name}{path.suffix}"], **row})
+            content |= files
+        write_json(
+            out / PREDICTIONS,
+            {"model": predictor.artifact.id, **how,
+             "classes": [c.model_dump() for c in predictor.classes], "images": rows},
+        )  # fmt: skip
+        finish(
+            out, step, started=started, content=content | {PREDICTIONS: None},
+            stamped=[name for name in content if name.endswith(".png")],
+        )  # fmt: skip
+    return out
+
+
+def _reporter(
+    on_event: Event | None, *, image: str, done: int, of: int
+) -> Callable[[int, int], None]:
+    """Says after each block of rows how far the image is, and at its end that it is done."""
+
+    def report(rows: int, height: int) -> None:
+        if on_event and rows < height:
+            on_event({"event": "rows", "image": image, "done": rows, "of": height})
+        elif on_event:
+            on_event({"event": "prediction", "image": image, "done": done, "of": of})
+
+    return report
+
+
+def _predict_one(
+    path: Path,
+    stem: Path,
+    predictor: Predictor,
+    *,
+    maps: Maps,
+    report: Callable[[int, int], None],
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Predict one image; returns its row for the list and the content hash of each file."""
+    image = open_rows(path)
+    with _Sheets(stem, image, predictor.classes, maps) as sheets:
+        for found in predictor.find(image, on_planes=sheets.add_planes if any(
+                asdict(maps).values()) else None):  # fmt: skip
+            sheets.add(found)
+            if sheets.rows < image.height_px:
+                report(sheets.rows, image.height_px)
+        row, files = sheets.finish()
+    report(image.height_px, image.height_px)
+    return row, files
+
+
+class _Sheets:
+    """The files of one image while its rows come in; nothing is left of them if that fails."""
+
+    def __init__(
+        self, stem: Path, image: Rows, classes: Sequence[DatasetClass], maps: Maps
+    ) -> None:
+        self.rows = 0
+        self._stem, self._size, self._classes = stem, image.size_px, classes
+        self._pixels, self._most = np.zeros(256, np.int64), 0
+        self._mask = GrayFile(self._path("mask.png"), self._size, kind=np.uint8)
+        self._numbers = Spool(self._path("instances"), self._size, kind=np.uint32)
+        shape = (*self._size, len(classes))
+        path = self._path("probabilities")
+        self._planes = Spool(path, shape, kind=np.uint8) if maps.probabilities else None
+        path = self._path("uncertainty.png")
+        self._doubt = (
+            GrayFile(path, self._size, kind=np.uint8, is_flat=False) if maps.uncertainty else None
+        )
+
+    def __enter__(self) -> "_Sheets":
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        for spool in (self._numbers, self._planes):
+            if spool:
+                spool.remove()
+        for file in (self._mask, self._doubt):
+            if file:
+                file.abandon()
+
+    def add(self, found: FoundRows) -> None:
+        """The next rows of mask and objects."""
+        self.rows += len(found.mask)
+        if len(found.mask):
+            self._mask.write(found.mask)
+            self._numbers.write(found.instances)
+            self._pixels += np.bincount(found.mask.ravel(), minlength=256)
+            self._most = max(self._most, int(found.instances.max()))
+
+    def add_planes(self, prob_KHW: Floats) -> None:
+        """The next rows of class probabilities."""
+        if self._planes:
+            bytes_KHW = np.rint(prob_KHW * 255).astype(np.uint8)
+            self._planes.write(np.moveaxis(bytes_KHW, 0, 2))
+        if self._doubt:
+            self._doubt.write(np.rint(entropy(prob_KHW) * 255).astype(np.uint8))
+
+    def finish(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """Put all files in their places."""
+        mask = self._path("mask.png")
+        numbers, digest = write_numbers(self._numbers, self._path("instances"), self._most)
+        files = {mask.name: self._mask.close(), numbers.name: digest}
+        row = {
+            "height_px": self._size[0], "width_px": self._size[1], "mask": mask.name,
+            "instances": numbers.name, "objects": self._most,
+            "class_share": {c.name: round(float(self._pixels[c.id] / math.prod(self._size)), 6)
+                            for c in self._classes},
+        }  # fmt: skip
+        if self._planes:
+            path = self._path("probabilities.tif")
+            row["probabilities"], files[path.name] = path.name, write_tiff(self._planes, path)
+        if self._doubt:
+            row["uncertainty"] = self._doubt.path.name
+            files[self._doubt.path.name] = self._doubt.close()
+        return row, files
+
+    def _path(self, ending: str) -> Path:
+        return self._stem.with_name(f"{self._stem.name}_{ending}")
+
+
+def entropy(prob_KHW: Floats) -> Floats:
+    """How undecided the class probabilities of each pixel are (HW): 0 certain, 1 all alike.
+
+    The Shannon entropy of the probabilities, over that of equal ones. Of turned views and several
+    networks their mean is taken first, so that what they disagree about counts too: the entropy
+    of a mean is the mean entropy plus the disagreement (mutual information).
+
+    Source: Wang et al. 2019, Aleatoric uncertainty estimation with test-time augmentation,
+        eq. 8; Lakshminarayanan et al. 2017, Deep ensembles, for several networks.
+    """
+    safe = np.maximum(prob_KHW, np.float32(1e-12))
+    total = -(prob_KHW * np.log(safe)).sum(0) / np.float32(math.log(len(prob_KHW)))
+    return np.asarray(np.clip(total, 0, 1), np.float32)
+
+
+@contextmanager
+def _full_disk_named(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if not _is_full(error):
+            raise
+        raise UnetError(
+            "the disk is full", where=str(folder), remedy="make room or name a folder on another "
+            "disk; nothing was left behind",
+        ) from error  # fmt: skip
+
+
+def _is_full(error: OSError) -> bool:
+    """True where no room was left; copying of many files says so in its text alone."""
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    is_copy = isinstance(error, shutil.Error)
+    return error.errno in full or (is_copy and any(os.strerror(n) in str(error) for n in full))
+
+
+def _names(images: Sequence[Path]) -> dict[str, Path]:
+    """Output name -> image; images of equal stem take their folder's name in front."""
+    stems = [path.stem for path in images]
+    names: dict[str, Path] = {}
+    for path in images:
+        name = path.stem if stems.count(path.stem) == 1 else f"{path.parent.name}__{path.stem}"
+        if name in names:
+            raise RulesError(
+                "two images would be written under one name", where=str(path),
+                found=f"{name}, as {names[name]}", remedy="predict them into different folders",
+            )  # fmt: skip
+        names[name] = path
+    return names
+
+
+def _refuse_unreadable(images: Sequence[Path]) -> None:
+    problems = []
+    for path in images:
+        try:
+            read_header(path, most_pixels=MOST_PIXELS)
+        except RulesError as error:
+            problems.append(str(error))
+    if not images:
+        raise RulesError("no image was given", remedy="name at least one image file")
+    if problems:
+        raise RulesError("; ".join(problems) if len(problems) < 4 else
+                         "; ".join(problems[:3]) + f"; and {len(problems) - 3} more")  # fmt: skip

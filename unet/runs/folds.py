@@ -1,0 +1,213 @@
+"""Folds: which samples are held out together, so that no tissue is on both sides.
+
+A group is the tissue, patient or slide of a sample (`split.group` of the rules). Groups of equal
+name are the same tissue, in whichever dataset they lie; a rule may say that several names are.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from dataset_rules.artifacts.dataset import DatasetClass, Sample, Split, read_dataset
+from dataset_rules.ground.documents import Document
+from unet.errors import UnetError
+from unet.planning.fingerprint import unseen_classes
+
+Located = tuple[Path, Sample]  # a sample and the dataset it lies in
+
+MOST_FOLDS = 100
+MOST_SALTS = 10_000  # 20 groups fill 20 folds by chance once in 43 million: then state the folds
+
+
+class FoldRule(Document):
+    """How groups are dealt into folds: as stated, and the others by hash."""
+
+    count: int = Field(ge=2, le=MOST_FOLDS)
+    seed: int = Field(default=0, ge=0)
+    same: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="tissue -> groups that show it, in whichever dataset; they stay together",
+    )
+    groups: tuple[tuple[str, ...], ...] = Field(
+        default=(), description="groups or tissues by fold; those that are not named go by hash"
+    )
+    training: tuple[str, ...] = Field(
+        default=(), description="groups or tissues that are trained on in every fold"
+    )
+
+    @model_validator(mode="after")
+    def _each_name_stands_once(self) -> Self:
+        if len(self.groups) > self.count:
+            raise ValueError(f"groups has {len(self.groups)} lists for {self.count} folds")
+        joined = [group for groups in self.same.values() for group in groups]
+        placed = [group for groups in (*self.groups, self.training) for group in groups]
+        for where, names in (("same", joined), ("groups and training", placed)):
+            doubles = [name for name, count in Counter(names).items() if count > 1]
+            if doubles:
+                raise ValueError(f"named more than once in {where}: {', '.join(sorted(doubles))}")
+        return self
+
+    def tissue_of(self, group: str) -> str:
+        """The tissue that a group shows: its own name, unless the rule says otherwise."""
+        named = (tissue for tissue, groups in self.same.items() if group in groups)
+        return next(named, group)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One fold: trained without its held-out samples, scored on them."""
+
+    number: int
+    training: tuple[Located, ...]
+    held_out: tuple[Located, ...]
+    tissues: tuple[str, ...]  # of the held-out samples
+
+
+@dataclass(frozen=True)
+class Folds:
+    """All folds of some datasets, and the samples that no fold may touch."""
+
+    folds: tuple[Fold, ...]
+    left_out: tuple[Located, ...]  # not in a test split themselves, but of a tissue that is
+
+    def document(self) -> dict[str, Any]:
+        """Names of groups and samples by fold; `groups` is what a rule states."""
+        return {
+            "groups": [list(fold.tissues) for fold in self.folds],
+            "held_out": [[sample.name for _, sample in fold.held_out] for fold in self.folds],
+            "training": [[sample.name for _, sample in fold.training] for fold in self.folds],
+            "left_out": [sample.name for _, sample in self.left_out],
+        }
+
+
+def read_fold_rule(text: str) -> FoldRule:
+    """The rule that `--folds` names: a number, or a JSON file that holds a rule.
+
+    Raises:
+        UnetError: if it is neither, with every mistake.
+    """
+    try:
+        data = {"count": int(text)} if text.isdigit() else json.loads(Path(text).read_text("utf-8"))
+        return FoldRule.model_validate(data)
+    except ValidationError as error:
+        mistakes = "; ".join(
+            f"{'.'.join(map(str, item['loc'])) or 'the rule'}: {item['msg']}"
+            for item in error.errors()
+        )
+        raise UnetError(
+            f"the folds are wrong in {mistakes}", where=f"--folds {text}",
+            expected=f"2 to {MOST_FOLDS}, or a file such as "
+            '{"count": 4, "same": {"slide 7": ["img_1", "img_2"]}}',
+        ) from error  # fmt: skip
+    except (OSError, ValueError) as error:
+        raise UnetError(
+            "the folds cannot be read", where=f"--folds {text}",
+            expected="a number of folds, or a JSON file",
+            found=getattr(error, "strerror", None) or str(error),
+        ) from error  # fmt: skip
+
+
+def make_folds(folders: Sequence[Path], rule: FoldRule) -> Folds:
+    """The folds of all samples that are in no test split.
+
+    A group's fold follows from its own name alone, so that a further sample moves no other. Where
+    that would leave a fold empty, which happens with few groups, all are dealt anew.
+
+    Raises:
+        UnetError: if there are fewer groups than folds, or the rule names unknown ones.
+    """
+    samples = [(folder, sample) for folder in folders for sample in read_dataset(folder).samples]
+    tissues = {sample.group: rule.tissue_of(sample.group) for _, sample in samples}
+    _refuse_unknown(rule, tissues)
+    tested = {tissues[s.group] for _, s in samples if s.split is Split.TEST}
+    usable = [item for item in samples if item[1].split is not Split.TEST]
+    left_out = tuple(item for item in usable if tissues[item[1].group] in tested)
+    dealt = [item for item in usable if tissues[item[1].group] not in tested]
+    place = _dealt({tissues[s.group] for _, s in dealt}, rule)
+    folds = tuple(_fold(number, dealt, tissues, place) for number in range(rule.count))
+    return Folds(folds, left_out)
+
+
+def _fold(
+    number: int, samples: Sequence[Located], tissues: Mapping[str, str], place: Mapping[str, int]
+) -> Fold:
+    def is_held_out(item: Located) -> bool:
+        return place.get(tissues[item[1].group]) == number
+
+    held_out = _in_turn([item for item in samples if is_held_out(item)])
+    return Fold(
+        number,
+        tuple(item for item in samples if not is_held_out(item)),
+        held_out,
+        tuple(sorted({tissues[sample.group] for _, sample in held_out})),
+    )
+
+
+def _in_turn(samples: Sequence[Located]) -> tuple[Located, ...]:
+    """One sample of each dataset after the other: a validation may look at the first ones only."""
+    seen: Counter[Path] = Counter()
+    rounds = []
+    for folder, _ in samples:
+        rounds.append(seen[folder])
+        seen[folder] += 1
+    order = sorted(range(len(samples)), key=lambda i: (rounds[i], i))
+    return tuple(samples[i] for i in order)
+
+
+def _dealt(tissues: Iterable[str], rule: FoldRule) -> dict[str, int]:
+    """The fold of each tissue but those that are always trained on."""
+    always = {rule.tissue_of(name) for name in rule.training}
+    names = sorted(set(tissues) - always)
+    stated = {
+        rule.tissue_of(name): number for number, row in enumerate(rule.groups) for name in row
+    }
+    if len(names) < rule.count:
+        raise UnetError(
+            "there are fewer groups than folds", expected=f"at least {rule.count} groups outside "
+            "the test split", found=f"{len(names)}: {', '.join(names[:8])}",
+            remedy="take fewer folds; a group is one tissue, patient or slide and is never cut",
+        )  # fmt: skip
+    for salt in range(MOST_SALTS):
+        place = {name: stated.get(name, _hashed(name, rule, salt)) for name in names}
+        if len(set(place.values())) == rule.count:
+            return place
+    raise UnetError(
+        "by hash some folds stay empty", expected=f"{rule.count} folds",
+        found=f"{len(names)} groups", remedy="state the folds: a file with 'groups', a list a fold",
+    )  # fmt: skip
+
+
+def _hashed(tissue: str, rule: FoldRule, salt: int) -> int:
+    digest = hashlib.sha256(f"{rule.seed}:{salt}:{tissue}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") * rule.count >> 64
+
+
+def _refuse_unknown(rule: FoldRule, tissues: Mapping[str, str]) -> None:
+    """A slip in a name would leave its tissue on both sides."""
+    known = tissues.keys() | rule.same.keys()
+    named = {name for row in (*rule.groups, rule.training, *rule.same.values()) for name in row}
+    if unknown := sorted(named - known):
+        raise UnetError(
+            "the folds name groups that no dataset holds", found=", ".join(unknown[:8]),
+            expected="groups of dataset.json such as " + ", ".join(sorted(tissues)[:4]),
+            remedy="`unetops plan DATASET... --folds FILE` lists the folds",
+        )  # fmt: skip
+
+
+def refuse_blind_folds(folds: Folds, classes: Sequence[DatasetClass]) -> None:
+    """Refuse folds of which one would be scored on a class that it was not trained on."""
+    for fold in folds.folds:
+        if unseen := unseen_classes(classes, fold.training):
+            raise UnetError(
+                "a class has no pixel in the training samples of a fold",
+                where=f"fold {fold.number}, which holds out {', '.join(fold.tissues[:8])}",
+                found=", ".join(f"none of class {c.id} {c.name}" for c in unseen),
+                remedy="deal the groups that show it to several folds ('groups' in the file of "
+                "--folds), or train on them in every fold ('training')",
+            )  # fmt: skip

@@ -1,0 +1,144 @@
+"""What a run with folds or a search consists of, in its order."""
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dataset_rules.artifacts.manifest import LINEAGE, read_artifact
+from dataset_rules.ground.errors import UserError
+from unet.errors import UnetError
+from unet.planning.plan import Plan
+from unet.planning.search_space import Changes, changed
+from unet.runs.cross_validation import train_folds
+from unet.runs.folds import FoldRule, Folds, make_folds, refuse_blind_folds
+from unet.runs.search import SEARCH, SEARCH_SHARE, search
+from unet.runs.trainers import Sessions
+from unet.training.assignment import Part
+from unet.training.out_of_memory import NOTE
+from unet.training.process_group import Group
+from unet.training.state import BEST, LAST
+from unet.training.trainer import FINGERPRINT, PLAN, RUN, Session
+
+
+@dataclass(frozen=True)
+class Course:
+    """What is asked for beside one training.
+
+    Attributes:
+        folds: train a network for each fold.
+        trials: so many plans are tried first; 0 for none.
+    """
+
+    folds: FoldRule | None = None
+    trials: int = 0
+
+    @property
+    def is_plain(self) -> bool:
+        """One training and nothing else."""
+        return self.folds is None and not self.trials
+
+    def parameters(self) -> dict[str, object]:
+        """The part of a run's parameters that says so; nothing for a plain training."""
+        folds = {"folds": self.folds.model_dump(mode="json")} if self.folds else {}
+        return folds | ({"search": self.trials} if self.trials else {})
+
+    def refuse_several(self, group: Group) -> None:
+        """Refuse to share folds or a search among the processes of `torchrun`."""
+        if group.size > 1 and not self.is_plain:
+            raise UnetError(
+                "folds and search are trained by one process", found=f"{group.size} processes",
+                remedy="leave out torchrun, or train without --folds and --search",
+            )  # fmt: skip
+
+
+def follow_course(
+    course: Course, sessions: Sessions, *, plan: Plan | None, seed: int
+) -> list[str]:  # fmt: skip
+    """Search, then train the folds or the one network; returns the files that decide the id.
+
+    Raises:
+        UnetError: if the datasets, the folds or the time do not allow it.
+        Stopped: if the training was asked to end.
+    """
+    folds = _folds(course, sessions) if course.folds else None
+    changes: Changes = {}
+    if course.trials:
+        first = folds.folds[0] if folds else None
+        changes = search(
+            sessions, course.trials, plan=plan, seed=seed,
+            samples=(first.training, first.held_out) if first else None,
+        )  # fmt: skip
+    plan = plan and changed(plan, changes)
+    if folds and course.folds:
+        kept = train_folds(sessions, folds, course.folds, plan=plan, seed=seed, changes=changes)
+    else:
+        kept = _train_best(sessions, plan=plan, seed=seed, changes=changes)
+    return [FINGERPRINT, *kept, *([SEARCH] if course.trials else [])]
+
+
+@contextmanager
+def removed_unless_begun(out: Path) -> Iterator[None]:
+    """Remove the folder of what was refused before anything was trained: it is free again."""
+    try:
+        yield
+    except UserError:
+        if not is_begun(out):
+            shutil.rmtree(out, ignore_errors=True)
+        raise
+
+
+def is_begun(out: Path) -> bool:
+    """True if a training in the folder, or in one of its parts, has been saved or shrinks."""
+    is_noted = any((out / name).exists() for name in (SEARCH, NOTE))
+    return is_noted or any(out.rglob(LAST)) or any(out.rglob(RUN))
+
+
+def _folds(course: Course, sessions: Sessions) -> Folds:
+    assert course.folds is not None
+    _refuse_known(sessions)
+    folds = make_folds(sessions.datasets, course.folds)
+    sessions.refuse_short(
+        course.folds.count, share=1 - SEARCH_SHARE * bool(course.trials),
+        what=f"{course.folds.count} folds", remedy="give more time, or take fewer folds",
+    )  # fmt: skip
+    refuse_blind_folds(folds, sessions.facts().classes)
+    rows = [
+        {"fold": f.number, "tissues": list(f.tissues), "training": len(f.training),
+         "held_out": len(f.held_out)}
+        for f in folds.folds
+    ]  # fmt: skip
+    sessions.tell(
+        {"event": "folds", "folds": rows, "left_out": [s.name for _, s in folds.left_out]}
+    )
+    return folds
+
+
+def _refuse_known(sessions: Sessions) -> None:
+    """Refuse folds of a dataset that the start was trained on: its scores would be no test."""
+    start = sessions.start and sessions.start.artifact.folder
+    for folder in sessions.datasets if start else ():
+        if (Path(start or "") / LINEAGE / read_artifact(folder, "dataset").id).is_dir():
+            raise UnetError(
+                "the model to start from was trained on samples that the folds would hold out",
+                where=str(folder), found=f"the dataset is an ancestor of {start}",
+                remedy="train the folds without --from, or start from a model of other data",
+            )  # fmt: skip
+
+
+def _train_best(
+    sessions: Sessions, *, plan: Plan | None, seed: int, changes: Changes
+) -> list[str]:  # fmt: skip
+    """The one training after a search, in what is left of the time."""
+    is_resumed = (sessions.out / LAST).exists()
+    spent = sessions.before_s if is_resumed else sessions.elapsed()
+    left = sessions.limit_s and max(1.0, sessions.limit_s - spent)
+    Session(
+        sessions.datasets, sessions.out, plan=plan, seed=seed, limit_s=left,
+        clock=sessions.clock if is_resumed else time.monotonic(), on_event=sessions.on_event,
+        is_to_stop=sessions.is_to_stop, part=Part(start=sessions.start, changes=changes),
+        budget=sessions.budget,
+    ).run()  # fmt: skip
+    return [PLAN, RUN, BEST]

@@ -1,0 +1,167 @@
+"""The search for hyper-parameters: successive halving over short trainings, then the best plan.
+
+Of N trials the better third goes on to the next round, in which each trains three times as long
+(Jamieson and Talwalkar 2016, with thirds). Every trial is a whole short training from the start,
+its learning rate falling to zero: how a plan ends is what counts, not how it begins.
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dataset_rules.ground.disk import write_json
+from unet.errors import UnetError
+from unet.planning.plan import Plan, make_schedule
+from unet.planning.search_space import Changes, changed, drawn_changes
+from unet.runs.trainers import Sessions
+from unet.training.assignment import Located, Part
+from unet.training.patches import split_samples
+from unet.training.trainer import PLAN, RUN
+
+SEARCH = "search.json"
+FOLDER = "search"
+KEPT = 3  # one in so many goes on
+SEARCH_SHARE = 0.5  # of the time limit; the rest trains the best
+FEWEST_STEPS = 4
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One short training and what came of it."""
+
+    round: int
+    trial: int
+    changes: Changes
+    values: dict[str, Any]  # of the plan's fields that were changed
+    steps: int
+    dice: float | None
+
+
+def rounds(trials: int) -> list[int]:
+    """How many trials each round has.
+
+    >>> rounds(9), rounds(8), rounds(2)
+    ([9, 3], [8, 3], [2])
+    """
+    sizes = [trials]
+    while (rest := -(-sizes[-1] // KEPT)) > 1:
+        sizes.append(rest)
+    return sizes
+
+
+def search(
+    sessions: Sessions,
+    trials: int,
+    *,
+    plan: Plan | None,
+    seed: int,
+    samples: tuple[Sequence[Located], Sequence[Located]] | None = None,
+) -> Changes:
+    """Try hyper-parameters and return the best changes; the table is kept in `search.json`.
+
+    Args:
+        sessions: of the run.
+        trials: number of plans that are tried; the first is the plan as it is.
+        plan: to change; made from the fingerprint where absent.
+        seed: of the trainings and of what is tried.
+        samples: to train on and held out; by the splits of the datasets where absent.
+
+    Raises:
+        UnetError: if nothing is held out, or the time is too short for so many trials.
+        Stopped: if the training was asked to end.
+    """
+    samples = samples or split_samples(sessions.datasets)
+    refuse_search(sessions, trials, samples)
+    sizes, done = rounds(trials), _read(sessions.out / SEARCH)
+    going_on = list(range(trials))
+    for number, size in enumerate(sizes):
+        for place, trial in enumerate(going_on):
+            if any((row.round, row.trial) == (number, trial) for row in done):
+                continue
+            part = Part(
+                samples=samples, start=sessions.start, chooses=False,
+                changes=drawn_changes(trial, seed=seed, keeps_network=bool(sessions.start)),
+                marks={"round": number, "rounds": len(sizes), "trial": trial, "trials": trials},
+            )  # fmt: skip
+            left = size - place
+            done.append(_tried(sessions, part, plan=plan, seed=seed, left=left))
+            _write(sessions, done)
+        results = [row for row in done if row.round == number]
+        going_on = [row.trial for row in best_first(results)][: (sizes[number + 1 :] or [1])[0]]
+    best = best_first([row for row in done if row.round == len(sizes) - 1])[0]
+    shutil.rmtree(sessions.out / FOLDER, ignore_errors=True)
+    sessions.tell({"event": "search", "trials": trials, "best": best.trial, "dice": best.dice,
+                   "changes": dict(best.changes)})  # fmt: skip
+    return best.changes
+
+
+def best_first(rows: Sequence[Trial]) -> list[Trial]:
+    """Trials by falling Dice; of equal ones the earlier first."""
+    return sorted(rows, key=lambda row: (-(row.dice or 0.0), row.trial))
+
+
+def refuse_search(
+    sessions: Sessions, trials: int, samples: tuple[Sequence[Located], Sequence[Located]]
+) -> None:
+    """Refuse what cannot be searched, before anything is trained."""
+    if trials < 2:
+        raise UnetError("a search compares trials", expected="at least 2", found=str(trials),
+                        where="--search")  # fmt: skip
+    if not samples[1]:
+        raise UnetError(
+            "nothing is held out that trials could be compared on",
+            where=", ".join(map(str, sessions.datasets)), expected="a split 'val', or a second "
+            "group in 'train'", remedy="raise split.val in the rules and format again",
+        )  # fmt: skip
+    sizes = rounds(trials)
+    sessions.refuse_short(
+        max(sizes) * len(sizes), share=SEARCH_SHARE, what=f"a search of {trials} trials",
+        remedy="give more time, or try less: --search 3",
+    )  # fmt: skip
+
+
+def _tried(sessions: Sessions, part: Part, *, plan: Plan | None, seed: int, left: int) -> Trial:
+    """One trial, trained to its end."""
+    number, trial = part.marks["round"], part.marks["trial"]
+    folder = sessions.out / FOLDER / f"{number}-{trial}"
+    count = part.marks["rounds"]
+    if not (folder / RUN).exists():
+        until = sessions.limit_s and SEARCH_SHARE * sessions.limit_s * (number + 1) / count
+        limit = sessions.share_s(folder, parts=left, until_s=until)
+        if plan or limit is None:
+            plan = _short(sessions, part, plan=plan, seed=seed, rounds_left=count - number)
+        sessions.open(folder, part, plan=plan, seed=seed, limit_s=limit).run()
+    run, trained = (json.loads((folder / name).read_bytes()) for name in (RUN, PLAN))
+    fields = ("learning_rate", "widths", "zoom_min", "zoom_max", "colour_jitter", "class_weights",
+              "distance_weight")  # fmt: skip
+    return Trial(
+        number, trial, dict(part.changes), {name: trained[name] for name in fields}, run["steps"],
+        run["scores"]["val_dice"],
+    )  # fmt: skip
+
+
+def _short(
+    sessions: Sessions, part: Part, *, plan: Plan | None, seed: int, rounds_left: int
+) -> Plan:
+    """The plan of a trial without a time limit: a third of the steps for each round to come."""
+    facts = sessions.facts()
+    base = (
+        changed(plan, part.changes) if plan else part.make_plan(facts, sessions.budget, seed=seed)
+    )
+    steps = max(FEWEST_STEPS, base.steps // KEPT**rounds_left)
+    return base.model_copy(update={"patience": 0, **asdict(make_schedule(steps))})
+
+
+def _read(path: Path) -> list[Trial]:
+    if not path.exists():
+        return []
+    return [Trial(**row) for row in json.loads(path.read_bytes())["trials"]]
+
+
+def _write(sessions: Sessions, rows: Sequence[Trial]) -> None:
+    """Keep the table; then the trial's folder is not needed any more."""
+    write_json(sessions.out / SEARCH, {"trials": [asdict(row) for row in rows]})
+    shutil.rmtree(sessions.out / FOLDER / f"{rows[-1].round}-{rows[-1].trial}", ignore_errors=True)

@@ -1,0 +1,120 @@
+"""The sessions of a run that has several: what they share, and the time that each may take."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dataset_rules.ground.disk import write_json
+from unet.errors import UnetError
+from unet.planning.budget import Budget
+from unet.planning.fingerprint import Fingerprint, fingerprint
+from unet.planning.plan import Plan
+from unet.training.assignment import Part
+from unet.training.state import EVENTS, append_event, spent_s
+from unet.training.trainer import FINGERPRINT, Event, Session
+from unet.training.transfer import Start
+
+RUN_SECONDS = "run_s"  # key of events: seconds spent on the whole run, over all processes
+SHORTEST_S = 3.0  # a part that gets less has hardly measured the machine when it ends
+
+
+@dataclass
+class Sessions:
+    """What all parts of a run are trained with.
+
+    Attributes:
+        clock: `time.monotonic()` from which this process counts.
+        before_s: seconds that earlier processes spent on the parts.
+    """
+
+    datasets: Sequence[Path]
+    out: Path
+    budget: Budget
+    start: Start | None
+    limit_s: float | None
+    clock: float
+    on_event: Event | None
+    is_to_stop: Callable[[], bool]
+
+    def __post_init__(self) -> None:
+        self.before_s = parts_spent_s(self.out)
+
+    def elapsed(self) -> float:
+        """Seconds spent on the run, over all processes."""
+        return self.before_s + time.monotonic() - self.clock
+
+    def facts(self) -> Fingerprint:
+        """The fingerprint of all training samples; taken once and kept."""
+        path = self.out / FINGERPRINT
+        if not path.exists():
+            write_json(path, fingerprint(self.datasets).model_dump(mode="json"))
+        return Fingerprint.model_validate_json(path.read_bytes())
+
+    def share_s(self, folder: Path, *, parts: float, until_s: float | None) -> float | None:
+        """Seconds for a part, which may be begun, where `parts` like it must fit.
+
+        Args:
+            folder: of the part.
+            parts: it, and those that come after it.
+            until_s: seconds of the run at which the last of them ends; None without a limit.
+        """
+        if until_s is None:
+            return None
+        return max(1.0, (until_s - self.elapsed() + spent_s(folder)) / parts)
+
+    def open(
+        self, folder: Path, part: Part, *, plan: Plan | None, seed: int, limit_s: float | None
+    ) -> Session:
+        """The session of a part, which goes on where it was."""
+        begun = time.monotonic()
+        folder.mkdir(parents=True, exist_ok=True)
+        self.facts()
+        shutil.copyfile(self.out / FINGERPRINT, folder / FINGERPRINT)
+        return Session(
+            self.datasets, folder, plan=plan, seed=seed, limit_s=limit_s, clock=begun,
+            on_event=self.tell, is_to_stop=self.is_to_stop, part=part, budget=self.budget,
+        )  # fmt: skip
+
+    def tell(self, event: dict[str, Any]) -> None:
+        """Pass an event on, with the time of the whole run; a part's end is not the run's."""
+        elapsed = self.elapsed()
+        event = {**event, RUN_SECONDS: round(elapsed, 1)}
+        if self.limit_s is not None:
+            event["run_seconds_left"] = round(max(0.0, self.limit_s - elapsed), 1)
+        if event["event"] == "done":
+            event["event"] = "part done"
+        append_event(self.out, event)
+        if self.on_event:
+            self.on_event(event)
+
+    def refuse_short(self, parts: float, *, share: float, what: str, remedy: str) -> None:
+        """Refuse a time limit that leaves a part next to nothing."""
+        if self.limit_s is None:
+            return
+        found = share * self.limit_s / parts
+        if found < SHORTEST_S:
+            raise UnetError(
+                f"the time limit is too short for {what}",
+                expected=f"at least {SHORTEST_S * parts / share:.0f} s",
+                found=f"{self.limit_s:.0f} s, {found:.1f} s for each", remedy=remedy,
+            )  # fmt: skip
+
+
+def parts_spent_s(out: Path) -> float:
+    """Seconds that all processes spent on the parts of a run, as its events tell."""
+    try:
+        lines = (out / EVENTS).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0.0
+    return max((_run_seconds(line) for line in lines), default=0.0)
+
+
+def _run_seconds(line: str) -> float:
+    try:
+        return float(json.loads(line).get(RUN_SECONDS, 0.0))
+    except (ValueError, AttributeError, TypeError):
+        return 0.0  # a kill may cut the last line

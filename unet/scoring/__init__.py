@@ -1,0 +1,1 @@
+"""Predictions scored against label masks; knows nothing about training."""

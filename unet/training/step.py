@@ -1,0 +1,88 @@
+"""One step of gradient descent, the averaged weights, and how fast this machine does it.
+
+Shape suffixes: B batch, K classes, H height, W width.
+"""
+
+import torch
+
+from unet.errors import UnetError
+from unet.network.losses import distance_loss, loss_of_scales
+from unet.network.model import UNet
+from unet.planning.budget import Device
+from unet.planning.plan import Plan
+from unet.training.patches import Batch
+from unet.training.process_group import ALONE, Group
+
+
+def train_step(
+    net: UNet,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    plan: Plan,
+    *,
+    group: Group = ALONE,
+) -> float:
+    """One step of gradient descent; returns the loss of the whole batch.
+
+    Args:
+        net: on the device of the batch.
+        optimizer: of its parameters.
+        batch: or this process's share of it.
+        plan: precision and weights of the losses.
+        group: the processes that share the batch.
+    """
+    net.train()
+    device = batch.image_BCHW.device.type
+    weights_K = torch.tensor(plan.class_weights, device=device)
+    with torch.autocast(device, torch.bfloat16, enabled=plan.precision == "bfloat16"):
+        logits, distance_B1HW = net.at_all_scales(batch.image_BCHW)
+    loss = loss_of_scales(
+        [logits_BKHW.float() for logits_BKHW in logits],
+        batch.mask_BHW,
+        weights_K,
+        total=group.total,
+    )
+    loss = loss + plan.distance_weight * distance_loss(
+        distance_B1HW.float(), batch.distance_B1HW, batch.mask_BHW, total=group.total
+    )
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    group.average_gradients(net)
+    optimizer.step()
+    return float(loss.detach())
+
+
+def make_optimizer(net: UNet, plan: Plan) -> torch.optim.Optimizer:
+    """AdamW in its fused form, with the plan's rate and decay."""
+    return torch.optim.AdamW(
+        net.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay, fused=True
+    )
+
+
+@torch.no_grad()
+def average(averaged: UNet, net: UNet, decay: float, step: int) -> None:
+    """Exponential moving average of weights and batch-norm statistics, shorter at the start."""
+    keep = min(decay, (1 + step) / (10 + step))
+    for mean, value in zip(averaged.state_dict().values(), net.state_dict().values(), strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(value, 1 - keep)
+        else:
+            mean.copy_(value)
+
+
+def device_named(name: str) -> Device:
+    """The device of `auto`, `cpu` or `cuda`.
+
+    Raises:
+        UnetError: if this torch sees no GPU where one is asked for.
+    """
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    if name not in ("auto", "cuda"):
+        raise UnetError("no such device", expected="auto, cpu or cuda", found=name)
+    if not torch.cuda.is_available():
+        raise UnetError(
+            "no GPU can be used here", found=f"torch {torch.__version__}",
+            remedy="install torch for CUDA and look at nvidia-smi, or take --device cpu",
+        )  # fmt: skip
+    return "cuda"

@@ -1,0 +1,121 @@
+"""Fine-tuning: weights and plan of a model as the start of another training.
+
+Shape suffixes: K classes, C channels.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dataset_rules.artifacts.dataset import DatasetClass
+from dataset_rules.artifacts.manifest import Ancestor, read_intact
+from unet.errors import UnetError
+from unet.network.checkpoint import load_tensors
+from unet.network.model import UNet
+from unet.planning.plan import Plan
+from unet.prediction.model_files import WEIGHTS, model_folder, read_card
+
+FINE_RATE = 0.5  # of the learning rate from scratch: what was learned must not be shaken off
+FRESH = (
+    "classes", "class_weights", "distance_weight", "steps", "decay_from", "decay_steps",
+    "warmup_steps", "ema_decay", "validate_at", "precision", "seed", "patience",
+    "validation_px", "choice_px", "refits", "shrinks", "colour_jitter", "stain_jitter",
+    "deep_supervision",
+)  # fmt: skip
+FIRST = ("encoder.0.conv1.weight", "encoder.0.skip.weight")  # they look at the image itself
+HEAD = ("head.weight", "head.bias")  # a row for each class, then the object head's
+COARSE = "coarse."  # heads that only training asks: each training has its own
+
+
+@dataclass(frozen=True)
+class Start:
+    """A finished model whose weights a training begins with."""
+
+    artifact: Ancestor
+    plan: Plan
+    weights: Mapping[str, Tensor]
+
+    def adapted(self, plan: Plan) -> Plan:
+        """The model's plan with classes, schedule and seed of a plan for the new data.
+
+        Scale, patch and widths stay the model's, so that its weights mean the same. A grey model
+        takes colour in where the data have it; a colour model sees grey as three equal channels.
+        """
+        same_patch = plan.patch_px == self.plan.patch_px
+        update = {name: getattr(plan, name) for name in FRESH} | {
+            "channels": max(plan.channels, self.plan.channels),
+            "batch": plan.batch if same_patch else self.plan.batch,
+            "learning_rate": plan.learning_rate * FINE_RATE,
+            "reasons": plan.reasons | self._reasons(),
+        }
+        return Plan.model_validate(self.plan.model_dump() | update)
+
+    def give(self, net: UNet, plan: Plan) -> None:
+        """Put the model's weights into a network that was made for `plan`.
+
+        Raises:
+            UnetError: if they are those of another network.
+        """
+        wanted = net.state_dict()
+        given = {
+            name: _widened(name, tensor, wanted)
+            for name, tensor in self.weights.items()
+            if not name.startswith(COARSE)
+        } | {name: tensor for name, tensor in wanted.items() if name.startswith(COARSE)}
+        for name in HEAD:
+            given[name] = _head(self.weights[name], self.plan.classes, plan.classes)
+        _refuse_other_network(given, wanted, self.plan, plan)
+        net.load_state_dict(given)
+
+    def _reasons(self) -> dict[str, str]:
+        taken = "as the model that the training starts from, so that its weights mean the same"
+        return {
+            "scale": taken, "patch_px": taken, "widths": taken,
+            "learning_rate": f"{FINE_RATE:g} of the rate from scratch: what was learned stays",
+        }  # fmt: skip
+
+
+def read_start(folder: Path) -> Start:
+    """The model in `folder` (a model or a run); of an ensemble the first member."""
+    place = model_folder(folder)
+    artifact = read_intact(place, "model")
+    weights, _ = load_tensors(place / WEIGHTS)
+    return Start(artifact, read_card(place).plan, weights)
+
+
+def _widened(name: str, tensor: Tensor, wanted: Mapping[str, Tensor]) -> Tensor:
+    """First convolutions for as many channels as wanted, with equal answers to a grey image."""
+    if name not in FIRST or name not in wanted:
+        return tensor
+    found, channels = tensor.shape[1], wanted[name].shape[1]
+    if found == channels:
+        return tensor
+    return (tensor.sum(1, keepdim=True) / channels).expand(-1, channels, -1, -1).clone()
+
+
+def _head(
+    rows: Tensor, known: tuple[DatasetClass, ...], classes: tuple[DatasetClass, ...]
+) -> Tensor:
+    """Rows of the head by the names of their classes; zero for classes that are new."""
+    place = {c.name: index for index, c in enumerate(known)}
+    new = torch.zeros(len(classes) + 1, *rows.shape[1:], dtype=rows.dtype)
+    for index, wanted in enumerate(classes):
+        if wanted.name in place:
+            new[index] = rows[place[wanted.name]]
+    new[-1] = rows[-1]
+    return new
+
+
+def _refuse_other_network(
+    given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], start: Plan, plan: Plan
+) -> None:
+    shapes = [{name: tuple(t.shape) for name, t in part.items()} for part in (given, wanted)]
+    if shapes[0] != shapes[1]:
+        raise UnetError(
+            "the model that the training starts from is another network than the plan's",
+            expected=f"widths {plan.widths}", found=f"widths {start.widths}",
+            remedy="leave out the plan: it is then made to fit the model",
+        )  # fmt: skip

@@ -1,0 +1,194 @@
+"""Validation during training, and the choice of thresholds at its end."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataset_rules.artifacts.dataset import IGNORE, Sample, read_sample
+from unet.network.inference import probabilities_of_prepared
+from unet.network.model import UNet
+from unet.objects.splitting import Seeds, SplitSettings
+from unet.objects.targets import foreground_of, objects_of
+from unet.planning.fingerprint import Fingerprint
+from unet.planning.plan import Plan
+from unet.prediction.decoding import decoded
+from unet.scoring.intervals import Resamples, mean_quotient, quotient
+from unet.scoring.metrics import Counts, mean, object_counts, pixel_counts, total
+from unet.training.patches import Prepared, prepare
+
+REHEARSAL_PX = 150_000
+FOREGROUNDS = (0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85)
+SEEDS = (
+    *((Seeds.CORE, level) for level in (0.4, 0.5, 0.6, 0.7)),
+    *((Seeds.PEAK, level) for level in (0.02, 0.05, 0.1, 0.2)),
+    *((Seeds.SHAPE, level) for level in (0.5, 0.75, 1.5, 3.0)),
+)
+
+
+class Validation:
+    """The held-out samples, prepared once."""
+
+    def __init__(self, samples: Sequence[tuple[Path, Sample]], plan: Plan) -> None:
+        self.samples: list[tuple[Path, Sample]] = []
+        self.prepared: list[Prepared] = []
+        self.found: list[NDArray[np.float32]] = []  # probabilities, of the last validation
+        pixels = 0
+        for folder, sample in samples:
+            prepared = prepare(folder, sample, plan)
+            if self.prepared and pixels + prepared.mask.size > plan.validation_px:
+                break
+            pixels += prepared.mask.size
+            self.samples.append((folder, sample))
+            self.prepared.append(prepared)
+
+    @property
+    def description(self) -> str:
+        """What was validated on, for the run's record."""
+        return f"{len(self.samples)} held-out samples" if self.samples else "nothing: no group left"
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of a validation, at the plan's scale."""
+        return sum(prepared.mask.size for prepared in self.prepared)
+
+    def choose_split(
+        self, net: UNet, plan: Plan, facts: Fingerprint, *, is_validated: bool = False
+    ) -> tuple[SplitSettings, dict[str, float | None]]:
+        """The foreground level with the best Dice, then the seeds with the best object F1.
+
+        Args:
+            net: the trained network.
+            plan: of its training.
+            facts: of the dataset.
+            is_validated: the last validation was of this very network; its answers are taken.
+
+        Returns:
+            the settings and the scores that they reach.
+        """
+        settings = smallest_settings(facts)
+        if not self.samples:
+            return settings, {"val_dice": None, "val_object_f1": None}
+        if not is_validated:
+            self.found = [probabilities_of_prepared(net, p.image, plan) for p in self.prepared]
+        rows = self.dice_at_levels()
+        dices = dict(zip(FOREGROUNDS, map(mean, zip(*rows, strict=True)), strict=True))
+        best = max(FOREGROUNDS, key=lambda level: (dices[level] or 0.0, -abs(level - 0.5)))
+        settings = settings.model_copy(update={"foreground": best})
+        options, counts = self.objects_by_seeds(settings, plan)
+        scores = [total(each).dice or 0.0 for each in counts]
+        chosen = max(range(len(options)), key=lambda i: scores[i])
+        reached = {"val_dice": dices[best], "val_object_f1": scores[chosen]}
+        at_best = [row[FOREGROUNDS.index(best)] for row in rows]
+        return options[chosen], reached | self._ends(at_best, counts[chosen])
+
+    def dice_at_levels(self) -> list[list[float | None]]:
+        """The foreground's Dice of each sample at each of `FOREGROUNDS`, as last found."""
+        return [
+            [_dice(prob[0] <= 1 - level, sample) for level in FOREGROUNDS]
+            for prob, sample in zip(self.found, self.prepared, strict=True)
+        ]
+
+    def objects_by_seeds(
+        self, base: SplitSettings, plan: Plan
+    ) -> tuple[list[SplitSettings], list[list[Counts]]]:
+        """Settings with each of `SEEDS`, and the counts of objects of each sample by each.
+
+        Of as many samples as a choice can afford.
+        """
+        truths = self._truths(plan.choice_px)
+        options = [base.model_copy(update={"seeds": s, "level": level}) for s, level in SEEDS]
+        found = self.found[: len(truths)]
+        return options, [_object_counts(found, truths, option) for option in options]
+
+    def _ends(
+        self, dices: Sequence[float | None], objects: Sequence[Counts]
+    ) -> dict[str, float | None]:
+        """Ends of the 95 % intervals of both scores, by group."""
+        f1 = [(2.0 * c.tp, 2.0 * c.tp + c.fp + c.fn) for c in objects]
+        ends: dict[str, float | None] = {}
+        for name, score, number in (
+            ("val_dice", mean_quotient(dices), len(dices)),
+            ("val_object_f1", quotient(f1), len(f1)),
+        ):
+            groups = [f"{folder.resolve()}/{sample.group}" for folder, sample in self.samples]
+            low, high = Resamples(groups[:number]).interval(score) or (None, None)
+            ends |= {f"{name}_low": low, f"{name}_high": high}
+        return ends
+
+    def expected_s(self, net: UNet, plan: Plan, facts: Fingerprint) -> tuple[float, float]:
+        """Seconds of a validation and of the choice after it, by a rehearsal of a part of both."""
+        if not self.samples:
+            return 0.0, 0.0
+        truths = self._truths(min(plan.choice_px, REHEARSAL_PX))
+        prepared = self.prepared[: len(truths)]
+        rehearsed = sum(p.mask.size for p in prepared)
+        begun = time.monotonic()
+        for sample in prepared:
+            probabilities_of_prepared(net, sample.image, plan)
+        answered = time.monotonic()
+        right = [
+            np.stack([*(p.mask == c.id for c in plan.classes), p.distance / 255]).astype(np.float32)
+            for p in prepared
+        ]
+        for seeds in (Seeds.CORE, Seeds.SHAPE):
+            _object_counts(
+                right, truths, smallest_settings(facts).model_copy(update={"seeds": seeds})
+            )
+        chosen = time.monotonic() - answered
+        share = min(plan.choice_px / plan.scale**2, self.pixels) / rehearsed
+        return (
+            (answered - begun) * self.pixels / rehearsed,
+            chosen * share * len(SEEDS) / 2,
+        )
+
+    def _truths(self, most_px: int) -> list[NDArray[np.int32]]:
+        """Instance maps of the first samples, as many as a choice can afford."""
+        truths: list[NDArray[np.int32]] = []
+        for folder, sample in self.samples:
+            _, mask, instances = read_sample(folder, sample)
+            truths.append(objects_of(mask, instances))
+            if sum(t.size for t in truths) > most_px:
+                break
+        return truths
+
+
+def validate(net: UNet, validation: Validation, plan: Plan) -> float | None:
+    """Dice of each class but background, mean over the images, then over the classes.
+
+    At the plan's scale; None without held-out samples. With two classes it is the foreground's.
+    """
+    validation.found = [
+        probabilities_of_prepared(net, sample.image, plan) for sample in validation.prepared
+    ]
+    found = [prob[:-1].argmax(0) for prob in validation.found]
+    return mean(
+        mean(
+            pixel_counts(s.mask == c.id, f == c.id, s.mask != IGNORE).dice
+            for s, f in zip(validation.prepared, found, strict=True)
+        )
+        for c in plan.classes[1:]
+    )
+
+
+def smallest_settings(facts: Fingerprint) -> SplitSettings:
+    """Before anything was chosen: what is much thinner than the thin objects is none."""
+    return SplitSettings(min_area_px=max(4, int(0.2 * facts.thickness_px[0] ** 2)))
+
+
+def _dice(found: NDArray[np.bool_], sample: Prepared) -> float | None:
+    return pixel_counts(foreground_of(sample.mask), found, sample.mask != IGNORE).dice
+
+
+def _object_counts(
+    found: Sequence[NDArray[np.float32]],
+    truths: Sequence[NDArray[np.int32]],
+    settings: SplitSettings,
+) -> list[Counts]:
+    """Objects matched at IoU 0.5, surplus and missed, of each image."""
+    return [
+        object_counts(truth, decoded(prob, settings, truth.shape).instances, (0.5,))[0]
+        for prob, truth in zip(found, truths, strict=True)
+    ]
