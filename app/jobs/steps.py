@@ -1,7 +1,7 @@
 """What a job runs: job kind -> step function, in a process of its own.
 
 `python -m app.jobs.steps` reads one request as JSON from standard input, runs the step and writes
-one JSON object a line to standard output: what the step tells, and at the end `finished` or `refused`.
+one JSON object per line to standard output: its events, and at the end `finished` or `refused`.
 The only caller of training.
 """
 

@@ -1,8 +1,9 @@
 """Pieces of ONNX graphs: resizing, mirroring, percentiles, reconstruction, distances, smoothing.
 
 They do in ONNX's own operators what `dataset_rules.formatting.resize`,
-`unet.network.preprocessing` and `unet.objects.splitting` do with OpenCV and scikit-image,
-so that any runtime gives the same mask. onnxscript translates the functions: they are its language, not Python's, and names from outside are constants in the graph.
+`unet.network.preprocessing` and `unet.objects.splitting` do with OpenCV and scikit-image, so that
+any runtime gives the same mask. onnxscript translates the functions: they are its language, not
+Python's, and names from outside are constants in the graph.
 """
 
 # ruff: noqa: ANN201, F821

@@ -156,7 +156,8 @@ def test_formatter_of_mutated_files_writes_into_its_folder_only(tmp_path):
     for path in sorted(source.rglob("*.png"))[::2]:
         path.write_bytes(mutated(path.read_bytes(), ".png", rng))
     before = tree_of(source)
-    run = "import sys; from pathlib import Path; from dataset_rules.formatting.format import format_dataset\n"
+    run = "import sys; from pathlib import Path\n"
+    run += "from dataset_rules.formatting.format import format_dataset\n"
     run += "from dataset_rules.rules.rules import Rules\n"
     run += "format_dataset(Path(sys.argv[1]), Path(sys.argv[2]), Rules(), jobs=1)"
     done = subprocess.run(

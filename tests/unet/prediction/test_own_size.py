@@ -300,7 +300,8 @@ def test_a_killed_prediction_is_made_by_the_same_call(
     image, out = tmp_path / "a.tif", tmp_path / "p"
     tifffile.imwrite(image, np.tile(tissue, (3, 3, 1)), photometric="rgb")
     code = (
-        "import sys; from pathlib import Path; from unet.prediction.predict_files import predict_files\n"
+        "import sys; from pathlib import Path\n"
+        "from unet.prediction.predict_files import predict_files\n"
         "predict_files(Path(sys.argv[1]), [Path(sys.argv[2])], Path(sys.argv[3]))"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(run), str(image), str(out)])
