@@ -8,7 +8,7 @@ from enum import StrEnum
 from sqlalchemy import Engine, select
 
 from app.ground.errors import NotFound
-from app.store.artifacts import tables
+from app.store import tables
 from app.store.db import transaction
 from app.store.tables import Token
 

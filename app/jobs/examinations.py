@@ -7,8 +7,8 @@ from typing import Any
 
 from app.access.service import Service
 from app.ground.errors import NotFound
-from app.jobs.queue import queue
-from app.store.artifacts import artifacts
+from app.jobs import queue
+from app.store import artifacts
 from app.store.db import transaction
 from dataset_rules.doctor.page import NO_PICTURES, page_body, whole_page
 from dataset_rules.doctor.previews import Pictures

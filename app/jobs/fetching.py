@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.ground.errors import Unprocessable
 from app.ground.settings import Settings
-from app.store.artifacts import artifacts
+from app.store import artifacts
 from app.store.tables import Artifact
 from dataset_rules.artifacts.hashes import file_hash
 from dataset_rules.ground.disk import write_json

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
 from app.ground.errors import Conflict, NotFound
-from app.store.artifacts import tables
+from app.store import tables
 from app.store.db import transaction
 from app.store.tables import Job, JobEvent
 from dataset_rules.ground.documents import canonical_json

@@ -26,6 +26,7 @@ from sqlalchemy.orm import Session
 from app.ground import logs
 from app.ground.locks import locked
 from app.ground.settings import Settings
+from app.jobs import queue
 from app.jobs.fetching import keep_fetched
 from app.jobs.process import (
     DRAIN_S,
@@ -38,9 +39,8 @@ from app.jobs.process import (
     end_leftovers,
     lines_of,
 )
-from app.jobs.queue import queue
 from app.jobs.steps import FINISHED, REFUSED, STOPPED, StepRequest
-from app.store.artifacts import artifacts, tables
+from app.store import artifacts, tables
 from app.store.db import database_url, migrate, open_engine, transaction
 from app.store.tables import Job
 from dataset_rules.artifacts.manifest import is_artifact

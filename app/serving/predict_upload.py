@@ -11,8 +11,8 @@ import httpx
 from app.access.service import Service
 from app.ground.errors import TooLarge, Unavailable, Unprocessable
 from app.ground.settings import Settings
+from app.store import artifacts
 from app.store.archives import file_name, renamed
-from app.store.artifacts import artifacts
 from app.store.db import transaction
 from app.store.tables import Artifact
 from app.store.upload import Upload

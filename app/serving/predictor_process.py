@@ -21,7 +21,7 @@ from app.ground import errors, logs
 from app.ground.locks import locked
 from app.ground.settings import Settings
 from app.jobs.process import die_with_parent
-from app.store.artifacts import artifacts
+from app.store import artifacts
 from app.store.db import migrate, open_engine, transaction
 from app.store.tables import Alias, Artifact
 from dataset_rules.ground.errors import UserError

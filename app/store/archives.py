@@ -9,7 +9,7 @@ from typing import IO
 
 from app.access.service import Service
 from app.ground.errors import Unprocessable
-from app.store.artifacts import artifacts
+from app.store import artifacts
 from app.store.db import transaction
 from app.store.tables import Artifact
 from app.store.upload import Upload

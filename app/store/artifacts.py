@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from app.ground.errors import Conflict, NotFound, Unprocessable
 from app.ground.settings import Settings
-from app.store.artifacts import tables
+from app.store import tables
 from app.store.tables import Alias, Artifact, Job
 from dataset_rules.artifacts.hashes import file_hash
 from dataset_rules.artifacts.manifest import is_artifact, read_artifact

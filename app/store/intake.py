@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from app.ground.settings import Settings
-from app.store.artifacts import artifacts
+from app.store import artifacts
 from app.store.db import migrate, open_engine, transaction
 from dataset_rules.artifacts.manifest import read_artifact
 

@@ -14,8 +14,8 @@ from app.access.service import Service
 from app.access.sessions import Sessions, secret_of
 from app.ground import errors, logs
 from app.ground.settings import Settings
+from app.jobs import queue
 from app.jobs.process import die_with_parent
-from app.jobs.queue import queue
 from app.store.artifacts import clear_uploads
 from app.store.db import migrate, open_engine
 from app.web.pages import HERE

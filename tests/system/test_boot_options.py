@@ -14,7 +14,7 @@ from dataclasses import replace
 import paramiko
 import pytest
 
-from app.jobs.queue import process
+from app.jobs import process
 from infra.cloud_init import user_data
 from tests.guest import acme, golden
 from tests.guest.droplet import Droplet

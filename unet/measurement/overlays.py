@@ -2,13 +2,16 @@
 
 import base64
 from collections.abc import Mapping
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from skimage.segmentation import find_boundaries
 
 from dataset_rules.pixels.images import encode
-from unet.measurement.report import Array
+
+Array = NDArray[Any]
 
 POSITIVE_RGB, NEGATIVE_RGB = (255, 30, 60), (0, 150, 255)
 SHOWN_PX = 768  # long side of pictures on the page: sharp on a laptop, about 150 kB each

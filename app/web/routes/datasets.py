@@ -8,9 +8,9 @@ from sqlalchemy.orm import Session
 
 from app.access.service import Here, Service
 from app.ground.errors import NotFound
-from app.jobs.queue import queue
+from app.jobs import queue
+from app.store import artifacts
 from app.store.archives import zipped, zipped_files
-from app.store.artifacts import artifacts
 from app.store.db import transaction
 from app.store.tables import Artifact
 from app.web.schemas import ArtifactView, DatasetRequest, Made, Samples, SampleView

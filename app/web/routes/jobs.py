@@ -10,7 +10,7 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from app.access.service import Here, Service
-from app.jobs.queue import queue
+from app.jobs import queue
 from app.store.db import transaction
 from app.web.schemas import Events, JobView
 from app.web.views import event_view, job_view

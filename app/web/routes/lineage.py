@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from app.access.service import Here
-from app.store.artifacts import artifacts
+from app.store import artifacts
 from app.store.db import transaction
 from app.store.tables import Artifact
 from dataset_rules.artifacts.lineage import Link, LinkState, is_whole, trace

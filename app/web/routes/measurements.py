@@ -4,7 +4,7 @@ from fastapi import APIRouter
 from fastapi.responses import FileResponse
 
 from app.access.service import Here, Service
-from app.store.artifacts import artifacts
+from app.store import artifacts
 from app.store.db import transaction
 from app.web.schemas import ArtifactView
 from app.web.views import artifact_view

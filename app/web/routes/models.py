@@ -4,7 +4,7 @@ from fastapi import APIRouter
 from fastapi.responses import FileResponse
 
 from app.access.service import Here
-from app.store.artifacts import artifacts
+from app.store import artifacts
 from app.store.db import transaction
 from app.web.schemas import ModelView, Promoted
 from app.web.views import artifact_fields

@@ -11,9 +11,9 @@ from fastapi.responses import RedirectResponse, Response
 from app.access.service import Here, Service
 from app.access.tokens import token_of_secret
 from app.ground.errors import NotFound, Unauthorized
+from app.jobs import queue
 from app.jobs.examinations import newest_examination
-from app.jobs.queue import queue
-from app.store.artifacts import artifacts
+from app.store import artifacts
 from app.store.db import transaction
 from app.web.pages import PAGE_HEADERS, login_page, render
 from app.web.routes.rules import forms_of

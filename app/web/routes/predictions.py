@@ -10,7 +10,7 @@ from app.access.service import Here, Service
 from app.ground.errors import NotFound
 from app.serving.overlay import overlay_png, shown
 from app.serving.predict_upload import predict_upload
-from app.store.artifacts import artifacts
+from app.store import artifacts
 from app.store.db import transaction
 from app.store.tables import Artifact
 from app.web.schemas import ArtifactView, Made

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from fastapi import APIRouter, Response
 
 from app.access.service import Here
-from app.store.artifacts import artifacts
+from app.store import artifacts
 from app.store.db import transaction
 from app.web.schemas import RulesForms, RulesMade
 from app.web.uploads import SmallBody

@@ -5,8 +5,8 @@ from sqlalchemy.orm import Session
 
 from app.access.service import Here, Service
 from app.ground.errors import NotFound, Unprocessable
-from app.jobs.queue import queue
-from app.store.artifacts import artifacts
+from app.jobs import queue
+from app.store import artifacts
 from app.store.db import transaction
 from app.store.tables import Artifact, Job
 from app.web.schemas import Made, RunRequest, RunView

@@ -6,10 +6,10 @@ from fastapi import APIRouter, Response
 
 from app.access.service import Here, Service
 from app.ground.errors import Unprocessable
+from app.jobs import queue
 from app.jobs.examinations import newest_examination
-from app.jobs.queue import queue
+from app.store import artifacts
 from app.store.archives import keep_archive
-from app.store.artifacts import artifacts
 from app.store.db import transaction
 from app.store.tables import Job
 from app.web.schemas import ArtifactView, DoctorRequest, Made, SourceRequest

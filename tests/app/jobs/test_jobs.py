@@ -4,7 +4,8 @@ import os
 import signal
 import zipfile
 
-from app.jobs.queue import open_client, queue
+from app.jobs import queue
+from app.jobs.queue import open_client
 from dataset_rules.artifacts.seal import altered_files
 from tests.app.conftest import (
     PAPER,

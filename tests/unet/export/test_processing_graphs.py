@@ -15,7 +15,7 @@ from skimage.morphology import reconstruction
 from dataset_rules.artifacts.dataset import DatasetClass
 from dataset_rules.formatting.image_form import as_in_dataset
 from dataset_rules.rules.rules import Rules
-from unet.export.export_model import graph_parts as parts
+from unet.export import graph_parts as parts
 from unet.export.processing_graphs import as_model, before_graph, normalised_graph
 from unet.network.preprocessing import normalized, rescaled
 from unet.objects.targets import distance_to_border

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unet.objects import object_rows as objects_module
 from unet.objects.object_rows import ObjectRows, split_objects
-from unet.objects.object_rows import object_rows as objects_module
 from unet.objects.splitting import Seeds, SplitSettings
 from unet.objects.targets import distance_map
 

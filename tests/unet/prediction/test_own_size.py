@@ -31,7 +31,8 @@ from unet.network.backend import Backend, available, fastest, make_forward
 from unet.planning.fingerprint import fingerprint
 from unet.planning.lr_schedule import make_schedule
 from unet.planning.plan import make_plan
-from unet.prediction.predict_files import Maps, entropy, map_files, predict_files
+from unet.prediction import map_files
+from unet.prediction.predict_files import Maps, entropy, predict_files
 from unet.prediction.predictor import Predictor
 from unet.runs.train import train
 from unet.scoring.metrics import pixel_counts
