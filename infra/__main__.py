@@ -10,9 +10,9 @@ from pulumi.runtime.config import CONFIG
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from infra import live, prices, stack, volume
-from infra.checks import warnings_of
+from infra.checks import read_config, warnings_of
 from infra.cloud_init import user_data
-from infra.config import ConfigError, StackConfig, read_config
+from infra.config import ConfigError, StackConfig
 from infra.source import source_of
 
 

@@ -1,21 +1,46 @@
 """Rules that a stack's configuration must keep, one function each: config in, mistakes out."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 import ipaddress
 import re
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from infra import catalog
 from infra.catalog import WORKING_COPY
-
-if TYPE_CHECKING:  # config.py calls these rules
-    from infra.config import StackConfig
+from infra.config import ConfigError, StackConfig, parsed
 
 VolumeSize = Callable[[str, str], int | None]
+
+
+def read_config(
+    values: Mapping[str, Any],
+    stack: str,
+    read: Callable[[str], str],
+    *,
+    volume_gib_now: VolumeSize = lambda name, region: None,
+    render: Callable[[StackConfig], str] | None = None,
+) -> StackConfig:
+    """Configuration of a stack, checked.
+
+    Args:
+        values: as `parsed` takes them.
+        stack: name of the stack.
+        read: text of a file by its path; raises OSError.
+        volume_gib_now: size of the volume (name, region) that exists, None where unknown.
+        render: makes the user_data, to see whether it fits.
+
+    Raises:
+        ConfigError: with all mistakes, each with its remedy.
+    """
+    config, mistakes = parsed(values, stack, read)
+    mistakes += mistakes_of(config, volume_gib_now)
+    if render is not None:
+        mistakes += _unrenderable(config, render)
+    if mistakes:
+        raise ConfigError(mistakes)
+    return config
 
 
 def mistakes_of(config: StackConfig, volume_gib_now: VolumeSize) -> list[str]:
@@ -56,6 +81,13 @@ def user_data_mistakes(text: str) -> list[str]:
         f"user_data: {size} bytes, at most {catalog.USER_DATA_MAX_BYTES} are taken; "
         "fewer or shorter sshPublicKeys make it shorter"
     ]
+
+
+def _unrenderable(config: StackConfig, render: Callable[[StackConfig], str]) -> list[str]:
+    try:
+        return user_data_mistakes(render(config))
+    except ValueError as e:
+        return [f"{e}; fewer or shorter sshPublicKeys make user_data shorter"]
 
 
 def _region(config: StackConfig) -> Iterator[str]:

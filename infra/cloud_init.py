@@ -16,6 +16,7 @@ import yaml
 
 from infra import units
 from infra.caddy import caddyfile
+from infra.host_program import host_program
 
 MOST_BYTES = 64 * 1024  # DigitalOcean refuses more
 LARGE_BYTES = 2000  # a file above it is compressed
@@ -106,8 +107,8 @@ def cloud_config(spec: MachineSpec) -> dict[str, Any]:
     }
 
 
-def files(spec: MachineSpec) -> dict[str, tuple[str, str]]:
-    """Every file that first boot writes: path -> (permissions, text)."""
+def files(spec: MachineSpec) -> dict[str, tuple[str, str | bytes]]:
+    """Every file that first boot writes: path -> (permissions, text, or bytes where it is none)."""
     plain = {
         "/etc/unetops/environment": _environment(spec),
         "/etc/unetops/machine.json": json.dumps(_machine_facts(spec), indent=1) + "\n",
@@ -121,7 +122,10 @@ def files(spec: MachineSpec) -> dict[str, tuple[str, str]]:
     }
     if spec.source:
         plain["/etc/unetops/requirements.lock"] = spec.lock
-    programs = {units.HOST: _machine("unetops_host.py"), units.RUN: _machine("unetops.sh")}
+    programs: dict[str, str | bytes] = {
+        units.HOST: host_program(),
+        units.RUN: _machine("unetops.sh"),
+    }
     return {
         **{path: ("0644", text) for path, text in plain.items()},
         **{path: ("0755", text) for path, text in programs.items()},
@@ -206,12 +210,13 @@ def _machine_facts(spec: MachineSpec) -> dict[str, Any]:
     }
 
 
-def _file(path: str, permissions: str, text: str) -> dict[str, str]:
+def _file(path: str, permissions: str, text: str | bytes) -> dict[str, str]:
     head = {"path": path, "permissions": permissions}
-    if len(text.encode()) <= LARGE_BYTES:
+    if isinstance(text, str) and len(text.encode()) <= LARGE_BYTES:
         return {**head, "content": text}
+    data = text.encode() if isinstance(text, str) else text
     # No time in the archive: the same text gives the same user_data.
-    packed = base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
+    packed = base64.b64encode(gzip.compress(data, 9, mtime=0)).decode()
     return {**head, "encoding": "gz+b64", "content": packed}
 
 

@@ -1,4 +1,6 @@
-"""Stack configuration: a plain mapping becomes a frozen object, or all its mistakes at once.
+"""Stack configuration: a plain mapping becomes a frozen object, and a list of what cannot be read.
+
+`infra.checks` says whether what was read can be built.
 
 Nothing here knows Pulumi, so `unetops infra doctor` and the tests read it as the program does.
 """
@@ -10,7 +12,6 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, get_args, get_origin
 
 from infra.catalog import DEFAULT_IMAGE, WORKING_COPY
-from infra.checks import mistakes_of, user_data_mistakes
 
 
 class ConfigError(Exception):
@@ -89,26 +90,16 @@ FIELDS = {key_of(f.name): f for f in fields(StackConfig) if f.name not in INTERN
 KEYS = tuple(FIELDS)
 
 
-def read_config(
-    values: Mapping[str, Any],
-    stack: str,
-    read: Callable[[str], str],
-    *,
-    volume_gib_now: Callable[[str, str], int | None] = lambda name, region: None,
-    render: Callable[[StackConfig], str] | None = None,
-) -> StackConfig:
-    """Configuration of a stack, checked.
+def parsed(
+    values: Mapping[str, Any], stack: str, read: Callable[[str], str]
+) -> tuple[StackConfig, list[str]]:
+    """Configuration of a stack as it is written, and the mistakes of its form with their remedies.
 
     Args:
         values: the values of the namespace, keys without `unetops:`; texts as Pulumi keeps them or
             native values.
         stack: name of the stack.
         read: text of a file by its path; raises OSError.
-        volume_gib_now: size of the volume (name, region) that exists, None where unknown.
-        render: makes the user_data, to see whether it fits.
-
-    Raises:
-        ConfigError: with all mistakes, each with its remedy.
     """
     made: dict[str, Any] = {"stack": stack}
     mistakes = [unknown_key(key) for key in values if key not in KEYS]
@@ -118,13 +109,7 @@ def read_config(
         except ValueError as e:
             mistakes.append(f"{key}: {e}")
     made |= _files(made, read, mistakes)
-    config = StackConfig(**made)
-    mistakes += mistakes_of(config, volume_gib_now)
-    if render is not None:
-        mistakes += _unrenderable(config, render)
-    if mistakes:
-        raise ConfigError(mistakes)
-    return config
+    return StackConfig(**made), mistakes
 
 
 def unknown_key(key: str) -> str:
@@ -206,13 +191,6 @@ def _text(
     except OSError as e:
         mistakes.append(f"{key}: file {path} cannot be read ({e.strerror or e}); {remedy}")
         return None
-
-
-def _unrenderable(config: StackConfig, render: Callable[[StackConfig], str]) -> list[str]:
-    try:
-        return user_data_mistakes(render(config))
-    except ValueError as e:
-        return [f"{e}; fewer or shorter sshPublicKeys make user_data shorter"]
 
 
 def defaults() -> dict[str, Any]:

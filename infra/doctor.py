@@ -16,7 +16,8 @@ import yaml
 from infra import prices
 from infra.account import Account, AccountError, account_of
 from infra.catalog import DATED
-from infra.config import ConfigError, StackConfig, read_config
+from infra.checks import read_config
+from infra.config import ConfigError, StackConfig
 from infra.engine import Engine, EngineError
 from infra.take import adoption_line
 

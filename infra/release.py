@@ -1,5 +1,6 @@
 """Release component: the code that runs, brought over SSH to a host whose key is recorded."""
 
+import hashlib
 import json
 import shlex
 from collections.abc import Sequence
@@ -101,13 +102,14 @@ class Release(pulumi.ComponentResource):
 
     def _uploads(self, args: ReleaseArgs, booted: pulumi.Resource) -> list[pulumi.Resource]:
         files = {"lock": args.lock, **({"wheel": args.source.wheel} if args.source.wheel else {})}
+        digest = _digest(args.lock)
         return [
             command.remote.CopyToRemote(
                 f"{self.name}-{what}",
                 connection=self.connection,
                 source=pulumi.FileAsset(str(path)),
                 remote_path=f"/root/{path.name}",
-                triggers=[args.source.release_id, args.droplet_id],
+                triggers=[args.source.release_id, args.droplet_id, digest],
                 opts=pulumi.ResourceOptions(parent=self, depends_on=[booted]),
             )
             for what, path in files.items()
@@ -122,8 +124,16 @@ def release_command(args: ReleaseArgs) -> str:
     else:
         words += ["--source", str(args.source.address)]
     words += ["--lock", f"/root/{args.lock.name}"]
-    words += ["--torch-index", args.torch_index] if args.torch_index else []
-    return f'{shlex.join(words)} --address "$ADDRESS"'
+    words += [
+        "--torch-index",
+        args.torch_index or "",
+    ]  # else the host asks what first boot was told
+    # The lock is no part of the commit's id, and a changed text runs again.
+    return f'{shlex.join(words)} --address "$ADDRESS"  # lock {_digest(args.lock)}'
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
 def _to(args: ReleaseArgs, text: str) -> pulumi.Output[str]:

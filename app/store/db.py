@@ -16,7 +16,7 @@ from dbos import DBOS
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.orm import Session
 
-from app.ground.errors import Conflict
+from app.ground.errors import AppError, Conflict
 from app.ground.locks import locked
 from app.ground.settings import Settings
 
@@ -61,6 +61,7 @@ def migrate(settings: Settings, backups: Path | None = None) -> Path | None:
 
     Raises:
         Conflict: if a newer release has changed the database already; nothing is touched then.
+        AppError: if no whole copy can be made; nothing is changed then.
     """
     for folder in (settings.home, settings.uploads):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -70,9 +71,9 @@ def migrate(settings: Settings, backups: Path | None = None) -> Path | None:
     with locked(settings.home / "migrate.lock", wait_s=60, busy=busy):
         engine = open_engine(settings)
         try:
-            is_new = not settings.database.exists()
             with engine.connect() as connection:
-                _refuse_newer(connection, config, settings.database)
+                version = _known_version(connection, config, settings.database)
+            is_new = version is None  # a first migration that was killed leaves an empty file
             copy = None if backups is None or is_new else _back_up(settings.database, backups)
             with engine.begin() as connection:
                 config.attributes["connection"] = connection
@@ -83,7 +84,8 @@ def migrate(settings: Settings, backups: Path | None = None) -> Path | None:
     return copy
 
 
-def _refuse_newer(connection: Connection, config: Config, database: Path) -> None:
+def _known_version(connection: Connection, config: Config, database: Path) -> str | None:
+    """The version of the database, None before the first; `Conflict` where it is a newer one."""
     scripts = ScriptDirectory.from_config(config)
     known = {script.revision for script in scripts.walk_revisions()}
     found = MigrationContext.configure(connection).get_current_revision()
@@ -93,17 +95,62 @@ def _refuse_newer(connection: Connection, config: Config, database: Path) -> Non
             expected=f"version {scripts.get_current_head()} or older", found=f"version {found}",
             remedy="run that release, or stop all and put back the backup from before it",
         )  # fmt: skip
+    return found
 
 
 def _back_up(database: Path, folder: Path) -> Path:
-    """A copy of the whole database as one file, while others read and write it."""
+    """A whole, checked copy of the database as one file, while others read and write it.
+
+    Only a copy that passed the check and lies on the disk has a name that ends in `.db`; of one
+    that fails nothing is left.
+    """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _remove_parts(folder)  # of a copy that was killed
     copy = folder / f"unetops-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.db"
     beside = copy.with_suffix(".part")
-    os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))  # tokens' hashes
-    with closing(sqlite3.connect(database)) as here, closing(sqlite3.connect(beside)) as there:
+    try:
+        _copy(database, beside)
+        _check(beside)
+        _flush(beside)
+        beside.replace(copy)
+        _flush(folder)
+    except (OSError, sqlite3.Error) as error:
+        raise AppError(
+            "the database could not be backed up, nothing was changed", where=str(database),
+            expected=f"a whole copy in {folder}", found=str(error),
+            remedy="make room on the disk; a damaged database is mended from an earlier backup",
+        ) from error  # fmt: skip
+    finally:
+        _remove_parts(folder)
+    return copy
+
+
+def _remove_parts(folder: Path) -> None:
+    for path in folder.glob("unetops-*.part*"):  # and SQLite's own files beside it
+        path.unlink()
+
+
+def _copy(database: Path, to: Path) -> None:
+    os.close(os.open(to, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))  # tokens' hashes
+    with closing(sqlite3.connect(database)) as here, closing(sqlite3.connect(to)) as there:
         here.backup(there)
         there.execute("PRAGMA journal_mode=DELETE")  # else the copy is three files, not one
-    with beside.open("rb") as file:
-        os.fsync(file.fileno())
-    return beside.replace(copy)
+
+
+def _check(copy: Path) -> None:
+    """Raise `sqlite3.Error` unless the copy is undamaged and has our tables."""
+    with closing(sqlite3.connect(copy)) as opened:
+        (found,) = opened.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(f"the copy is damaged: {found}")
+        if not opened.execute("SELECT version_num FROM alembic_version").fetchall():
+            raise sqlite3.DatabaseError("the copy has no version")
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -14,7 +15,7 @@ import httpx
 import pytest
 
 from app.access.tokens import Role, create_token
-from app.ground.errors import Conflict
+from app.ground.errors import AppError, Conflict
 from app.store.db import migrate
 from dataset_rules.artifacts.provenance import provenance_document
 from tests.app.conftest import browsing, wait_for, working
@@ -115,6 +116,59 @@ def test_backup_is_one_file_with_our_rows_and_those_of_the_queue(settings, engin
 def test_without_a_database_there_is_nothing_to_back_up(settings, tmp_path):
     assert migrate(settings, tmp_path / "backups") is None
     assert settings.database.exists()
+    assert not (tmp_path / "backups").exists()
+
+
+def test_backup_for_which_there_is_no_room_leaves_nothing_and_changes_nothing(
+    settings, engine, tmp_path
+):
+    with sqlite3.connect(settings.database) as database:
+        database.execute("CREATE TABLE filler AS SELECT zeroblob(4000000) AS bytes")
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.close()
+    backups = tmp_path / "backups"
+    words = ["migrate", "--data", str(settings.home), "--backup", str(backups)]
+    done = subprocess.run(
+        [sys.executable, "-m", "app.cli", *words], capture_output=True, text=True, timeout=60,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)),
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "could not be backed up, nothing was changed" in done.stderr
+    assert list(backups.iterdir()) == []
+
+
+def test_backup_removes_what_a_killed_one_left_behind(settings, engine, tmp_path):
+    for end in (".part", ".part-journal"):
+        (tmp_path / f"unetops-20260101T000000.000000Z{end}").touch()
+    copy = migrate(settings, tmp_path)
+    assert copy.stat().st_size > 0
+    assert list(tmp_path.glob("unetops-*")) == [copy]
+
+
+def test_damaged_database_is_no_backup(settings, engine, tmp_path):
+    engine.dispose()
+    with sqlite3.connect(settings.database) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        size, root = (
+            database.execute(question).fetchone()[0]
+            for question in ("PRAGMA page_size", "SELECT rootpage FROM sqlite_master"
+                             " WHERE name = 'token'")
+        )  # fmt: skip
+    database.close()
+    with settings.database.open("r+b") as file:
+        file.seek((root - 1) * size)
+        file.write(b"\xff" * size)
+    with pytest.raises(AppError, match="damaged"):
+        migrate(settings, tmp_path / "backups")
+    assert list((tmp_path / "backups").iterdir()) == []
+
+
+def test_empty_file_of_a_first_migration_that_was_killed_is_no_database_to_back_up(
+    settings, tmp_path
+):
+    settings.home.mkdir(exist_ok=True)
+    settings.database.touch()
+    assert migrate(settings, tmp_path / "backups") is None
     assert not (tmp_path / "backups").exists()
 
 

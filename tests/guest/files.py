@@ -69,6 +69,8 @@ def serving(files: Files) -> Iterator[Files]:
             kind = "text/html" if path.endswith("/") else "application/octet-stream"
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(data) - start))
+            if start:
+                self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
             self.end_headers()
             end = len(data)
             if path in files.cut_once:

@@ -1,5 +1,6 @@
 import importlib
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,31 @@ def test_new_key_is_made_and_one_that_the_account_holds_is_reused():
     there = {"fingerprint": fingerprint(KEY), "id": 1, "name": "laptop", "publicKey": KEY}
     assert [name.split()[0] for name in made_by(SSH)].count("SshKey") == 1
     assert [name.split()[0] for name in made_by(SSH, [there])].count("SshKey") == 0
+
+
+RELEASE = """
+from pathlib import Path
+from infra.release import Release, ReleaseArgs
+from infra.source import Source
+source = Source(release_id="one", address="https://example.org/unetops-1-py3-none-any.whl")
+where = {"address": "198.18.0.9", "droplet_id": "1", "lock": Path(LOCK)}
+Release("n", ReleaseArgs(source=source, **where, MORE))
+"""
+
+
+@pytest.mark.parametrize("changed", ["index", "no index", "lock"])
+def test_same_commit_is_installed_again_with_another_index_or_lock(tmp_path: Path, changed: str):
+    lock = tmp_path / "requirements.lock"
+    program = RELEASE.replace("LOCK", repr(str(lock)))
+    found = []
+    for text, index in (("numpy==1\n", "'https://a'"), ("numpy==2\n", "'https://b'")):
+        lock.write_text(text if changed == "lock" else "numpy==1\n")
+        index = {"index": index, "no index": index if not found else "None"}.get(changed, "None")
+        found.append(made_by(program.replace("MORE", f"torch_index={index}")))
+    first, second = (made["Command n-install"]["create"] for made in found)
+    assert first != second
+    words = shlex.split(second.splitlines()[-1].partition("#")[0])
+    wanted = {"index": "https://b", "no index": "", "lock": ""}[changed]
+    assert words[words.index("--torch-index") + 1] == wanted
+    sent = [made["CopyToRemote n-lock"]["triggers"] for made in found]
+    assert (sent[0] != sent[1]) == (changed == "lock")

@@ -2,7 +2,8 @@ import base64
 
 import pytest
 
-from infra.config import KEYS, ConfigError, read_config
+from infra.checks import read_config
+from infra.config import KEYS, ConfigError
 
 KEY = "ssh-ed25519 " + base64.b64encode(b"\0\0\0\x0bssh-ed25519" + b"k" * 36).decode() + " me"
 GOOD = {"sshPublicKeys": [KEY], "sshFrom": ["198.18.0.7/32"]}

@@ -8,7 +8,7 @@ from tests.infra.test_components import KEY
 
 PROGRAM = f"""
 from infra import stack
-from infra.config import read_config
+from infra.checks import read_config
 from infra.source import Source
 values = {{"sshPublicKeys": ['{KEY}'], "sshFrom": ["198.18.0.7/32"], **EXTRA}}
 config = read_config(values, "dev", stack.read_file)

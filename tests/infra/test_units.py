@@ -1,7 +1,6 @@
 """What the service's units allow."""
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 
 from infra import units
 from infra.cloud_init import USER_ID
+from tests.missing import need
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES = {
@@ -73,8 +73,7 @@ def test_code_made_at_run_time_is_denied_where_torch_is_not():
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_exposure_is_low(name, tmp_path: Path):
-    if shutil.which("systemd-analyze") is None:
-        pytest.skip("systemd-analyze is not installed: exposure is not measured here")
+    need("systemd-analyze", "exposure is not measured here")
     file = tmp_path / f"{name}.service"
     file.write_text(SERVICES[name])
     command = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(file)]

@@ -3,7 +3,7 @@
 import pulumi
 
 from infra import stack
-from infra.config import read_config
+from infra.checks import read_config
 from infra.source import Source
 from infra.volume import find_volume
 

@@ -1,0 +1,1 @@
+"""What lies on the droplet: a program, scripts and configuration files."""

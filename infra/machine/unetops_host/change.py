@@ -1,0 +1,143 @@
+"""The change from one release to the next: made, or taken back, whatever fails on the way."""
+
+import contextlib
+import json
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from infra.machine.unetops_host.address import set_address
+from infra.machine.unetops_host.backups import migrate, restore
+from infra.machine.unetops_host.commands import systemctl
+from infra.machine.unetops_host.console import say
+from infra.machine.unetops_host.errors import HostError, reason
+from infra.machine.unetops_host.files import write
+from infra.machine.unetops_host.health import health
+from infra.machine.unetops_host.links import switch, target
+from infra.machine.unetops_host.locks import alone
+from infra.machine.unetops_host.machine import UNITS, Machine
+from infra.machine.unetops_host.releases import Wanted, lay, prune, refuse_name
+from infra.machine.unetops_host.signals import unbroken
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A release that has stopped the service and is not proved healthy yet."""
+
+    id: str
+    before: str | None  # the release that served
+    previous: str | None  # the one before that
+    backups: str  # folder that holds the backup of this attempt
+    step: str = "migrating"  # then "switched"
+
+
+def install(machine: Machine, given: Wanted) -> None:
+    """Make a release serve, or leave the one that serves now."""
+    refuse_name(given.id)
+    with alone(machine):
+        recover(machine)
+        if given.address:
+            set_address(machine, given.address)
+        folder = lay(machine, given)
+        before = target(machine, "current")
+        if before == folder.name:
+            systemctl("start", *UNITS)
+        else:
+            change(machine, folder, before)
+        health(machine, machine.health_s)
+        prune(machine)
+    say(f"release {given.id} serves")
+
+
+def change(machine: Machine, folder: Path, before: str | None) -> None:
+    """Stop, back up and migrate, switch, start; take all back where the new release fails.
+
+    The service stands still before the backup: what it wrote later would be lost with a way back.
+    """
+    backups = machine.mount / "backups" / f"{time.time_ns()}-{folder.name}"
+    pending = Pending(folder.name, before, target(machine, "previous"), str(backups))
+    write_pending(machine, pending)
+    try:
+        stop()
+        migrate(machine, folder, backups)
+        pending = replace(pending, step="switched")
+        write_pending(machine, pending)
+        switch(machine, "previous", before)
+        switch(machine, "current", folder.name)
+        systemctl("start", *UNITS)
+        health(machine, machine.health_s)
+    except BaseException as error:  # whatever it was, the service stands still now
+        with unbroken():
+            end = taken_back(machine, pending)
+        if not isinstance(error, Exception):
+            raise
+        raise HostError(f"release {folder.name} failed, {end}\n{reason(error)}") from error
+    clear_pending(machine)
+
+
+def stop() -> None:
+    """End the workers, which lets their jobs save a checkpoint, and then the web process."""
+    for unit in reversed(UNITS):
+        systemctl("stop", unit)
+
+
+def taken_back(machine: Machine, pending: Pending) -> str:
+    """Roll back; what came of it, since the failure that led here is the one to raise."""
+    try:
+        roll_back(machine, pending)
+    except Exception as error:
+        return f"nor was it taken back whole, `unetops-host recover` tries again: {reason(error)}"
+    return f"{pending.before} serves again"
+
+
+def roll_back(machine: Machine, pending: Pending) -> None:
+    """Make the release serve that served before, with its database if the new one changed it.
+
+    Whatever fails on the way, that release is started; `recover` then tries the rest again.
+    """
+    try:
+        stop()
+        restore(machine, Path(pending.backups))
+    finally:
+        switch(machine, "current", pending.before)
+        switch(machine, "previous", pending.previous)
+        if pending.before:
+            systemctl("start", *UNITS)
+    if pending.before:
+        with contextlib.suppress(HostError):  # the failure that led here says more
+            health(machine, machine.health_s)
+    clear_pending(machine)
+
+
+def recover(machine: Machine) -> None:
+    """Finish or take back what an earlier run had begun when it was cut off."""
+    file = machine.state / "pending.json"
+    if not file.exists():
+        return
+    pending = Pending(**json.loads(file.read_text()))
+    say(f"release {pending.id} was cut off")
+    if pending.step == "switched" and target(machine, "current") == pending.id:
+        # It may have served for hours since, so a healthy one stays with all that it wrote.
+        with contextlib.suppress(Exception):
+            systemctl("start", *UNITS)
+            health(machine, machine.health_s)
+            clear_pending(machine)
+            return
+    with unbroken():
+        roll_back(machine, pending)
+
+
+def recover_alone(machine: Machine) -> None:
+    """`recover`, unless a release runs now."""
+    with alone(machine):
+        recover(machine)
+
+
+def write_pending(machine: Machine, pending: Pending) -> None:
+    """Note how far a release is."""
+    write(machine.state / "pending.json", json.dumps(asdict(pending)))
+
+
+def clear_pending(machine: Machine) -> None:
+    """Note that nothing is under way."""
+    (machine.state / "pending.json").unlink(missing_ok=True)

@@ -1,0 +1,32 @@
+"""Power-off of a machine on which nothing runs."""
+
+import contextlib
+import time
+
+from infra.machine.unetops_host.commands import systemctl
+from infra.machine.unetops_host.console import say
+from infra.machine.unetops_host.files import write
+from infra.machine.unetops_host.locks import is_awake
+from infra.machine.unetops_host.machine import Machine
+
+
+def idle(machine: Machine, limit_s: float) -> None:
+    """Power off if no job, release or fetch ran for so long.
+
+    The droplet still bills when it is off; only destroying it ends that.
+    """
+    mark = machine.at("/run/unetops-idle")
+    if not mark.exists() or works(machine):
+        write(mark, "")
+    elif time.time() - mark.stat().st_mtime > limit_s:
+        say(f"no job for {limit_s / 60:.0f} minutes: powers off")
+        systemctl("poweroff")
+
+
+def works(machine: Machine) -> bool:
+    """Whether a step of a job, or one of the long commands of this program, runs now."""
+    for file in machine.at("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if b"UNETOPS_JOB=" in file.read_bytes():
+                return True
+    return is_awake(machine) or (machine.state / "pending.json").exists()

@@ -1,0 +1,54 @@
+"""Locks of this program: one release at a time, and no power-off during long work."""
+
+import contextlib
+import fcntl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from infra.machine.unetops_host.errors import HostError
+from infra.machine.unetops_host.machine import Machine
+
+LOCK_S = 1800.0
+LONG = ("boot", "fetch", "recover", "release")  # the machine is not idle while one of them runs
+
+
+@contextlib.contextmanager
+def alone(machine: Machine) -> Iterator[None]:
+    """Hold the lock; it ends with the process, however."""
+    path = machine.state / "release.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    until = time.monotonic() + LOCK_S
+    with path.open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if time.monotonic() > until:
+                    raise HostError(f"another release runs ({path})") from error
+                time.sleep(0.2)
+        yield
+
+
+@contextlib.contextmanager
+def awake(machine: Machine) -> Iterator[None]:
+    """Keep `idle` from powering off; several may, and each ends with its process, however."""
+    with _awake_file(machine).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+def is_awake(machine: Machine) -> bool:
+    """Whether one of the long commands of this program runs now."""
+    with _awake_file(machine).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _awake_file(machine: Machine) -> Path:
+    machine.state.mkdir(parents=True, exist_ok=True)
+    return machine.state / "awake.lock"
