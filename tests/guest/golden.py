@@ -54,6 +54,8 @@ FILES = {
     "etc/machine-id": "",
     "etc/apt/sources.list.d/harness.list": f"deb [trusted=yes] file:{HARNESS}/debs ./\n",
     "etc/apt/apt.conf.d/99harness": 'APT::Install-Recommends "0";\nAPT::Sandbox::User "root";\n',
+    # A guest is thrown away: nobody needs each of its packages safe on the disk.
+    "etc/dpkg/dpkg.cfg.d/harness": "force-unsafe-io\n",
     "etc/pip.conf": f"[global]\nno-index = true\nfind-links = {HARNESS}/wheelhouse\n",
     "etc/cloud/cloud.cfg.d/99-harness.cfg": CLOUD_CONFIG,
     "etc/systemd/system/harness-fstab.service": MOUNT_UNIT,
@@ -82,7 +84,7 @@ def recipe() -> str:
 def golden() -> Path:
     """The tree, built at the first call; two processes that ask at once build it once."""
     tree = cache() / f"guest-{recipe()}"
-    with _locked(tree.with_suffix(".lock")):
+    with locked(tree.with_suffix(".lock")):
         if not tree.is_dir():
             building = tree.with_suffix(".building")
             shutil.rmtree(building, ignore_errors=True)
@@ -92,7 +94,8 @@ def golden() -> Path:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock that ends with its process; the file and its folder are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -147,7 +150,7 @@ def wheelhouse(lock: str) -> Path:
     """
     key = hashlib.sha256(CODE + lock.encode()).hexdigest()[:16]
     folder = cache() / f"wheels-{key}"
-    with _locked(folder.with_suffix(".lock")):
+    with locked(folder.with_suffix(".lock")):
         if not folder.is_dir():
             building = folder.with_suffix(".building")
             shutil.rmtree(building, ignore_errors=True)

@@ -39,6 +39,8 @@ class Guest:
         self.folder = RUN / self.name
         self.root = self.folder / "root"
         self.wires: Wires | None = None
+        self.above: tuple[Path, ...] = ()
+        """Layers between the golden tree and what this guest writes."""
         self.image: dict[str, str] = {}
         """Files that the image brings beside Debian's, by path; a script is executable."""
         self._process: subprocess.Popen[bytes] | None = None
@@ -76,8 +78,8 @@ class Guest:
         self._owner = (self.folder / "owner").open("w")
         fcntl.flock(self._owner, fcntl.LOCK_EX)  # the kernel lets it go when this process ends
         (self.folder / "wires").write_text(self.wires.name if self.wires else "")
-        layers = f"lowerdir={golden.golden()},upperdir={self.folder}/upper"
-        layers += f",workdir={self.folder}/work"
+        lower = ":".join(map(str, (*self.above, golden.golden())))
+        layers = f"lowerdir={lower},upperdir={self.folder}/upper,workdir={self.folder}/work"
         sh("mount", "-t", "overlay", self.name, "-o", layers, self.root)
         seed = self.root / "var/lib/cloud/seed/nocloud"
         seed.mkdir(parents=True)

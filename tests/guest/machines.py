@@ -17,10 +17,10 @@ class Machines:
     that still runs and gives the devices back.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, above: tuple[Path, ...] = ()) -> None:
         """Start with no droplet; guests of killed test runs are taken away first."""
         sweep()
-        self.folder = folder
+        self.folder, self.above = folder, above
         self.guests: dict[str, Guest] = {}
         self.disks: dict[str, Volume] = {}
 
@@ -28,6 +28,7 @@ class Machines:
         """Boot a droplet's own user_data; the answer is its address, given while it boots."""
         disks = tuple(self.disk(volume) for volume in volumes)
         guest = Guest(f"d{id_}", droplet["userData"], disks)
+        guest.above = self.above
         self.guests[id_] = guest
         guest.up()
         return guest.address

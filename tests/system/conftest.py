@@ -1,8 +1,17 @@
-"""The longest come first: two workers then end at nearly the same time."""
+"""The longest files come first: two workers then end at nearly the same time.
+
+A worker is given its next file while two tests of the one before are left, so the files at the end
+must be short. The second file needs the engine and no guest: where nothing is cached, one worker
+builds the engine while the other builds what the guests boot.
+"""
 
 import pytest
 
-LONG = ("test_operations", "test_sequence", "test_mishaps", "test_kills", "test_readme_deploy")
+LONG = (
+    *("test_operations", "test_engine", "test_sequence", "test_service", "test_recover"),
+    *("test_mishaps", "test_kills", "test_boot", "test_delivery", "test_boot_options"),
+    *("test_readme_deploy", "test_readme", "test_guest", "test_browser"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

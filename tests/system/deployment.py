@@ -20,6 +20,7 @@ from tests.cloud.stack import Stack, stack
 from tests.guest.droplet import AUTHORITY
 from tests.guest.guest import Guest
 from tests.guest.machines import Machines
+from tests.guest.prepared import prepared
 
 HOST = "/opt/unetops/bin/unetops-host"
 DIARY = "journalctl --no-pager -a; cat /var/log/cloud-init*.log"
@@ -147,9 +148,13 @@ def until(done: Callable[[], bool], seconds: float) -> None:
 
 
 @contextlib.contextmanager
-def deployment(folder: Path) -> Iterator[Deployment]:
-    """An empty account with real machines, and the project on an empty backend."""
-    machines = Machines(folder)
+def deployment(folder: Path, *, is_prepared: bool = False) -> Iterator[Deployment]:
+    """An empty account with real machines, and the project on an empty backend.
+
+    The image of prepared machines has the packages and the environment of the service, where a
+    test is not about their installation.
+    """
+    machines = Machines(folder, above=(prepared(),) if is_prepared else ())
     try:
         with stack(cloud=Cloud(machines=machines)) as one:
             yield Deployment(one, machines)

@@ -1,5 +1,6 @@
 """A droplet's user_data really boots: what serves, what is refused, and what survives."""
 
+import json
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from tests.guest.droplet import Droplet, build_wheel, new_key
 from tests.guest.guest import ROOT, sweep
 from tests.guest.needs import require
 from tests.guest.ports import open_ports
+from tests.guest.prepared import prepared
 from tests.guest.probe import probe
 from tests.guest.volume import Volume
 from tests.guest.wires import METADATA, SECRET
@@ -27,6 +29,7 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 HOST = "/opt/unetops/bin/unetops-host"
 HOME = "/srv/unetops/home"
 INTERNET = "45.55.0.7"  # a public address; inside the test it leads here and nowhere else
+CURL_REFUSED = 7
 CLOSED = ["/", "/etc", "/usr", "/boot", "/root", "/home", "/opt/unetops", "/opt/unetops/releases"]
 CLOSED += ["/opt/unetops/bin", "/etc/unetops", "/var/lib", "/var/lib/unetops", "/srv"]
 SEALED = ["/etc/passwd", HOST, "/etc/unetops/environment", "/proc/sys/kernel/hostname"]
@@ -180,6 +183,7 @@ def test_the_first_token_opens_the_service_and_is_shown_once(droplet: Droplet, t
     again = droplet.ssh(f"{HOST} token", check=False)
     assert again.returncode == 1
     logs = machine(droplet, "sh", "-c", "journalctl --no-pager; cat /var/log/cloud-init*.log")
+    assert "unetops-web" in logs
     assert token not in again.stdout + again.stderr + droplet.guest.user_data + logs
 
 
@@ -198,7 +202,7 @@ def test_a_url_is_fetched_from_the_internet_and_from_no_network_of_the_cloud(
         worker = probe(droplet.guest, "unetops-worker.service", connect=[there])["connect"]
         fetcher = probe(droplet.guest, "unetops-fetcher.service", connect=[there])["connect"]
     assert [*fetcher.values()] == ["worked"]
-    assert "worked" not in worker.values()
+    assert [answer == "worked" for answer in worker.values()] == [False]
 
 
 def trust(droplet: Droplet, certificate: Path) -> None:
@@ -272,8 +276,9 @@ def test_the_metadata_address_answers_root_and_no_unit(droplet: Droplet, unit: s
     own = "ConnectionRefusedError" if unit == "unetops-worker.service" else "worked"
     assert found["connect"]["127.0.0.1:8000"].startswith(own), "the probe must tell no from never"
     user = machine(droplet, "systemctl", "show", "-P", "User", unit)
-    as_user = ("setpriv", f"--reuid={user}", "--clear-groups", "curl", "-sS", "-m", "3", url)
-    assert droplet.guest.exec(*as_user, check=False).returncode != 0
+    as_user = ("setpriv", f"--reuid={user}", "--clear-groups", "curl", "-sS", "-m", "3")
+    assert machine(droplet, *as_user, "http://127.0.0.1:8000/healthz") == '{"status":"ok"}'
+    assert droplet.guest.exec(*as_user, url, check=False).returncode == CURL_REFUSED
 
 
 @pytest.mark.parametrize("unit", UNITS)
@@ -291,14 +296,13 @@ def test_systemd_rates_the_exposure_of_a_unit_at_two_or_less(
 def test_a_memory_limit_is_set_though_a_guest_cannot_enforce_it(
     droplet: Droplet, unit: str, clock: Clock
 ):
-    assert machine(droplet, "systemctl", "show", "-P", "MemoryMax", unit) != "infinity"
+    assert machine(droplet, "systemctl", "show", "-P", "MemoryMax", unit).isdigit()
     clock.say(f"{unit}: MemoryMax is set; not enforced in a guest, which has no memory controller")
 
 
 def test_status_names_the_release_and_the_volume(droplet: Droplet):
-    said = droplet.ssh(f"{HOST} status").stdout
-    assert '"first"' in said
-    assert droplet.volume.uuid() in said
+    said = json.loads(droplet.ssh(f"{HOST} status").stdout)
+    assert (said["release"], said["volume_uuid"]) == ("first", droplet.volume.uuid())
 
 
 def remember(droplet: Droplet) -> str:
@@ -356,7 +360,9 @@ def test_a_volume_that_holds_something_else_is_left_alone_and_the_boot_says_so(m
     volume = made.volume("unetops-foreign")
     subprocess.run(["mkswap", str(volume.path)], check=True, capture_output=True)
     uuid = volume.uuid()
+    assert uuid
     third = made.droplet("third", "unetops-foreign")
+    third.guest.above = (prepared(),)
     report = third.boot()
     third.guest.destroy()
     assert report["status"] == "failed"

@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from dataset_rules.rules.rules import parse_rules
+from tests.cloud.cli import missing
 from tests.messy import two_folders
 from tests.system.test_service import Service, serving
 
@@ -29,7 +30,7 @@ def service(tmp_path_factory: pytest.TempPathFactory):
 def page(service: Service):
     chromium = shutil.which("chromium")
     if chromium is None:
-        pytest.skip("chromium is not installed here")
+        missing("chromium is not installed here")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
         page = browser.new_page(base_url=str(service.http.base_url.copy_with(path="/")))

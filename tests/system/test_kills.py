@@ -183,7 +183,10 @@ def test_killed_anywhere_one_command_and_up_bring_all_back(
     tmp_path: Path, request: pytest.FixtureRequest, seed: int, points: tuple[str, ...]
 ) -> None:
     require()
-    with deployment(tmp_path) as one, serving(CloudApi(one.stack.cloud), token=TOKEN) as api:
+    with (
+        deployment(tmp_path, is_prepared=points == SHORT) as one,
+        serving(CloudApi(one.stack.cloud), token=TOKEN) as api,
+    ):
         life = Life(one, api, random.Random(seed), Clock(request.config))
         for point in points:
             life.through(point)

@@ -9,6 +9,7 @@ import pytest
 
 from tests.cloud.faults import Fault, Weather, pending
 from tests.guest.needs import require
+from tests.guest.prepared import prepared
 from tests.system.deployment import HOST, Deployment, deployment, until
 from tests.system.test_boot import Clock
 from tests.system.test_service import PAPER
@@ -74,6 +75,7 @@ def broken_release_is_rolled_back(one: Deployment, token: str, healthy: str) -> 
 
 def never_healthy(one: Deployment) -> None:
     """A new droplet has no release that could serve instead."""
+    one.machines.above = (prepared(),)
     one.stack.config("bootstrap", "2")
     assert "this release is broken" in one.stack.up(code=1)
     # Not over SSH: the outputs, host key among them, are those of the last `up` that came through.

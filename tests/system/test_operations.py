@@ -101,7 +101,10 @@ def test_every_command_of_the_operations_page_does_what_it_says(
 ) -> None:
     require()
     clock = Clock(request.config)
-    with deployment(tmp_path) as one, serving(CloudApi(one.stack.cloud), token=TOKEN) as api:
+    with (
+        deployment(tmp_path, is_prepared=True) as one,
+        serving(CloudApi(one.stack.cloud), token=TOKEN) as api,
+    ):
         api.objects["sizes"] = [{"slug": "s-2vcpu-4gb", "regions": ["nyc3"], "available": True,
                                  "price_monthly": 24.0}]  # fmt: skip
         engineer = Engineer(one, api)

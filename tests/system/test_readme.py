@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from dataset_rules.pixels.images import encode
+from tests.cloud.cli import missing
 from tests.drawn import draw_discs
 from tests.system.test_service import serving
 
@@ -73,7 +74,7 @@ def test_the_commands_for_your_own_images_run_one_after_the_other(
 
 def test_the_commands_over_http_end_with_a_mask(source: Path, tmp_path: Path) -> None:
     if not shutil.which("jq"):
-        pytest.skip("the README's commands use jq, which is not installed here")
+        missing("the README's commands use jq, which is not installed here")
     (tmp_path / "rules.json").write_text(block("Your own images", "{"))
     with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
         for path in source.rglob("*.png"):

@@ -13,6 +13,7 @@ from dataset_rules.pixels.images import encode
 from tests.cloud.stack import PASSPHRASE, TOKEN
 from tests.drawn import draw_discs
 from tests.guest.needs import require
+from tests.guest.prepared import BASE, prepared
 from tests.system.deployment import Deployment, Site, deployment, until
 from tests.system.test_boot import Clock
 from tests.system.test_service import PAPER, drawn_zip
@@ -38,11 +39,13 @@ def test_a_deployment_keeps_its_data_through_releases_new_droplets_and_destroy(
 ) -> None:
     require()
     clock = Clock(request.config)
-    with deployment(tmp_path) as one:
+    with deployment(tmp_path, is_prepared=True) as one:
         clock.start()
         one.plan("first")
         clock.lap("pulumi preview")
         one.stack.up()
+        used = {path.name for path in (one.guest.root / BASE).iterdir()}
+        assert used == {path.name for path in (prepared() / BASE).iterdir()}
         clock.lap("pulumi up, from nothing to a service that answers")
         kept = meet(one)
         clock.lap("admin token over SSH")

@@ -95,7 +95,9 @@ def test_unrelated_text_file_leaves_the_id_alone(source, tmp_path):
 
 def test_object_files_become_label_mask_and_instance_map(tmp_path):
     out = made(object_files(tmp_path / "source"), tmp_path / "out")
-    for sample in read_dataset(out).samples:
+    samples = read_dataset(out).samples
+    assert len(samples) == 3
+    for sample in samples:
         _, label, instances = read_sample(out, sample)
         truth = tissue(int(sample.name[1:]))[1]
         assert instances.dtype == np.uint16
@@ -115,11 +117,13 @@ def test_equal_stems_keep_what_tells_them_apart(tmp_path):
 def test_stretched_dataset_has_the_size_and_format_asked_for(source, tmp_path):
     out = made(source, tmp_path / "out", fit="stretch", height=20, width=30, image_format="jpg",
                color_model="grayscale")  # fmt: skip
-    for sample in read_dataset(out).samples:
+    samples = read_dataset(out).samples
+    assert len(samples) == 12
+    for sample in samples:
         image, label, _ = read_sample(out, sample)
         assert sample.image.path.endswith(".jpg")
         assert image.shape == label.shape == (20, 30)
-        assert set(np.unique(label)) <= {0, 1}
+        assert set(np.unique(label)) == {0, 1}
 
 
 def test_large_photographs_shrink_to_within_40_db_of_the_mean_of_all_pixels(real_data, tmp_path):
@@ -135,7 +139,9 @@ def test_large_photographs_shrink_to_within_40_db_of_the_mean_of_all_pixels(real
         means[path.stem] = whole.reshape(240, 4, 240, 4, 3).mean((1, 3))
     size = {"fit": "stretch", "height": 240, "width": 240}
     out = made(source, tmp_path / "out", source={"object_value": 255}, **size)
-    for sample in read_dataset(out).samples:
+    samples = read_dataset(out).samples
+    assert {sample.name for sample in samples} == means.keys()
+    for sample in samples:
         error = np.mean((read_sample(out, sample)[0] - means[sample.name]) ** 2)
         assert 10 * np.log10(255**2 / error) > 40
 

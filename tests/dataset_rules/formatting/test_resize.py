@@ -32,7 +32,9 @@ def fit(source, kind, height, width):
 @settings(max_examples=60, deadline=None)
 @given(SIDES, SIDES, st.sampled_from([Fit.STRETCH, Fit.PAD, Fit.TILE]), SIDES, SIDES)
 def test_every_part_has_the_size_asked_for_and_only_known_classes(height, width, kind, to, across):
-    for made in fit(part(height, width), kind, to, across):
+    parts = fit(part(height, width), kind, to, across)
+    assert len(parts) == 1 or (kind is Fit.TILE and parts)
+    for made in parts:
         assert made.image.shape == (to, across, 3)
         assert made.label.shape == made.instances.shape == (to, across)
         assert set(np.unique(made.label)) <= {0, 1, 2, 255}
@@ -161,7 +163,9 @@ def test_an_image_of_the_dataset_stays_as_it_is_when_it_comes_back(fit, color_mo
     rules = Rules(fit=fit, color_model=color_model, **size)
     image, instances = tissue(1, size=40)
     toned, threshold = in_color_model(image, rules)
-    for part in fitted(Part(toned, (instances > 0).astype(np.uint8), None), rules):
+    parts = fitted(Part(toned, (instances > 0).astype(np.uint8), None), rules)
+    assert len(parts) == (4 if fit == "tile" else 1)
+    for part in parts:
         kept = binarized(part.image, threshold)
         assert np.array_equal(as_in_dataset(kept, rules), kept)
         assert color_model != "binary" or set(np.unique(kept)) <= {0, 255}

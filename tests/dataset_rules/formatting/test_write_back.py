@@ -18,7 +18,7 @@ from dataset_rules.ground.errors import ArtifactError, RulesError
 from dataset_rules.pixels.images import read_image, read_mask
 from dataset_rules.pixels.values import gray_if_equal
 from dataset_rules.rules.rules import Rules, read_rules, rules_from_mapping
-from tests.messy import object_files, put, tissue, two_folders
+from tests.messy import object_files, put, tissue, tree_of, two_folders
 
 
 def formatted(folder, out, /, **fields):
@@ -70,10 +70,13 @@ def test_files_of_single_objects_come_back(tmp_path):
     source = object_files(tmp_path / "source")
     dataset = formatted(source, tmp_path / "set")
     masks = write_back(dataset, tmp_path / "masks")
-    for sample in read_dataset(dataset).samples:
+    samples = read_dataset(dataset).samples
+    for sample in samples:
         for number, path in enumerate(sample.mask.sources, start=1):
             written = read_mask(masks / sample.name / f"{number:05}.png")
             assert np.array_equal(written, read_mask(source / path))
+    written = [path for sample in samples for path in sample.mask.sources]
+    assert set(written) == {path for path in tree_of(source) if "/masks/" in path}
 
 
 def test_object_numbers_come_back(tmp_path):

@@ -91,7 +91,9 @@ def test_image_and_mask_side_by_side_are_read_without_a_question(tmp_path):
     rules = examine(panels(tmp_path / "source")).rules
     assert rules.source.panel.model_dump() == {"columns": 2, "rows": 1, "image": 0, "mask": 1}
     out = format_dataset(tmp_path / "source", tmp_path / "out", rules)
-    for sample in read_dataset(out).samples:
+    samples = read_dataset(out).samples
+    assert [sample.name for sample in samples] == ["0", "1", "2"]
+    for sample in samples:
         image, label, _ = read_sample(out, sample)
         drawn, instances = tissue(int(sample.name))
         assert np.array_equal(image, drawn)

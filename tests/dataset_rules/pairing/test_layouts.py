@@ -29,6 +29,13 @@ def wrong_among(found: dict[str, tuple[str, ...]], layout: Layout) -> list[str]:
     return [image for image, masks in found.items() if layout.pairs.get(image) != masks]
 
 
+def check_layout(layout: Layout) -> None:
+    """Exactly the true pairs are found; fewer are allowed only where a person is asked."""
+    found, is_asked = pairs_of(layout)
+    assert layout.pairs
+    assert found == layout.pairs or (is_asked and not wrong_among(found, layout)), layout.kind
+
+
 def test_57_of_60_layouts_are_paired_fully_without_a_question_and_none_wrongly():
     paired, wrong = [], []
     for seed in SEEDS:
@@ -44,19 +51,15 @@ def test_57_of_60_layouts_are_paired_fully_without_a_question_and_none_wrongly()
 
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(st.integers(0, 1 << 40))
-def test_no_layout_is_paired_wrongly(seed):
-    layout = draw_layout(seed)
-    found, _ = pairs_of(layout)
-    assert not wrong_among(found, layout)
+def test_every_layout_is_paired_exactly_or_a_question(seed):
+    check_layout(draw_layout(seed))
 
 
 @pytest.mark.long
 @settings(max_examples=1_000, deadline=None)
 @given(st.integers(0, 1 << 40))
-def test_no_layout_of_a_thousand_is_paired_wrongly(seed):
-    layout = draw_layout(seed)
-    found, _ = pairs_of(layout)
-    assert not wrong_among(found, layout)
+def test_every_layout_of_a_thousand_is_paired_exactly_or_a_question(seed):
+    check_layout(draw_layout(seed))
 
 
 @pytest.mark.parametrize("seed", range(5))

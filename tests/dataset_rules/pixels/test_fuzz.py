@@ -150,7 +150,7 @@ def test_five_thousand_mutated_files_are_read_or_refused(tmp_path):
     check_mutants(tmp_path / "files", 5_000)
 
 
-def test_formatter_of_mutated_files_writes_into_its_folder_only(tmp_path):
+def test_formatter_refuses_mutated_files_and_writes_nothing(tmp_path):
     source = two_folders(tmp_path / "source", 12)
     rng = random.Random(1)
     for path in sorted(source.rglob("*.png"))[::2]:
@@ -164,9 +164,10 @@ def test_formatter_of_mutated_files_writes_into_its_folder_only(tmp_path):
         [sys.executable, "-c", run, str(source), str(tmp_path / "out")],
         capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path,
     )  # fmt: skip
-    assert done.returncode == 0 or "RulesError" in done.stderr
+    assert done.returncode == 1
+    assert "RulesError: " in done.stderr
     assert tree_of(source) == before
-    assert {path.name for path in tmp_path.iterdir()} <= {"source", "out"}
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
 def png_head(width, height):

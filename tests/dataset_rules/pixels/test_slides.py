@@ -13,7 +13,7 @@ from dataset_rules.pixels import slides
 from dataset_rules.pixels.images import read_header, read_image
 from dataset_rules.rules.rules import Rules
 from tests.drawn import draw_discs
-from tests.messy import put, two_folders
+from tests.messy import put, tree_of, two_folders
 
 SCANNER = (
     "Aperio Image Library v11.2.1 \n512x512 |AppMag = 20|MPP = 0.4990|User = Doe|ScanScope ID = X7"
@@ -49,8 +49,15 @@ def test_finest_level_and_pixel_size_are_read(tmp_path):
     assert (header.size_px, header.pixel_size_um) == ((512, 512), 0.499)
 
 
+def assert_noted(source, *words):
+    """The source holds in clear what the dataset must not hold."""
+    noted = b"".join(tree_of(source).values())
+    assert [word for word in words if word not in noted] == []
+
+
 def test_slides_are_paired_and_formatted_without_what_the_scanner_notes(tmp_path):
     source = slides_and_masks(tmp_path / "source")
+    assert_noted(source, b"Doe", b"ScanScope")
     out = format_dataset(source, tmp_path / "out", Rules(), jobs=1)
     assert [sample.pixel_size_um for sample in read_dataset(out).samples] == [0.499] * 3
     written = b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
@@ -66,8 +73,9 @@ def test_metadata_of_a_photograph_is_not_copied(tmp_path):
         with Image.open(path) as opened:
             opened.load()
             opened.save(path, exif=exif)
+    assert_noted(source, b"Doe", b"2009:12:29")
     out = format_dataset(source, tmp_path / "out", Rules(), jobs=1)
-    written = b"".join(path.read_bytes() for path in out.rglob("*.png"))
+    written = b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
     assert b"Doe" not in written
     assert b"2009:12:29" not in written
 
