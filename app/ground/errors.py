@@ -70,20 +70,20 @@ class Unavailable(AppError):  # noqa: N818
 def problem(error: UserError) -> dict[str, Any]:
     """The RFC 9457 document of an error: what, where, expected, found, remedy."""
     status = status_of(error)
-    parts = {
-        "what": error.what,
-        "where": error.where,
-        "expected": error.expected,
-        "found": error.found,
-        "remedy": error.remedy,
-    }
     return {
         "type": "about:blank",
         "title": http.HTTPStatus(status).phrase,
         "status": status,
         "detail": str(error),
-        **{name: text for name, text in parts.items() if text is not None},
+        **parts_of(error),
     }
+
+
+def parts_of(error: UserError) -> dict[str, str]:
+    """What an error says of what, where, expected, found and remedy."""
+    names = ("what", "where", "expected", "found", "remedy")
+    texts = {name: getattr(error, name) for name in names}
+    return {name: text for name, text in texts.items() if text is not None}
 
 
 def status_of(error: UserError) -> int:

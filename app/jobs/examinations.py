@@ -1,4 +1,4 @@
-"""Reports of the doctor that jobs have left: the newest one of a source, as data and as a page."""
+"""Reports of the doctor that jobs have left: one that is asked for, as data and as a page."""
 
 import json
 from dataclasses import dataclass
@@ -9,11 +9,12 @@ from app.access.service import Service
 from app.ground.errors import NotFound
 from app.jobs import queue
 from app.store import artifacts
+from app.store.artifacts import REPORT
 from app.store.db import transaction
 from dataset_rules.doctor.page import NO_PICTURES, page_body, whole_page
 from dataset_rules.doctor.previews import Pictures
 
-REPORT, PICTURES = "report.json", "pictures.json"
+PICTURES = "pictures.json"
 
 
 @dataclass(frozen=True)
@@ -32,20 +33,22 @@ class Examination:
         return whole_page(self.document, self.pictures, title=title)
 
 
-def newest_examination(here: Service, source_id: str) -> Examination:
-    """The newest report on a source.
+def find_examination(here: Service, source_id: str, job_id: str | None = None) -> Examination:
+    """The report on a source that a job has left, without one the newest.
 
     Raises:
-        NotFound: if there is no such source, or none has looked at it yet.
+        NotFound: if there is no such source or job, or it has not looked at the source (yet).
     """
     with transaction(here.engine) as session:
         source = artifacts.find(session, source_id, kind="source")
-        for job in queue.newest(session, kind="doctor", limit=1000):
+        newest = queue.newest(session, kind="doctor", limit=1000)
+        for job in [queue.find_job(session, job_id)] if job_id else newest:
             folder = artifacts.work_folder(here.settings, job.id)
-            if job.inputs["source"] == source.id and job.result and (folder / REPORT).exists():
+            is_on_it = job.kind == "doctor" and job.inputs["source"] == source.id
+            if is_on_it and job.result and (folder / REPORT).exists():
                 return _read(folder)
     raise NotFound(
-        "no report on this source yet", where=source_id,
+        "no report on this source yet", where=job_id or source_id,
         remedy=f"POST /api/v1/sources/{source_id}/doctor makes one",
     )  # fmt: skip
 

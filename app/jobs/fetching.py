@@ -23,6 +23,7 @@ from dataset_rules.sources.download import Bounds, fetch
 from dataset_rules.sources.limits import Progress
 from dataset_rules.sources.public_addresses import PublicOnly
 
+VERSION = 1  # raised by hand when the same archive gives other files
 ARCHIVE, FILES, FACTS = "archive", "files", "fetched.json"  # in the folder of the job
 TELL_EVERY_S = 0.5
 

@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from app.ground.errors import Conflict
+
 log = logging.getLogger(__name__)
 
 PARENT = "UNETOPS_PARENT"  # process id that a child of ours was started by
@@ -48,18 +50,34 @@ def _watch_parent(parent: int) -> None:
     os._exit(1)
 
 
-def end_leftovers(job_id: str) -> list[int]:
-    """Kill every process that still works for a job, say the pool of a killed step; their ids."""
-    mark = f"{JOB}={job_id}".encode()
-    ended = []
+def end_leftovers(job_id: str) -> None:
+    """Kill every process that still works for a job, say the pool of a killed step.
+
+    Raises:
+        Conflict: if one of them cannot be ended: its folder is no other's then.
+    """
+    until = time.monotonic() + PATIENCE_S
+    while left := _workers_for(job_id):
+        if time.monotonic() > until:
+            raise Conflict(
+                "processes of the job cannot be ended", where=job_id,
+                found=", ".join(str(process) for process in left),
+                remedy="a process that waits for a disk ends once the disk answers; try again then",
+            )  # fmt: skip
+        for process in left:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        time.sleep(0.01)
+
+
+def _workers_for(job_id: str) -> list[int]:
+    """Processes that bear the job's mark; one that has ended bears nothing any more."""
+    mark, found = f"{JOB}={job_id}".encode(), []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if int(folder.name) != os.getpid() and mark in (
-                (folder / "environ").read_bytes().split(b"\0")
-            ):
-                os.kill(int(folder.name), signal.SIGKILL)
-                ended.append(int(folder.name))
-    return ended
+            if mark in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+    return [process for process in found if process != os.getpid()]
 
 
 def lines_of(child: subprocess.Popen[bytes], pipe: IO[bytes]) -> Iterator[bytes | None]:
@@ -94,7 +112,8 @@ def end_group(child: subprocess.Popen[bytes], patience_s: float = PATIENCE_S) ->
     for how in hows:
         if child.poll() is not None:
             return
-        os.killpg(child.pid, how)
+        with suppress(ProcessLookupError):  # it ended in this very moment
+            os.killpg(child.pid, how)
         try:
             child.wait(patience_s or PATIENCE_S)
         except subprocess.TimeoutExpired:

@@ -4,18 +4,23 @@ import hashlib
 import uuid
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from importlib.metadata import version
 from typing import Any
 
 from dbos import DBOSClient, EnqueueOptions
 from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
-from app.ground.errors import Conflict, NotFound
-from app.store import tables
+from app.access.service import Service
+from app.ground.errors import Conflict, NotFound, parts_of
+from app.jobs.fetching import VERSION as SOURCE_VERSION
+from app.store import artifacts, tables
 from app.store.db import transaction
 from app.store.tables import Job, JobEvent
+from dataset_rules.doctor.examine import VERSION as DOCTOR_VERSION
+from dataset_rules.formatting.format import VERSION as DATASET_VERSION
 from dataset_rules.ground.documents import canonical_json
+from dataset_rules.ground.errors import UserError
+from unet.planning.plan import RUN_VERSION
 
 APPLICATION = "unetops"
 APPLICATION_VERSION = "1"  # pinned: a new release takes up the jobs that the old one left
@@ -23,6 +28,13 @@ WORKFLOW = "run_job"
 # Kind -> queue; every other kind goes to the short queue. A slow server holds up no other work.
 QUEUES = {"run": "training", "source": "fetching"}
 SHORT_QUEUE = "steps"
+# Kind -> version of the step: a step that was mended is done again, each other one is not.
+VERSIONS = {
+    "doctor": DOCTOR_VERSION,
+    "dataset": DATASET_VERSION,
+    "run": RUN_VERSION,
+    "source": SOURCE_VERSION,
+}
 MOST_EVENTS = 1000  # in one answer
 
 
@@ -58,18 +70,22 @@ def open_client(engine: Engine) -> DBOSClient:
 
 
 def submit(
-    engine: Engine, client: DBOSClient, kind: str, *,
+    here: Service, kind: str, *,
     inputs: Mapping[str, str], parameters: Mapping[str, Any], is_done_again: bool = False,
 ) -> Job:  # fmt: skip
     """The job for this request: the one that waits, runs or has succeeded, else a new one.
 
-    With `is_done_again` one that has succeeded does not count: what it read may have changed.
+    One that has succeeded does not count where what it made is gone or altered, nor with
+    `is_done_again`: what it read may have changed.
     """
-    over = {State.FAILED, State.CANCELLED} | ({State.SUCCEEDED} if is_done_again else set())
-    key = request_key(kind, inputs, parameters)
-    with transaction(engine) as session:
+    key, client = request_key(kind, inputs, parameters), here.client
+    lost = None if is_done_again else _lost(here, key)
+    with transaction(here.engine) as session:
         session.execute(text("BEGIN IMMEDIATE"))  # of two equal requests the later sees the first
         known = next(iter(_with_key(session, key)), None)
+        over = {State.FAILED, State.CANCELLED}
+        if known and (is_done_again or known.id == lost):
+            over.add(State.SUCCEEDED)
         if known and state_of(client, known.id) not in over:
             return known
         job = Job(
@@ -88,13 +104,33 @@ def submit(
         return job
 
 
-def request_key(kind: str, inputs: Mapping[str, str], parameters: Mapping[str, Any]) -> str:
-    """SHA-256 of what is asked for and of the code that would do it."""
+def _lost(here: Service, key: str) -> str | None:
+    """The newest job for a request, if what it made is not (any more) what it was.
+
+    Every byte is read, so this is asked outside of the transaction that others wait for.
+    """
+    with transaction(here.engine) as session:
+        known = next(iter(_with_key(session, key)), None)
+        if known is None or known.result is None:
+            return None
+        made = artifacts.made_by(here.settings, session, known)
+    return None if made and artifacts.is_intact(made) else known.id
+
+
+def request_key(
+    kind: str, inputs: Mapping[str, str], parameters: Mapping[str, Any], *,
+    version: int | None = None,
+) -> str:  # fmt: skip
+    """SHA-256 of what is asked for and of the version of the step that does it, today's by default.
+
+    Releases before this key put the version of the whole package there: their jobs stay as they
+    are, and a request of that time is a new one.
+    """
     request = {
         "kind": kind,
         "inputs": dict(inputs),
         "parameters": dict(parameters),
-        "code": version("unetops"),
+        "step_version": VERSIONS[kind] if version is None else version,
     }
     return hashlib.sha256(canonical_json(request)).hexdigest()
 
@@ -129,6 +165,17 @@ def states_of(client: DBOSClient, job_ids: Iterable[str]) -> dict[str, State]:
         return {}
     found = client.list_workflows(workflow_ids=wanted, load_input=False, load_output=False)
     return {workflow.workflow_id: STATES[workflow.status] for workflow in found}
+
+
+def error_of(job: Job, state: State) -> dict[str, Any] | None:
+    """Why a job failed; of one that nobody could write a reason for, where to look for it."""
+    if state is not State.FAILED or job.error is not None:
+        return job.error
+    error = UserError(
+        "the job ended without saying why", where=job.id,
+        remedy="its worker was ended again and again, or could not write; its log says why",
+    )  # fmt: skip
+    return {**parts_of(error), "text": str(error)}
 
 
 def newest(session: Session, *, kind: str | None = None, limit: int = 100) -> list[Job]:

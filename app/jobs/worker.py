@@ -14,16 +14,19 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from dbos import DBOS, DBOSClient, DBOSConfig
 from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from app.ground import logs
+from app.ground.errors import parts_of
 from app.ground.locks import locked
 from app.ground.settings import Settings
 from app.jobs import queue
@@ -52,6 +55,7 @@ log = logging.getLogger(__name__)
 MOST_RECOVERIES = 1000  # of one job; kills are survived, an endless loop of crashes is not
 ORDER_S = 1.0  # in which the end of this process is seen, where step and worker are both told
 LOOK_EVERY_S = 0.5  # for a cancel, and at least this far apart lie two stored progress events
+SETTLE_EVERY_S = 2.0  # a database that took no row is tried again
 TRACEBACK_BYTES = 8_000
 FREQUENT = {"step", "progress"}  # frequent events, of which some are enough
 
@@ -87,51 +91,81 @@ class Executor:
         self.client: DBOSClient = queue.open_client(self.engine)
         self.stopping = threading.Event()
         self.children: dict[str, subprocess.Popen[bytes]] = {}
+        self._turns: dict[str, threading.Lock] = {}  # key of a request -> one job at a time
 
     def run(self, job_id: str) -> None:
         """Run the job's step to its end and store what it made.
 
         Raises:
-            JobFailedError: if the step refuses or crashes.
+            JobFailedError: if it has failed; why is in the job's row by then.
         """
         self._hold_if_stopping()
+        try:
+            self._work(job_id)
+        except JobFailedError:
+            raise
+        except Exception as error:  # whatever it was: nobody else can say what became of the job
+            self._hold_if_stopping()
+            log.exception("job failed: %s", job_id)
+            self._fail(job_id, _failure(error), is_kept=True)
+
+    def _work(self, job_id: str) -> None:
         with transaction(self.engine) as session:
             job = queue.find_job(session, job_id)
-            if job.result is not None:
-                return
-        end_leftovers(job_id)
+        if job.result is not None:
+            return
+        if job.error is not None:  # settled by a worker that ended before the queue heard of it
+            raise JobFailedError(job.error["text"])
+        with self._turns.setdefault(job.key, threading.Lock()):
+            self._make(job)
+
+    def _make(self, job: Job) -> None:
+        end_leftovers(job.id)
         self._take_over(job)
-        if artifacts.moved_folder(self.settings, job_id) is None:
+        if artifacts.moved_folder(self.settings, job.id) is None:
             self._run_step(job)
         self._keep(job)
 
     def _take_over(self, job: Job) -> None:
-        """Go on with what an earlier job for the same request had done when it crashed."""
-        work = artifacts.work_folder(self.settings, job.id)
+        """Go on with what an earlier job for the same request had done when it failed."""
         with transaction(self.engine) as session:
-            earlier = [row.id for row in queue.same_request(session, job) if row.id != job.id]
-        left = [artifacts.work_folder(self.settings, name) for name in earlier]
-        left = [folder for folder in left if folder.exists()]
-        if left and not work.exists():
-            left[0].rename(work)
+            earlier = [row for row in queue.same_request(session, job) if row.id != job.id]
+        for row in earlier:
+            end_leftovers(row.id)
+            if row.result is None and artifacts.hand_over(self.settings, row.id, job.id):
+                return
 
     def _run_step(self, job: Job) -> None:
         code = STOPPED
         while code == STOPPED and not self._is_cancelled(job.id):  # told to end, but not we
             self._tell(job.id, "started", {"kind": job.kind, "release": commit()})
-            child = self._start(job)
-            last = self._follow(job, child)
-            code = child.wait()
-            if code != 0:
-                self.stopping.wait(ORDER_S)
-            self._hold_if_stopping()
-            self.children.pop(job.id, None)
-            end_leftovers(job.id)
+            last, code = self._run_child(job)
         if self._is_cancelled(job.id):
             self._clear(job.id)
             raise JobFailedError("cancelled")
         if code != 0 or last.get("event") != FINISHED:
-            self._fail(job, _why(last, code, self._log_of(job.id)))
+            error = _why(last, code, self._log_of(job.id))
+            self._fail(job.id, error, is_kept="traceback" in error)
+
+    def _run_child(self, job: Job) -> tuple[dict[str, Any], int]:
+        """The last event of the step's process and its exit status.
+
+        However this ends, no process works for the job any more.
+        """
+        request = self._request(job)
+        child = self._start(job)
+        try:
+            self._send(child, request)
+            last = self._follow(job, child)
+            code = child.wait()
+            if code != 0:
+                self.stopping.wait(ORDER_S)
+        finally:
+            self._hold_if_stopping()
+            end_group(child, patience_s=0)
+            self.children.pop(job.id, None)
+            end_leftovers(job.id)
+        return last, code
 
     def _hold_if_stopping(self) -> None:
         if self.stopping.is_set():  # the process ends now; the job stays ours and goes on later
@@ -147,10 +181,12 @@ class Executor:
                 start_new_session=True,
             )  # fmt: skip
         self.children[job.id] = child
+        return child
+
+    def _send(self, child: subprocess.Popen[bytes], request: StepRequest) -> None:
         assert child.stdin is not None
         with suppress(BrokenPipeError), child.stdin as pipe:  # then its exit code tells more
-            pipe.write(self._request(job).line() + b"\n")
-        return child
+            pipe.write(request.line() + b"\n")
 
     def _request(self, job: Job) -> StepRequest:
         with transaction(self.engine) as session:
@@ -225,17 +261,29 @@ class Executor:
             role = "source" if "source" in job.inputs else "dataset"
             return artifacts.find(session, job.inputs[role]).label
 
-    def _fail(self, job: Job, error: dict[str, Any]) -> None:
+    def _fail(self, job_id: str, error: dict[str, Any], *, is_kept: bool) -> NoReturn:
+        """Settle a failed job; after anything but a refusal its work is kept for the next one."""
         trace = error.pop("traceback", None)
-        if trace is None:  # a refusal; of a crash the work may be wanted
-            self._clear(job.id)
-        with transaction(self.engine) as session:
-            row = queue.find_job(session, job.id)
-            row.error, row.finished_at = error, tables.now()
-            if trace:
-                queue.tell(session, job.id, "traceback", {"text": trace})
-            queue.tell(session, job.id, "failed", error)
+        if not is_kept:
+            self._clear(job_id)
+        while not self._is_settled(job_id, error, trace):  # till then the job counts as running
+            self.stopping.wait(SETTLE_EVERY_S)
+            self._hold_if_stopping()
         raise JobFailedError(error["text"])
+
+    def _is_settled(self, job_id: str, error: dict[str, Any], trace: str | None) -> bool:
+        """Write down why a job failed; False while the database takes nothing, say when full."""
+        try:
+            with transaction(self.engine) as session:
+                row = queue.find_job(session, job_id)
+                row.error, row.finished_at = error, tables.now()
+                if trace:
+                    queue.tell(session, job_id, "traceback", {"text": trace})
+                queue.tell(session, job_id, "failed", error)
+        except OperationalError as refusal:
+            log.error("job cannot be settled yet: %s: %s", job_id, refusal.orig)
+            return False
+        return True
 
     def _tell(self, job_id: str, event: str, data: dict[str, Any]) -> None:
         with transaction(self.engine) as session:
@@ -275,8 +323,22 @@ def _why(last: dict[str, Any], code: int, log_file: Path) -> dict[str, Any]:
             "the step crashed", found=tail.splitlines()[-1][:300] if tail else f"exit code {code}",
             remedy="the traceback is in the job's events; this is our mistake, please report it",
         )  # fmt: skip
-    parts = {"what": error.what, "found": error.found, "remedy": error.remedy}
-    return {**parts, "text": str(error), "traceback": tail}
+    return {**parts_of(error), "text": str(error), "traceback": tail}
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    """The error of a job that failed outside of its step's process."""
+    trace = "".join(traceback.format_exception(error))[-TRACEBACK_BYTES:]
+    said = error if isinstance(error, UserError) else _said(error)
+    return {**parts_of(said), "text": str(said), "traceback": trace}
+
+
+def _said(error: Exception) -> UserError:
+    return UserError(
+        "the worker failed at this job", found=f"{type(error).__name__}: {error}"[:300],
+        remedy="mend what it names, say free space or rights, and submit it again: it goes on "
+        "from there",
+    )  # fmt: skip
 
 
 def launch(settings: Settings, share: Share) -> Executor:

@@ -1,6 +1,7 @@
 """One image -> a stored prediction, through the predictor process."""
 
 import json
+import shutil
 import time
 import uuid
 from pathlib import Path
@@ -35,26 +36,37 @@ def predict_upload(here: Service, upload: Upload) -> Artifact:
     with transaction(here.engine) as session:
         model = artifacts.find_model(session, upload.fields.get("model") or artifacts.PRODUCTION)
         model_folder = artifacts.place(here.settings, model)
-    image, source = _keep_image(here, upload)
+    name = _checked_name(here.settings, upload)
+    image = artifacts.new_upload(here.settings) / name
     out = artifacts.work_folder(here.settings, uuid.uuid4().hex)
-    _ask(here.settings, {"model": str(model_folder), "image": str(image), "out": str(out)})
-    facts = {**_facts(out), "model": model.id, "source": source.id, "image": image.name}
+    try:
+        image.parent.mkdir()
+        upload.path.rename(image)
+        asked = {"model": model_folder, "image": image, "out": out,
+                 "location": artifacts.source_folder(here.settings, image.parent)}  # fmt: skip
+        _ask(here.settings, {name: str(path) for name, path in asked.items()})
+        return _keep(here, image, out, model_id=model.id)
+    finally:  # nothing is left of what failed; what succeeded lies in the store by now
+        for folder in (image.parent, out):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _keep(here: Service, image: Path, out: Path, *, model_id: str) -> Artifact:
+    """The stored prediction, and its image as a source of one file that its lineage leads to."""
     with transaction(here.engine) as session:
+        source = artifacts.keep_source(
+            here.settings, session, image.parent, label=image.name, facts={}
+        )
+        facts = {**_facts(out), "model": model_id, "source": source.id, "image": image.name}
         return artifacts.keep_folder(here.settings, session, out, label=image.name, facts=facts)
 
 
-def _keep_image(here: Service, upload: Upload) -> tuple[Path, Artifact]:
-    """The image as a source of one file: what the prediction's lineage leads back to."""
+def _checked_name(settings: Settings, upload: Upload) -> str:
+    """Name of the uploaded image, with a suffix that tells its format."""
     name = file_name(upload.name)
-    header = _checked_header(here.settings, upload, name)
-    if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
-        name += SUFFIXES[header.format]
-    folder = artifacts.new_upload(here.settings)
-    folder.mkdir()
-    upload.path.rename(folder / name)
-    with transaction(here.engine) as session:
-        source = artifacts.keep_source(here.settings, session, folder, label=name, facts={})
-        return artifacts.place(here.settings, source) / name, source
+    header = _checked_header(settings, upload, name)
+    has_suffix = Path(name).suffix.lower() in IMAGE_SUFFIXES
+    return name if has_suffix else name + SUFFIXES[header.format]
 
 
 def _checked_header(settings: Settings, upload: Upload, name: str) -> Header:
@@ -81,13 +93,22 @@ def _checked_header(settings: Settings, upload: Upload, name: str) -> Header:
     return header
 
 
+def predictor_is_ready(settings: Settings) -> bool:
+    """True if the predictor is there and could load what `production` points to."""
+    return _says_yes(settings, "/readyz")
+
+
 def predictor_answers(settings: Settings) -> bool:
     """True if the predictor is there."""
+    return _says_yes(settings, "/healthz")
+
+
+def _says_yes(settings: Settings, path: str) -> bool:
     if not settings.predictor_socket.exists():  # an attempt would leave a socket to the collector
         return False
     try:
         with _client(settings, timeout_s=2.0) as client:
-            return client.get("/healthz").is_success
+            return client.get(path).is_success
     except httpx.TransportError:
         return False
 

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 MOST_MODELS = 2  # loaded at once: production and the one that it is compared with
 LOOK_EVERY_S = 2.0
+LONGEST_DELAY_S = 30.0  # before a model that could not be loaded is tried again
 MOST_WAITING = 8
 
 
@@ -42,6 +43,7 @@ class PredictRequest(BaseModel):
     model: Path
     image: Path
     out: Path
+    location: str | None = None  # folder that the image will lie in
 
 
 class Models:
@@ -52,6 +54,7 @@ class Models:
         self._loaded: OrderedDict[Path, Predictor] = OrderedDict()
         self._turn = threading.Lock()
         self._waiting = threading.BoundedSemaphore(MOST_WAITING)
+        self.trouble: str | None = "production was not looked at yet"  # why it is not ready
 
     def predict(self, request: PredictRequest) -> None:
         """Write the prediction artifact.
@@ -64,7 +67,10 @@ class Models:
         try:
             with self._turn:
                 predictor = self._get(request.model)
-                predict_files(request.model, [request.image], request.out, predictor=predictor)
+                predict_files(
+                    request.model, [request.image], request.out, predictor=predictor,
+                    location=request.location,
+                )  # fmt: skip
         finally:
             self._waiting.release()
 
@@ -94,6 +100,12 @@ def create_app(models: Models) -> FastAPI:
     def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
+    @app.get("/readyz")
+    def readyz() -> dict[str, str]:
+        if models.trouble is not None:
+            raise errors.Unavailable("the production model is not loaded", found=models.trouble)
+        return {"status": "ok"}
+
     @app.post("/predict")
     def predict(request: PredictRequest) -> dict[str, str]:
         models.predict(request)
@@ -103,20 +115,38 @@ def create_app(models: Models) -> FastAPI:
 
 
 def _follow_production(settings: Settings, engine: Engine, models: Models) -> None:
-    """Load what `production` points to, now and whenever it changes."""
-    loaded = ""
+    """Load what `production` points to, now and whenever it changes; again where that failed."""
+    loaded, delay_s = "", LOOK_EVERY_S
     while True:
-        with transaction(engine) as session:
-            alias = session.get(Alias, artifacts.PRODUCTION)
-            row = session.get(Artifact, alias.artifact_id) if alias else None
-        if row is not None and row.id != loaded:
-            loaded = row.id
-            try:
-                models.load(artifacts.place(settings, row))
-                log.info("loaded production model %s", row.id)
-            except UserError as error:
-                log.error("cannot load production model: %s", error)
-        time.sleep(LOOK_EVERY_S)
+        try:
+            loaded = _load_production(settings, engine, models, loaded)
+        except Exception as error:  # of any kind: nobody else would follow the alias from here on
+            _note_trouble(models, error)
+            loaded, delay_s = "", min(2 * delay_s, LONGEST_DELAY_S)
+        else:
+            models.trouble, delay_s = None, LOOK_EVERY_S
+        time.sleep(delay_s)
+
+
+def _load_production(settings: Settings, engine: Engine, models: Models, loaded: str) -> str:
+    """Load the production model unless it is loaded; its id, "" where there is none."""
+    with transaction(engine) as session:
+        alias = session.get(Alias, artifacts.PRODUCTION)
+        row = session.get(Artifact, alias.artifact_id) if alias else None
+    if row is None:
+        return ""
+    if row.id != loaded:
+        models.load(artifacts.place(settings, row))
+        log.info("loaded production model %s", row.id)
+    return row.id
+
+
+def _note_trouble(models: Models, error: Exception) -> None:
+    said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    if said != models.trouble:  # once, not at every try
+        is_ours = not isinstance(error, UserError)
+        log.error("cannot load production model: %s", said, exc_info=error if is_ours else None)
+    models.trouble = said
 
 
 def main() -> None:

@@ -9,7 +9,8 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,21 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.orm import Session
 
 from app.ground.errors import Conflict, NotFound, Unprocessable
+from app.ground.locks import is_locked, locked
 from app.ground.settings import Settings
 from app.store import tables
 from app.store.tables import Alias, Artifact, Job
 from dataset_rules.artifacts.hashes import file_hash
-from dataset_rules.artifacts.manifest import is_artifact, read_artifact
+from dataset_rules.artifacts.manifest import MODEL_FOLDER, is_artifact, read_artifact
+from dataset_rules.artifacts.seal import altered_files
 from dataset_rules.ground.disk import write_file, write_json
 from dataset_rules.ground.errors import ArtifactError
 from dataset_rules.rules.rules import Rules, read_rules, rules_document, rules_id
 
 PRODUCTION = "production"
 JOB_ID_LENGTH = 32
+PROCESS = uuid.uuid4().hex  # this one, in the names of its uploads
+REPORT = "report.json"  # in the folder of a job of the doctor
 
 
 def work_folder(settings: Settings, job_id: str) -> Path:
@@ -53,9 +58,8 @@ def keep_rules(settings: Settings, session: Session, rules: Rules) -> Artifact:
     """The stored rules; equal rules are stored once."""
     name = rules_id(rules)
     path = settings.home / "rules" / f"{name}.json"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, rules_document(rules))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, rules_document(rules))  # also where it is: what was altered is mended so
     size = f"{rules.width} x {rules.height}" if rules.width else "own size"
     return _row(
         settings, session, Artifact(id=name, kind="rules", label=f"{size} {rules.image_format}"),
@@ -72,15 +76,24 @@ def keep_source(
     settings: Settings, session: Session, folder: Path, *, label: str, facts: dict[str, Any]
 ) -> Artifact:
     """The stored source; `folder` moves into the store. Equal files are stored once."""
-    names = sorted(path.relative_to(folder).as_posix() for path in _files(folder))
-    lines = "".join(f"{file_hash(folder / name)}  {name}\n" for name in names)
-    name = hashlib.sha256(lines.encode()).hexdigest()
-    target = settings.home / "sources" / name
-    _move(folder, target)
-    facts = {"files": len(names), **facts}
+    target = source_folder(settings, folder)
+    name = target.name
+    facts = {"files": sum(1 for _ in _files(folder)), **facts}
+    _move(folder, target, is_kept=lambda: _source_id(target) == name)
     return _row(
         settings, session, Artifact(id=name, kind="source", label=label, facts=facts), path=target
     )
+
+
+def source_folder(settings: Settings, folder: Path) -> Path:
+    """Where the files of a folder will lie once they are kept as a source."""
+    return settings.home / "sources" / _source_id(folder)
+
+
+def _source_id(folder: Path) -> str:
+    names = sorted(path.relative_to(folder).as_posix() for path in _files(folder))
+    lines = "".join(f"{file_hash(folder / name)}  {name}\n" for name in names)
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def keep_folder(
@@ -93,7 +106,7 @@ def keep_folder(
     """
     artifact = read_artifact(folder)
     target = settings.home / "artifacts" / artifact.id
-    _move(folder, target)
+    _move(folder, target, is_kept=lambda: is_intact(target))
     row = _row(
         settings, session,
         Artifact(
@@ -187,14 +200,62 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def new_upload(settings: Settings) -> Path:
-    """A name in the folder of uploads that nobody has."""
-    return settings.uploads / uuid.uuid4().hex
+    """A name in the folder of uploads that nobody has; its beginning tells whose it is."""
+    return settings.uploads / f"{PROCESS}-{uuid.uuid4().hex}"
 
 
-def clear_uploads(settings: Settings) -> None:
-    """Remove what cut-off requests left behind; only while no web process runs."""
-    shutil.rmtree(settings.uploads, ignore_errors=True)
+@contextmanager
+def keeping_uploads(settings: Settings) -> Iterator[None]:
+    """Remove the uploads of web processes that have ended; mark those of this one as alive."""
+    busy = "another web process has been clearing the uploads for a minute"
+    with ExitStack() as held:
+        with locked(settings.home / "uploads.lock", wait_s=60, busy=busy):
+            own = _owner(settings, PROCESS)
+            held.enter_context(locked(own, wait_s=0, busy="this process serves the home already"))
+            _clear_uploads(settings)
+        yield
+
+
+def _clear_uploads(settings: Settings) -> None:
     settings.uploads.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for left in settings.uploads.iterdir():
+        if not is_locked(_owner(settings, left.name.partition("-")[0])):
+            _remove(left)
+    for owner in (settings.home / "run").glob("web-*.lock"):
+        if not is_locked(owner):
+            owner.unlink(missing_ok=True)
+
+
+def _owner(settings: Settings, process: str) -> Path:
+    """The file that a web process holds locked as long as it lives."""
+    folder = settings.home / "run"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder / f"web-{process}.lock"
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def made_by(settings: Settings, session: Session, job: Job) -> Path | None:
+    """File or folder that a finished job has made, whether it is still there or not."""
+    if job.kind == "doctor":
+        return work_folder(settings, job.id) / REPORT
+    row = session.get(Artifact, (job.result or {}).get("id"))
+    return None if row is None else settings.home / row.path
+
+
+def is_intact(made: Path) -> bool:
+    """True if an artifact is what was sealed, byte for byte, and a run has its model."""
+    if made.is_file():  # a report: no seal tells of it
+        return True
+    if not is_artifact(made) or altered_files(made):
+        return False
+    model = made / MODEL_FOLDER
+    return read_artifact(made).kind != "run" or (is_artifact(model) and not altered_files(model))
 
 
 def artifact_id(folder: Path) -> str:
@@ -210,10 +271,22 @@ def note_move(settings: Settings, job_id: str, artifact_id: str) -> None:
 def moved_folder(settings: Settings, job_id: str) -> Path | None:
     """The folder of a job that was moved into the store before its row was written."""
     note = settings.home / "work" / f"{job_id}.moved"
-    if not note.exists():
+    if not note.exists() or work_folder(settings, job_id).exists():  # it was about to be moved
         return None
     folder = settings.home / "artifacts" / note.read_text()
     return folder if is_artifact(folder) else None
+
+
+def hand_over(settings: Settings, earlier_id: str, job_id: str) -> bool:
+    """Let a job go on with what an earlier one left; True if it has something to go on with."""
+    work = settings.home / "work"
+    for suffix in ("", ".moved"):  # the folder, and where it was about to move
+        left, own = work / f"{earlier_id}{suffix}", work / f"{job_id}{suffix}"
+        if own.exists():
+            return True
+        if left.exists():
+            left.rename(own)
+    return (work / job_id).exists() or moved_folder(settings, job_id) is not None
 
 
 def forget_move(settings: Settings, job_id: str) -> None:
@@ -248,25 +321,35 @@ def _row(settings: Settings, session: Session, row: Artifact, *, path: Path) -> 
     return stored
 
 
-def _move(folder: Path, target: Path) -> None:
-    """Rename into the store; what is there already stays."""
+def _move(folder: Path, target: Path, *, is_kept: Callable[[], bool]) -> None:
+    """Rename into the store; what is there already stays, if `is_kept` finds it unaltered."""
     if folder == target:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
-        shutil.rmtree(folder)
-        return
+        if is_kept():
+            _discard(folder)
+            return
+        _discard(target)
     try:
         folder.rename(target)
     except OSError as error:
         if target.exists():  # another process stored the same in this very moment
-            shutil.rmtree(folder)
+            _discard(folder)
             return
         raise ArtifactError(
             "the finished folder cannot be moved into the store", where=str(folder),
             found=str(error.strerror), remedy="look at the free space and rights of the volume",
         ) from error  # fmt: skip
     _flush(target.parent)
+
+
+def _discard(folder: Path) -> None:
+    """Remove a folder at once: a kill leaves none of which a part is gone under its name."""
+    beside = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.gone")
+    with suppress(FileNotFoundError):  # another process has found it altered, too
+        folder.rename(beside)
+        shutil.rmtree(beside)
 
 
 def _flush(folder: Path) -> None:

@@ -18,7 +18,7 @@ def adopt(home: Path, folders: Sequence[Path]) -> None:
     migrate(settings)
     engine = open_engine(settings)
     for folder in folders:
-        if (settings.home / "artifacts" / read_artifact(folder).id).exists():
+        if artifacts.is_intact(settings.home / "artifacts" / read_artifact(folder).id):
             continue
         copy = artifacts.work_folder(settings, uuid.uuid4().hex)
         shutil.copytree(folder, copy)

@@ -16,7 +16,7 @@ from app.ground import errors, logs
 from app.ground.settings import Settings
 from app.jobs import queue
 from app.jobs.process import die_with_parent
-from app.store.artifacts import clear_uploads
+from app.store.artifacts import keeping_uploads
 from app.store.db import migrate, open_engine
 from app.web.pages import HERE
 from app.web.routes import (
@@ -44,11 +44,11 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         migrate(settings)
-        clear_uploads(settings)
         engine = open_engine(settings)
         client = queue.open_client(engine)
         app.state.service = Service(settings, engine, client, Sessions(secret_of(settings)))
-        yield
+        with keeping_uploads(settings):
+            yield
         client.destroy()
         engine.dispose()
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import Response
 
-from app.jobs.queue import State
+from app.jobs.queue import State, error_of
 from app.store.tables import Artifact, Job, JobEvent
 from app.web.schemas import ArtifactView, EventView, JobView, Made
 
@@ -75,7 +75,7 @@ def job_links(job: Job) -> dict[str, str]:
     if job.kind in PLURALS:
         links["result"] = f"{API}/{PLURALS[job.kind]}/{job.id}"
     elif job.kind == "doctor":
-        links["result"] = f"{API}/sources/{job.inputs['source']}/doctor"
+        links["result"] = f"{API}/sources/{job.inputs['source']}/doctor?job={job.id}"
     return links
 
 
@@ -83,7 +83,8 @@ def job_fields(job: Job, state: State) -> dict[str, Any]:
     """The fields of `JobView`."""
     return {
         "id": job.id, "kind": job.kind, "status": state, "progress": job.progress,
-        "result": job.result if state is State.SUCCEEDED else None, "error": job.error,
+        "result": job.result if state is State.SUCCEEDED else None,
+        "error": error_of(job, state),
         "inputs": job.inputs, "parameters": job.parameters, "created_at": job.created_at,
         "finished_at": job.finished_at, "links": job_links(job),
     }  # fmt: skip

@@ -26,6 +26,7 @@ from dataset_rules.sources.files import Files, opened_files
 from dataset_rules.sources.headers import sample_of
 from dataset_rules.sources.inventory import WHY, Entry, Kind, discover
 
+VERSION = 1  # raised by hand when the same source and rules give another report
 MAX_MASKS = 200  # mask files whose values are counted; more are sampled by the hash of their path
 MAX_SHAPES = 9  # of these, masks whose objects are measured
 

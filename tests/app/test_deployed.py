@@ -1,5 +1,6 @@
 """What a deployed service needs: parts alone, a proxy in front, migrations, readiness."""
 
+import io
 import json
 import os
 import resource
@@ -7,6 +8,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +21,7 @@ from app.access.tokens import Role, create_token
 from app.ground.errors import AppError, Conflict
 from app.store.db import migrate
 from dataset_rules.artifacts.provenance import provenance_document
-from tests.app.conftest import browsing, wait_for, working
+from tests.app.conftest import browsing, drawn_zip, wait_for, working
 
 
 @contextmanager
@@ -40,9 +43,10 @@ def command(home: Path, *words: str, **environment: str):
 def web(home: Path, **environment: str):
     """The address of `unetops web` on a free port."""
     log = home.parent / "command.log"
+    before = log.read_text().count("web on http") if log.exists() else 0
     with command(home, "web", "--port", "0", **environment):
-        wait_for(lambda: log.exists() and "web on http" in log.read_text())
-        address = log.read_text().split("web on ")[1].split()[0]
+        wait_for(lambda: log.exists() and log.read_text().count("web on http") > before)
+        address = log.read_text().split("web on ")[-1].split()[0]
         with httpx.Client(base_url=address, trust_env=False, timeout=30) as client:
             wait_for(lambda: client.get("/healthz").is_success)
             yield client
@@ -201,3 +205,36 @@ def test_provenance_names_the_deployment_where_there_is_one(monkeypatch):
     made = provenance_document("0" * 64, (), started=now)
     assert made["deployment"] == {"stack": "dev", "droplet": "unetops-dev"}
     assert json.loads(json.dumps(made))["commit"] == plain["commit"]
+
+
+def test_a_second_web_process_leaves_the_uploads_of_the_first_alone(settings, engine):
+    left = settings.uploads / f"{'0' * 32}-cut-off"
+    left.write_bytes(b"of a process that was killed")
+    data, may_end = drawn_zip(), threading.Event()
+    files = {"file": ("set.zip", Slow(data, may_end))}
+    with web(settings.home) as http, ThreadPoolExecutor(1) as pool:
+        assert not left.exists()
+        sending = pool.submit(http.post, "/api/v1/sources", files=files)
+        wait_for(lambda: any(path.stat().st_size for path in settings.uploads.iterdir()))
+        with web(settings.home) as other:
+            assert other.get("/healthz").is_success
+            assert list(settings.uploads.iterdir()), "it is still coming in"
+            may_end.set()
+            answer = sending.result()
+            assert answer.status_code == 201, answer.text
+            assert list(settings.uploads.iterdir()) == []
+
+
+class Slow(io.BytesIO):
+    """A file of which the second half is sent once it may."""
+
+    def __init__(self, data: bytes, may_end: threading.Event) -> None:
+        super().__init__(data)
+        self._half, self._may_end = len(data) // 2, may_end
+
+    def read(self, size: int | None = -1) -> bytes:
+        here = self.tell()
+        if here < self._half:
+            return super().read(self._half - here)
+        self._may_end.wait(60)
+        return super().read(size)

@@ -159,6 +159,7 @@ def test_run_survives_a_killed_worker_and_a_killed_service(tmp_path):
     with serving(home) as service:
         run = service.finished(job)["result"]["id"]
         began_at = [e["data"]["step"] for e in service.events(job) if e["event"] == "plan"]
+        assert len(began_at) == 3, "begun, and taken up after each kill"
         assert began_at[0] == 0
         assert all(step > 0 for step in began_at[1:]), "went on from a checkpoint"
         assert altered_files(home / "artifacts" / run) == []
@@ -256,7 +257,8 @@ def newer_package(folder: Path) -> str:
 def test_a_training_survives_a_release_with_a_migration_and_a_backup(tmp_path):
     home = tmp_path / "home"
     with deployed(home, "release-a") as service:
-        job = begin_run(service, make_dataset(service), limit_s=60)
+        dataset = make_dataset(service)
+        job = begin_run(service, dataset, limit_s=60)
         wait_for_checkpoint(home, job)
         service.process.terminate()
         assert service.process.wait(30) == 0
@@ -274,6 +276,7 @@ def test_a_training_survives_a_release_with_a_migration_and_a_backup(tmp_path):
     with deployed(home, "release-b", PYTHONPATH=path, PYTHONSAFEPATH="1") as service:
         run = service.finished(job)["result"]["id"]
         told = service.events(job)
+        assert begin_run(service, dataset, limit_s=60) == job, "no step is another in this release"
     began_at = [event["data"]["step"] for event in told if event["event"] == "plan"]
     assert len(began_at) == 2
     assert began_at[0] == 0 < began_at[1], "went on from the checkpoint of the drain"
@@ -306,6 +309,7 @@ def test_promotion_moves_production(tmp_path):
             for seed in (1, 2)
         )
         models = [service.http.get(f"/runs/{job}").json()["model"] for job in (first, second)]
+        assert models[0] != models[1]
         assert service.http.get("/models/production").json()["id"] == models[0]
         moved = service.post(f"/models/{models[1]}/promote")
         assert moved == {"alias": "production", "model": models[1]}

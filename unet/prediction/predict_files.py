@@ -51,6 +51,7 @@ def predict_files(
     predictor: Predictor | None = None,
     maps: Maps | None = None,
     on_event: Event | None = None,
+    location: str | None = None,
 ) -> Path:
     """Masks and instance maps of image files as a prediction artifact in `out`.
 
@@ -58,6 +59,7 @@ def predict_files(
     above 65,535 objects) and `predictions.json`; where asked for `STEM_probabilities.tif` (uint8,
     a sample for each class) and `STEM_uncertainty.png`. Every PNG carries the record of the
     prediction in its text chunk. A TIFF of any size is read, and all files are written, by rows.
+    The provenance names the images' folder as where they came from, or `location` if given.
 
     Raises:
         RulesError: for files that are no images, all of them named.
@@ -69,7 +71,8 @@ def predict_files(
     hashes = {f"{name}{path.suffix}": file_hash(path) for name, path in names.items()}
     predictor = predictor or Predictor(model)
     folders = {path.resolve().parent for path in images}
-    location = str(folders.pop()) if len(folders) == 1 else "images given to predict"
+    if location is None:
+        location = str(folders.pop()) if len(folders) == 1 else "images given to predict"
     source = make_source(hashes, location=location, started=started)
     how = {"backend": str(predictor.backend), "turned": predictor.is_turned, **asdict(maps)}
     step = Step("prediction", STEP_VERSION, (predictor.artifact, source), how)

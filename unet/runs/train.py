@@ -29,7 +29,7 @@ from dataset_rules.ground.disk import write_file, write_json
 from dataset_rules.ground.documents import canonical_json
 from unet.errors import UnetError
 from unet.planning.budget import Budget, machine_bytes
-from unet.planning.plan import Plan
+from unet.planning.plan import RUN_VERSION, Plan
 from unet.prediction.model_card import write_card
 from unet.prediction.model_files import MODEL, ModelCard, weights_name
 from unet.runs.cross_validation import fold_folder
@@ -45,7 +45,6 @@ from unet.training.trainer import FINGERPRINT, PLAN, RUN, Event, Session
 from unet.training.transfer import read_start
 
 LONGER = 1.1  # times the time: for less, the way back to where the rate fell is not worth it
-RUN_VERSION = 3  # 3: levels without a black frame, patches of 128 px
 
 
 def train(

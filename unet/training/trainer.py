@@ -77,9 +77,9 @@ class Session:
         self.rules = common_rules(datasets)
         self.samples = self.part.samples or split_samples(datasets)
         self.is_own_plan = plan is None
+        self.limit_s = limit_s
         self.state = self._begin_or_resume(plan, seed)
         spent = max(self.state.seconds, spent_s(out)) if self.state.step else 0.0
-        self.state.limit_s = limit_s
         self.pace = Pace(limit_s, clock, spent_s=spent, lost_s=self.state.lost_s)
         plan = self.state.plan
         cache_bytes = self.budget.cache_bytes(plan.widths, *plan.sizes(0))
@@ -134,6 +134,12 @@ class Session:
         )  # fmt: skip
 
     def _begin_or_resume(self, plan: Plan | None, seed: int) -> Training:
+        """The training as it was last saved, or before its first step; in this process's limit."""
+        state = self._loaded_or_begun(plan, seed)
+        state.limit_s = self.limit_s
+        return state
+
+    def _loaded_or_begun(self, plan: Plan | None, seed: int) -> Training:
         if (self.out / LAST).exists():
             return load_training(self.out / LAST, device=self.budget.device, group=self.group)
         plan = plan or self.part.make_plan(self.facts, self.budget, seed=seed)

@@ -32,7 +32,7 @@ def create_dataset(here: Here, request: DatasetRequest, response: Response) -> M
             "source": artifacts.find(session, request.source, kind="source").id,
             "rules": artifacts.find(session, request.rules, kind="rules").id,
         }
-    job = queue.submit(here.engine, here.client, "dataset", inputs=inputs, parameters={})
+    job = queue.submit(here, "dataset", inputs=inputs, parameters={})
     return made_job(job, queue.state_of(here.client, job.id), response)
 
 

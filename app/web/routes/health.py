@@ -8,7 +8,7 @@ from sqlalchemy import text
 from app.access.service import Here
 from app.ground.locks import is_locked
 from app.jobs.process import WORKER_LOCK
-from app.serving.predict_upload import predictor_answers
+from app.serving.predict_upload import predictor_is_ready
 from app.store.db import transaction
 from app.web.schemas import Ready
 from dataset_rules.artifacts.provenance import commit
@@ -26,6 +26,7 @@ def healthz() -> dict[str, Literal["ok"]]:
 def readyz(here: Here, response: Response) -> Ready:
     """Database, worker and predictor are there, and their release; 503 while one is not.
 
+    The predictor is there once it could load the production model, if one exists.
     Asks for no token where this machine itself asks.
     """
     with transaction(here.engine) as session:
@@ -35,7 +36,7 @@ def readyz(here: Here, response: Response) -> Ready:
     ready = Ready(
         database=True,
         worker=has_worker,
-        predictor=predictor_answers(here.settings),
+        predictor=predictor_is_ready(here.settings),
         release=commit(),
         worker_release=(lock.read_text() or None) if has_worker else None,
     )

@@ -12,7 +12,7 @@ from app.access.service import Here, Service
 from app.access.tokens import token_of_secret
 from app.ground.errors import NotFound, Unauthorized
 from app.jobs import queue
-from app.jobs.examinations import newest_examination
+from app.jobs.examinations import find_examination
 from app.store import artifacts
 from app.store.db import transaction
 from app.web.pages import PAGE_HEADERS, login_page, render
@@ -88,25 +88,28 @@ def datasets_page(request: Request, here: Here) -> Response:
 
 
 @router.get("/sources/{source_id}")
-def source_page(request: Request, here: Here, source_id: str) -> Response:
-    """What the doctor found in a source."""
+def source_page(
+    request: Request, here: Here, source_id: str, job: str | None = None
+) -> Response:  # fmt: skip
+    """What the doctor found in a source, by that job, or last."""
     with transaction(here.engine) as session:
         row = artifact_view(artifacts.find(session, source_id, kind="source"))
     try:
-        report = newest_examination(here, source_id).body(row.label)
+        report = find_examination(here, source_id, job).body(row.label)
     except NotFound:
         report = None
     return render(
-        request, here.sessions, "source.html", row=row, report=report, style=STYLE.read_text()
-    )
+        request, here.sessions, "source.html", row=row, report=report, job=job,
+        style=STYLE.read_text(),
+    )  # fmt: skip
 
 
 @router.get("/sources/{source_id}/report.html")
-def source_report(here: Here, source_id: str) -> Response:
+def source_report(here: Here, source_id: str, job: str | None = None) -> Response:
     """The same as one file that needs nothing beside itself."""
     with transaction(here.engine) as session:
         label = artifacts.find(session, source_id, kind="source").label
-    page = newest_examination(here, source_id).page(label)
+    page = find_examination(here, source_id, job).page(label)
     return Response(page, media_type="text/html; charset=utf-8", headers=PAGE_HEADERS)
 
 

@@ -21,7 +21,7 @@ def create_run(here: Here, request: RunRequest, response: Response) -> Made:
     with transaction(here.engine) as session:
         inputs = {"dataset": artifacts.find(session, request.dataset, kind="dataset").id}
     parameters = {"time_limit_s": request.time_limit_s, "seed": request.seed}
-    job = queue.submit(here.engine, here.client, "run", inputs=inputs, parameters=parameters)
+    job = queue.submit(here, "run", inputs=inputs, parameters=parameters)
     return made_job(job, queue.state_of(here.client, job.id), response)
 
 
@@ -61,7 +61,7 @@ def _view(here: Service, job: Job, state: queue.State) -> RunView:
             model = artifacts.find_model(session, run).id
     return RunView(
         id=job.id, status=state, job=job.id, run=run, model=model, progress=job.progress,
-        error=job.error, parameters=job.parameters, created_at=job.created_at,
+        error=queue.error_of(job, state), parameters=job.parameters, created_at=job.created_at,
         links=job_links(job),
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 from app.access.service import Here, Service
 from app.ground.errors import Unprocessable
 from app.jobs import queue
-from app.jobs.examinations import newest_examination
+from app.jobs.examinations import find_examination
 from app.store import artifacts
 from app.store.archives import keep_archive
 from app.store.db import transaction
@@ -50,15 +50,18 @@ def read_source(here: Here, source_id: str) -> ArtifactView:
 def examine_source(
     here: Here, source_id: str, response: Response, request: DoctorRequest | None = None
 ) -> Made:
-    """Have the doctor look at a source; `GET` of the same address shows what was found."""
+    """Have the doctor look at a source; `links.result` shows what this job finds."""
     rules = request.rules if request else None
     return made_job(*submit_doctor(here, source_id, rules), response)
 
 
 @router.get("/{source_id}/doctor")
-def read_report(here: Here, source_id: str) -> dict[str, Any]:
-    """The newest report of the doctor on this source, as `unetops doctor --json` writes it."""
-    return newest_examination(here, source_id).document
+def read_report(here: Here, source_id: str, job: str | None = None) -> dict[str, Any]:
+    """A report of the doctor on this source, as `unetops doctor --json` writes it.
+
+    That of the given job, without one the newest.
+    """
+    return find_examination(here, source_id, job).document
 
 
 def submit_fetch(here: Service, url: str) -> tuple[Job, queue.State]:
@@ -69,9 +72,7 @@ def submit_fetch(here: Service, url: str) -> tuple[Job, queue.State]:
             "a job would keep the password", where=address.shown,
             remedy="upload the file, or use an address that needs none",
         )  # fmt: skip
-    job = queue.submit(
-        here.engine, here.client, "source", inputs={}, parameters={"url": url}, is_done_again=True
-    )
+    job = queue.submit(here, "source", inputs={}, parameters={"url": url}, is_done_again=True)
     return job, queue.state_of(here.client, job.id)
 
 
@@ -81,5 +82,5 @@ def submit_doctor(here: Service, source_id: str, rules: str | None) -> tuple[Job
         inputs = {"source": artifacts.find(session, source_id, kind="source").id}
         if rules:
             inputs["rules"] = artifacts.find(session, rules, kind="rules").id
-    job = queue.submit(here.engine, here.client, "doctor", inputs=inputs, parameters={})
+    job = queue.submit(here, "doctor", inputs=inputs, parameters={})
     return job, queue.state_of(here.client, job.id)

@@ -50,9 +50,9 @@ function onEvent(event) {
 }
 
 async function showReport(job) {
-  const report = await api(`/sources/${job.inputs.source}/doctor`);
+  const report = await api(`/sources/${job.inputs.source}/doctor?job=${id}`);
   byId('report').hidden = false;
-  byId('pictures').href = `/sources/${job.inputs.source}`;
+  byId('pictures').href = `/sources/${job.inputs.source}?job=${id}`;
   byId('report-summary').textContent = `${report.pairs.length} pairs; ${report.unpaired_images.length} images and `
     + `${report.unpaired_masks.length} masks without partner; ${report.questions.length} open questions.`;
   byId('findings').replaceChildren(...report.findings.map((finding) => {

@@ -1,6 +1,8 @@
 import io
 import json
 import os
+import resource
+import shutil
 import signal
 import zipfile
 
@@ -93,7 +95,7 @@ def test_refused_step_fails_its_job_with_the_reason(http, settings):
     with working(settings.home):
         view = finished(http, job)
         assert view["status"] == "failed"
-        assert view["error"]["what"]
+        assert "notes.txt" in view["error"]["text"] or "no image" in view["error"]["what"]
         assert view["result"] is None
         again = http.post("/api/v1/datasets", json=body).json()["job"]
         assert again != job, "a failed request may be repeated"
@@ -130,7 +132,7 @@ def test_cancelled_while_it_waits(http, settings):
 def test_cancelled_while_it_runs(http, settings):
     job = post_dataset(http, count=200)
     with working(settings.home):
-        wait_for(lambda: processes_of(job))
+        wait_for(lambda: (settings.home / "work" / job).exists())
         assert http.post(f"/api/v1/jobs/{job}/cancel").json()["status"] == "cancelled"
         wait_for(lambda: not processes_of(job), seconds=15)
         wait_for(lambda: not (settings.home / "work" / job).exists(), seconds=15)
@@ -166,7 +168,8 @@ def test_stopped_worker_leaves_its_job_to_the_next_one(http, settings):
 def test_killed_step_fails_its_job_and_the_same_request_goes_on_from_there(http, settings):
     job = post_dataset(http, count=200)
     with working(settings.home):
-        for process in wait_for(lambda: processes_of(job)):
+        wait_for(lambda: (settings.home / "work" / job).exists())
+        for process in processes_of(job):
             os.kill(process, signal.SIGKILL)
         view = finished(http, job)
         assert view["status"] == "failed"
@@ -199,7 +202,184 @@ def test_request_key_ignores_the_order_of_its_parts():
     assert one != queue.request_key("run", {"a": "1", "b": "2"}, {"x": 1, "y": 3})
 
 
-def test_states_of_no_jobs_ask_nothing(engine):
+def test_request_key_follows_the_version_of_the_step_alone():
+    keys = {
+        queue.request_key(kind, {"source": "1"}, {}, version=version)
+        for kind in queue.VERSIONS
+        for version in (1, 2)
+    }
+    assert len(keys) == 2 * len(queue.VERSIONS)
+    assert queue.request_key("doctor", {"source": "1"}, {}) in keys
+
+
+def test_mended_step_is_done_again_and_earlier_jobs_stay_as_they_are(http, settings, engine):
+    source = post_source(http)
+    address = f"/api/v1/sources/{source}/doctor"
+    job = http.post(address).json()["job"]
+    with working(settings.home):
+        before = finished(http, job)
+        assert http.post(address).json()["job"] == job, "the same step is not done again"
+        older = queue.request_key("doctor", {"source": source}, {}, version=0)
+        for key in (older, "f" * 64):  # of a step before this one; of the time before versions
+            with engine.begin() as connection:
+                connection.exec_driver_sql("UPDATE job SET key = ? WHERE id = ?", (key, job))
+            again = http.post(address).json()["job"]
+            assert again != job
+            assert finished(http, again)["status"] == "succeeded"
+            assert http.get(f"/api/v1/jobs/{job}").json() == before
+            assert http.get(before["links"]["result"]).json()["pairs"]
+            job, before = again, http.get(f"/api/v1/jobs/{again}").json()
+
+
+def test_what_is_altered_or_gone_is_made_again_when_it_is_asked_for(http, settings):
+    job = post_dataset(http)
+    with working(settings.home):
+        made = finished(http, job)["result"]["id"]
+        folder = settings.home / "artifacts" / made
+        image = next(folder.rglob("*.png"))
+        for spoil in (lambda: image.write_bytes(b"altered"), lambda: shutil.rmtree(folder)):
+            assert post_dataset(http) == job, "as long as it is whole"
+            spoil()
+            again = post_dataset(http)
+            assert again != job
+            assert finished(http, again)["result"]["id"] == made
+            assert altered_files(folder) == []
+            job = again
+    assert [path.name for path in folder.parent.iterdir()] == [made]
+
+
+def test_report_that_is_gone_is_made_again(http, settings):
+    address = f"/api/v1/sources/{post_source(http)}/doctor"
+    job = http.post(address).json()["job"]
+    with working(settings.home):
+        finished(http, job)
+        shutil.rmtree(settings.home / "work" / job)
+        assert http.get(address).status_code == 404
+        assert finished(http, http.post(address).json()["job"])["status"] == "succeeded"
+    assert len(http.get(address).json()["pairs"]) == 4
+
+
+def test_altered_source_and_rules_are_mended_by_bringing_them_again(http, settings):
+    source, rules = post_source(http), http.post("/api/v1/rules", json=PAPER).json()["id"]
+    stored = settings.home / "sources" / source
+    image = next(stored.rglob("*.png"))
+    kept = image.read_bytes()
+    image.write_bytes(b"altered")
+    document = settings.home / "rules" / f"{rules}.json"
+    document.write_text("{}")
+    assert post_source(http) == source
+    assert http.post("/api/v1/rules", json=PAPER).json()["id"] == rules
+    assert image.read_bytes() == kept
+    assert json.loads(document.read_bytes())["width"] == int(PAPER["width"])
+    assert [path.name for path in stored.parent.iterdir()] == [source]
+
+
+def test_the_examination_that_was_asked_for_is_the_one_that_is_shown(http, settings):
+    source, rules = post_source(http), http.post("/api/v1/rules", json=PAPER).json()["id"]
+    address = f"/api/v1/sources/{source}/doctor"
+    plain = http.post(address).json()
+    by_rules = http.post(address, json={"rules": rules}).json()
+    other = post_dataset(http)
+    with working(settings.home):
+        for made in (plain, by_rules, {"job": other}):
+            assert finished(http, made["job"])["status"] == "succeeded"
+    again = http.post(address).json()
+    assert again["job"] == plain["job"]
+    shown = [http.get(made["links"]["result"]).json()["rules"] for made in (again, by_rules)]
+    assert [rules.get("width") for rules in shown] == [None, int(PAPER["width"])]
+    assert http.get(address).json()["rules"] == shown[1], "without a job the newest"
+    pages = [f"/sources/{source}{page}?job={made['job']}"
+             for page in ("", "/report.html") for made in (plain, by_rules)]  # fmt: skip
+    texts = [http.get(page).text for page in pages]
+    assert f'report.html?job={plain["job"]}"' in texts[0]
+    assert texts[2] != texts[3], "the page, too, is that of the job"
+    for none in (other, "x"):
+        assert http.get(address, params={"job": none}).status_code == 404
+
+
+def test_states_are_those_of_the_jobs_that_were_asked_for(http, engine):
+    job, other = post_dataset(http), post_dataset(http, count=5)
     client = open_client(engine)
     assert queue.states_of(client, []) == {}
+    assert queue.states_of(client, [other]) == {other: queue.State.QUEUED}
+    assert set(queue.states_of(client, [job, other])) == {job, other}
     client.destroy()
+
+
+def test_job_whose_input_is_gone_says_so_and_leaves_no_process(http, settings):
+    source = post_source(http)
+    stored = settings.home / "sources" / source
+    stored.rename(settings.home / "elsewhere")
+    address = f"/api/v1/sources/{source}/doctor"
+    job = http.post(address).json()["job"]
+    with working(settings.home):
+        view = finished(http, job)
+        assert view["status"] == "failed"
+        assert "gone from the volume" in view["error"]["text"]
+        assert view["finished_at"]
+        assert processes_of(job) == []
+        (settings.home / "elsewhere").rename(stored)
+        again = http.post(address).json()["job"]
+        assert finished(http, again)["status"] == "succeeded"
+
+
+def test_job_that_cannot_be_moved_into_the_store_fails_in_words_and_its_work_is_taken_over(
+    http, settings
+):
+    job = post_dataset(http)
+    (settings.home / "artifacts").write_text("in the way")
+    with working(settings.home):
+        view = finished(http, job)
+        assert view["status"] == "failed"
+        assert "FileExistsError" in view["error"]["found"]
+        assert str(settings.home / "artifacts") in view["error"]["text"]
+        (settings.home / "artifacts").unlink()
+        again = post_dataset(http)
+        assert finished(http, again)["status"] == "succeeded"
+    events = http.get(f"/api/v1/jobs/{again}/events").json()["events"]
+    assert "progress" not in [event["event"] for event in events], "nothing was made again"
+
+
+def test_step_is_ended_where_its_events_cannot_be_stored(http, settings, engine):
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE TRIGGER refuse BEFORE INSERT ON job_event WHEN NEW.event = 'progress' "
+            "BEGIN SELECT RAISE(ABORT, 'no room for this event'); END"
+        )
+    job = post_dataset(http, count=200)
+    with working(settings.home):
+        view = finished(http, job)
+        assert view["status"] == "failed"
+        assert "no room for this event" in view["error"]["found"]
+        assert processes_of(job) == [], "ended before the job was settled"
+        with engine.begin() as connection:
+            connection.exec_driver_sql("DROP TRIGGER refuse")
+        again = post_dataset(http, count=200)
+        assert finished(http, again, seconds=60)["status"] == "succeeded"
+
+
+def test_job_whose_end_finds_no_room_in_the_database_is_settled_once_there_is(http, settings):
+    job = post_dataset(http, count=200)
+    with working(settings.home) as worker:
+        wait_for(lambda: http.get(f"/api/v1/jobs/{job}").json()["progress"])
+        resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        wait_for(lambda: processes_of(job) == [])
+        assert http.get(f"/api/v1/jobs/{job}").json()["status"] == "running"
+        room = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, room)
+        view = finished(http, job)
+        assert view["status"] == "failed"
+        assert "OperationalError" in view["error"]["found"]
+        again = post_dataset(http, count=200)
+        assert finished(http, again, seconds=60)["status"] == "succeeded"
+
+
+def test_job_that_was_recovered_too_often_says_so(http, engine):
+    job = post_dataset(http)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE workflow_status SET status = 'MAX_RECOVERY_ATTEMPTS_EXCEEDED'"
+        )
+    view = http.get(f"/api/v1/jobs/{job}").json()
+    assert view["status"] == "failed"
+    assert "its log says why" in view["error"]["remedy"]

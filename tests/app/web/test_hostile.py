@@ -2,7 +2,9 @@
 
 import pytest
 
-from tests.app.conftest import PAPER
+from app.jobs import queue
+from app.store.db import transaction
+from tests.app.conftest import post_dataset
 
 FORM = {"content-type": "multipart/form-data; boundary=b"}
 JSON = {"content-type": "application/json"}
@@ -61,8 +63,41 @@ def test_hostile_file_names(http, settings, name):
     assert not list(settings.home.parent.rglob("*evil*"))
 
 
-def test_last_event_id_is_only_believed_if_it_is_a_number(http):
-    rules = http.post("/api/v1/rules", json=PAPER)
-    assert rules.status_code == 201
-    headers = {"accept": "text/event-stream", "last-event-id": "9" * 60}
-    assert http.get("/api/v1/jobs/none/events", headers=headers).status_code == 404
+@pytest.mark.parametrize(
+    "given", [b"9" * 60, b"-1", b"1.5", b"1e3", b"0x2", "²".encode("latin-1"), b"none"]
+)
+def test_last_event_id_is_only_believed_if_it_is_a_number(http, engine, given):
+    job = told_job(http, engine)
+    everything = streamed(http, job)
+    assert len(everything) == 6
+    assert streamed(http, job, given) == everything
+
+
+def test_stream_goes_on_behind_the_last_event_that_was_seen(http, engine):
+    job = told_job(http, engine)
+    everything = streamed(http, job)
+    for seen, number in enumerate(everything, 1):
+        assert streamed(http, job, str(number).encode()) == everything[seen:]
+        assert streamed(http, job, b"", after=number) == everything[seen:]
+    assert streamed(http, job, str(everything[1]).encode(), after=0) == everything[2:]
+
+
+def told_job(http, engine) -> str:
+    """A job that has ended, beside another that says something in between."""
+    job, other = post_dataset(http), post_dataset(http, count=5)
+    for number in range(5):
+        with transaction(engine) as session:
+            queue.tell(session, job, "step", {"step": number})
+            queue.tell(session, other, "step", {"step": number})
+    assert http.post(f"/api/v1/jobs/{job}/cancel").json()["status"] == "cancelled"
+    return job
+
+
+def streamed(http, job: str, last_event_id: bytes = b"", **params: int) -> list[int]:
+    """Ids of the events in a stream, which ends with the job itself."""
+    headers = {"accept": "text/event-stream", "last-event-id": last_event_id}
+    answer = http.get(f"/api/v1/jobs/{job}/events", headers=headers, params=params)
+    assert answer.status_code == 200, answer.text
+    lines = answer.text.splitlines()
+    assert "event: end" in lines
+    return [int(line.removeprefix("id: ")) for line in lines if line.startswith("id: ")]

@@ -8,10 +8,12 @@ import torch
 
 from tests.drawn import write_dataset
 from tests.unet.runs.test_train import small_plan, weights_of
-from unet.errors import UnetError
+from unet.errors import Stopped, UnetError
+from unet.network.checkpoint import load_tensors
 from unet.planning.plan import Plan, read_plan
 from unet.runs.train import train
-from unet.training.out_of_memory import is_out_of_memory, shrunk
+from unet.training.out_of_memory import NOTE, is_out_of_memory, shrunk
+from unet.training.state import LAST
 
 # Memory is refused from an event on until another: what happens between is all that can depend
 # on the machine.
@@ -122,6 +124,17 @@ def test_a_shrink_on_the_way_holds_from_its_step_and_replays(discs: Path, tmp_pa
     assert smaller.sizes(5) == (4, 64)
     runs = [train([discs], tmp_path / name, plan=smaller) for name in ("a", "b")]
     assert weights_of(runs[0]) == weights_of(runs[1])
+
+
+def test_a_run_that_shrinks_keeps_its_time_limit(discs: Path, tmp_path: Path) -> None:
+    run, plan = tmp_path / "run", small_plan(discs).model_copy(update={"batch": 8})
+    with pytest.raises(Stopped):
+        train([discs], run, plan=plan, time_limit_s=60, is_to_stop=lambda: True)
+    (run / NOTE).touch()  # as where memory was refused to one of several processes
+    events: list[dict[str, object]] = []
+    train([discs], run, plan=plan, time_limit_s=3, resume=True, on_event=events.append)
+    assert "shrink" in [event["event"] for event in events]
+    assert load_tensors(run / LAST)[1]["limit_s"] == 3, "by it a run is known to be prolonged"
 
 
 def test_a_batch_of_one_small_patch_cannot_shrink(discs: Path) -> None:
