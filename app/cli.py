@@ -1,6 +1,8 @@
 """The command line `unetops`: which command is which function."""
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -16,6 +18,7 @@ from app.commands import (
     training,
 )
 from app.commands.console import run
+from dataset_rules.artifacts.provenance import commit
 
 app = typer.Typer(
     name="unetops",
@@ -48,6 +51,25 @@ app.command()(service.worker)
 app.command()(service.migrate)
 app.add_typer(service.token_app, name="token")
 app.add_typer(infra.infra_app, name="infra")
+
+
+def _tell_version(is_asked: bool) -> None:
+    if is_asked:
+        known = commit()
+        print(f"unetops {version('unetops')}" + (f" ({known})" if known else ""))
+        raise typer.Exit
+
+
+@app.callback()
+def unetops(
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_tell_version, is_eager=True, help="Version and commit."
+        ),
+    ] = False,
+) -> None:
+    """What stands before every command."""
 
 
 def main() -> None:

@@ -33,6 +33,7 @@ FIRST_DELAY_S = 0.5  # before a dead process is started again; doubled at each d
 LONGEST_DELAY_S = 30.0
 SETTLED_S = 60.0  # a process that lived this long starts again at once
 PATIENCE_S = DRAIN_S + 5.0  # between asking a process to end and killing it
+PROXIES_OF_UVICORN = "FORWARDED_ALLOW_IPS"  # set by whoever has a proxy; ours are those of `main`
 START_S = 60.0  # for the web process to answer
 
 
@@ -83,11 +84,12 @@ def serve(
         on_ready: called with the address once it answers.
 
     Raises:
-        AppError: if the address cannot be taken or must not be open.
+        AppError: if the address cannot be taken or must not be open: without a token, to others or
+            where the environment speaks of a proxy.
         Conflict: if the home is served already.
     """
     settings = _prepared(home)
-    _refuse_open_to_others(host, settings)
+    _refuse_open(host, settings, is_behind_proxy=PROXIES_OF_UVICORN in os.environ)
     with _served_once(settings), _listen(host, port) as listener:
         handle = listener.fileno()
         environment = {"UNETOPS_HOME": str(settings.home), SOCKET: str(handle)}
@@ -99,10 +101,11 @@ def web(host: str, port: int, home: Path | None, on_ready: Callable[[str], None]
     """Run the web process alone until SIGINT or SIGTERM, say behind a proxy on this machine.
 
     Raises:
-        AppError: if the address cannot be taken or must not be open.
+        AppError: if the address cannot be taken or must not be open: without a token, unless the
+            settings require one or allow it.
     """
     settings = _prepared(home)
-    _refuse_open_to_others(host, settings)
+    _refuse_open(host, settings, is_behind_proxy=True)
     logs.configure("web")
     with _listen(host, port) as listener:
         on_ready(_address(listener))
@@ -195,20 +198,31 @@ def _end_on_signal() -> threading.Event:
     return end
 
 
-def _refuse_open_to_others(host: str, settings: Settings) -> None:
-    if _is_own(host):
+def _refuse_open(host: str, settings: Settings, *, is_behind_proxy: bool) -> None:
+    """Whoever reaches an open service is admin, so it must be reached from this machine alone."""
+    is_hidden = is_behind_proxy and not settings.allow_open
+    if (_is_own(host) and not is_hidden) or settings.require_auth or _has_token(settings):
         return
+    if not _is_own(host):
+        raise AppError(
+            "without a token the service is not opened to other machines", where=host,
+            expected="127.0.0.1, or a token", found="no token",
+            remedy="run `unetops token create --role admin` first",
+        )  # fmt: skip
+    raise AppError(
+        "without a token nothing is opened where a proxy may stand in front",
+        expected="a token, or UNETOPS_REQUIRE_AUTH=1 until there is one", found="no token",
+        remedy="run `unetops token create --role admin` first; where no proxy is, "
+        "UNETOPS_ALLOW_OPEN=1 says so",
+    )  # fmt: skip
+
+
+def _has_token(settings: Settings) -> bool:
     engine = open_engine(settings)
     try:
-        if any_token(engine) or settings.require_auth:
-            return
+        return any_token(engine)
     finally:
         engine.dispose()
-    raise AppError(
-        "without a token the service is not opened to other machines", where=host,
-        expected="127.0.0.1, or a token", found="no token",
-        remedy="run `unetops token create --role admin` first",
-    )  # fmt: skip
 
 
 def _is_own(host: str) -> bool:

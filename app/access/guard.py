@@ -1,10 +1,6 @@
-"""Who may do what: open on this machine alone until a token exists, then by token.
+"""Who is let in: on this machine alone until a token exists, then by token.
 
-| role | may |
-|---|---|
-| viewer | read: every GET |
-| annotator | also post rules, sources, datasets and predictions, and have a source examined |
-| admin | everything, also runs, promotion and cancelling |
+What each role may do stands at the routes themselves; see `app.access.route_roles`.
 """
 
 import ipaddress
@@ -18,25 +14,15 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.access.service import Service
-from app.access.sessions import FORM_FIELD, FORM_HEADER, SESSION_COOKIE
+from app.access.sessions import SESSION_COOKIE
 from app.access.tokens import Role, any_token, token_of_id, token_of_secret
 from app.ground.errors import Forbidden, Unauthorized, problem_response
 from app.web.pages import login_page, wants_page
 
 FREE = frozenset({("GET", "/healthz"), ("HEAD", "/healthz"), ("POST", "/login")})
 READY = ("GET", "/readyz")  # free for this machine: what starts a release asks it
+PROXY_HEADERS = frozenset({"forwarded", "via", "x-real-ip"})  # beside X-Forwarded-*
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-VIEWER_MAY = frozenset({"/logout", "/api/v1/rules/convert"})
-ANNOTATOR_MAY = frozenset(
-    {
-        "/rules",
-        "/api/v1/rules",
-        "/api/v1/sources",
-        "/api/v1/sources/{source_id}/doctor",
-        "/api/v1/datasets",
-        "/api/v1/predictions",
-    }
-)
 FIRST_TOKEN = "`unetops token create --role admin` makes the first one"  # noqa: S105
 SEND_TOKEN = "send it as `Authorization: Bearer ...`, or log in on the page"  # noqa: S105
 
@@ -107,41 +93,6 @@ def admit(request: HTTPConnection, service: Service) -> Caller:
     return caller
 
 
-async def authorise(request: Request) -> None:
-    """Dependency of every route: the caller's role is enough, and a page's form is ours."""
-    caller: Caller = request.state.caller
-    needed = _role_for(request)
-    if caller.way is not Way.FREE and not caller.role.includes(needed):
-        raise Forbidden(
-            "this token may not do that", where=f"{request.method} {request.url.path}",
-            expected=f"role {needed}", found=f"role {caller.role}",
-        )  # fmt: skip
-    is_form_bound = caller.way is Way.SESSION or request.url.path == "/login"
-    if request.method not in SAFE and is_form_bound:
-        service: Service = request.app.state.service
-        if not service.sessions.is_our_form(request, await _proof(request)):
-            raise Forbidden(
-                "the request does not come from a page of ours",
-                expected=f"the page's proof in {FORM_HEADER} or {FORM_FIELD}",
-                remedy="load the page again and repeat",
-            )
-
-
-def _role_for(request: Request) -> Role:
-    path = request.scope["route"].path
-    if request.method in SAFE or path in VIEWER_MAY:
-        return Role.VIEWER
-    return Role.ANNOTATOR if path in ANNOTATOR_MAY else Role.ADMIN
-
-
-async def _proof(request: Request) -> str:
-    if FORM_HEADER in request.headers:
-        return request.headers[FORM_HEADER]
-    if request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
-        return str((await request.form()).get(FORM_FIELD, ""))
-    return ""
-
-
 def _by_bearer(header: str, service: Service) -> Caller:
     scheme, _, secret = header.partition(" ")
     token = token_of_secret(service.engine, secret.strip()) if scheme.lower() == "bearer" else None
@@ -167,8 +118,15 @@ def _refuse_unless_open(service: Service) -> None:
 def _refuse_other_machines(request: HTTPConnection) -> None:
     """Without tokens only this machine is served, and only under a name of this machine.
 
-    The name guards against DNS rebinding: a foreign page whose name was turned to 127.0.0.1.
+    The name guards against DNS rebinding: a foreign page whose name was turned to 127.0.0.1. A
+    proxy on this machine may speak for anyone; nginx by default shows itself by HTTP/1.0 alone.
     """
+    sign = _sign_of_proxy(request)
+    if sign or request.scope["http_version"] == "1.0":
+        raise Unauthorized(
+            "without a token nothing is served through a proxy", remedy=FIRST_TOKEN,
+            found=f"{sign}, which a proxy adds" if sign else "HTTP/1.0, which proxies speak",
+        )  # fmt: skip
     client = request.client.host if request.client else ""
     if not _is_loopback(client):
         raise Unauthorized(
@@ -196,8 +154,14 @@ def _is_from_here(request: HTTPConnection) -> bool:
     """True if neither a proxy nor another machine asks, under a name of this machine."""
     name = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
     client = request.client.host if request.client else ""
-    is_forwarded = "x-forwarded-for" in request.headers or "forwarded" in request.headers
-    return not is_forwarded and _is_loopback(client) and (name == "localhost" or _is_loopback(name))
+    is_own_name = name == "localhost" or _is_loopback(name)
+    return _sign_of_proxy(request) is None and _is_loopback(client) and is_own_name
+
+
+def _sign_of_proxy(request: HTTPConnection) -> str | None:
+    """A header that only proxies add; one that adds none is not seen."""
+    names = (name.lower() for name in request.headers)
+    return next((n for n in names if n in PROXY_HEADERS or n.startswith("x-forwarded-")), None)
 
 
 def _is_loopback(host: str) -> bool:

@@ -7,11 +7,12 @@ from enum import StrEnum
 
 from sqlalchemy import Engine, select
 
-from app.ground.errors import NotFound
+from app.ground.errors import AppError, NotFound
 from app.store import tables
 from app.store.db import transaction
 from app.store.tables import Token
 
+LONGEST_LABEL_BYTES = 200
 PREFIX = "unetops_"  # lets secret scanners find a token that leaked
 
 
@@ -38,7 +39,13 @@ class NewToken:
 
 
 def create_token(engine: Engine, role: Role, label: str = "") -> NewToken:
-    """A new token; its secret cannot be shown again."""
+    """A new token, whose secret cannot be shown again; raises `AppError` for a long label."""
+    size_bytes = len(label.encode(errors="surrogateescape"))  # as the command line hands it over
+    if size_bytes > LONGEST_LABEL_BYTES:
+        raise AppError(
+            "the label is too long", where=f"{label[:40]}...",
+            expected=f"at most {LONGEST_LABEL_BYTES} bytes in UTF-8", found=f"{size_bytes} bytes",
+        )  # fmt: skip
     secret = PREFIX + secrets.token_urlsafe(32)
     digest = _hash(secret)
     row = Token(id=digest[:12], hash=digest, role=role.value, label=label)

@@ -22,6 +22,7 @@ class Settings:
 
     home: Path
     require_auth: bool = False  # refuse everything until a token exists, whatever the address
+    allow_open: bool = False  # start without a token also where a proxy is to be expected
     secret: str | None = None  # signs sessions; without it one is made and kept in `home`
     max_upload_bytes: int = 8 << 30
     max_image_bytes: int = 512 << 20
@@ -35,6 +36,7 @@ class Settings:
         return cls(
             home=home_folder(given),
             require_auth=_switch(given, "UNETOPS_REQUIRE_AUTH"),
+            allow_open=_switch(given, "UNETOPS_ALLOW_OPEN"),
             secret=given.get("UNETOPS_SECRET") or None,
             max_upload_bytes=_number(given, "UNETOPS_MAX_UPLOAD_BYTES", cls.max_upload_bytes),
             max_image_bytes=_number(given, "UNETOPS_MAX_IMAGE_BYTES", cls.max_image_bytes),

@@ -18,6 +18,7 @@ from dataset_rules.ground.errors import RulesError
 from dataset_rules.sources.archive import unpack
 
 CHUNK_BYTES = 1 << 20
+LONGEST_NAME_BYTES = 200  # the disk takes 255; predictions put `_instances.png` and more behind it
 TEXTS = (".json", ".txt", ".yaml")
 
 
@@ -26,7 +27,7 @@ def keep_archive(here: Service, upload: Upload) -> Artifact:
 
     Raises:
         RulesError: if it is no archive, unsafe or too large.
-        Unprocessable: if there is no file in it.
+        Unprocessable: if there is no file in it, or its name is too long.
     """
     name = file_name(upload.name)
     suffix = ".zip" if zipfile.is_zipfile(upload.path) else ".tar"  # by content, not by name
@@ -63,10 +64,21 @@ def renamed(error: RulesError, path: Path, name: str) -> RulesError:
 
 
 def file_name(name: str) -> str:
-    """A client's file name without its folders and without what a file system may not like."""
+    """A client's file name without its folders and without what a file system may not like.
+
+    Raises:
+        Unprocessable: if it is longer than 200 bytes, of which some characters take up to four.
+    """
     last = PureWindowsPath(PurePosixPath(name).name).name
     kept = "".join(c if c.isalnum() or c in "._- ()" else "_" for c in last).strip(" .")
-    return kept[-100:] or "upload"
+    size_bytes = len(kept.encode())
+    if size_bytes > LONGEST_NAME_BYTES:
+        raise Unprocessable(
+            "the name of the file is too long", where=f"{kept[:40]}...",
+            expected=f"at most {LONGEST_NAME_BYTES} bytes in UTF-8", found=f"{size_bytes} bytes",
+            remedy="rename the file",
+        )  # fmt: skip
+    return kept or "upload"
 
 
 def zipped(folder: Path) -> Iterator[bytes]:

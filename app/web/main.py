@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import uvicorn
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from app.access.guard import Access, authorise
+from app.access.guard import Access
+from app.access.route_roles import include
 from app.access.service import Service
 from app.access.sessions import Sessions, secret_of
 from app.ground import errors, logs
@@ -53,15 +54,15 @@ def create_app(settings: Settings) -> FastAPI:
         engine.dispose()
 
     app = FastAPI(
-        title="unetops", lifespan=life, dependencies=[Depends(authorise)],
-        openapi_url="/api/v1/openapi.json", docs_url=None, redoc_url=None,
+        title="unetops", lifespan=life, openapi_url="/api/v1/openapi.json", docs_url=None,
+        redoc_url=None,
     )  # fmt: skip
     app.add_middleware(Access)
     errors.install(app)
-    app.include_router(health.router)
+    include(app, health.router)
     for noun in NOUNS:
-        app.include_router(noun.router, prefix="/api/v1")
-    app.include_router(pages.router)
+        include(app, noun.router, prefix="/api/v1")
+    include(app, pages.router)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     return app
 

@@ -16,12 +16,14 @@ from app.store.upload import Upload
 from app.web.schemas import SourceRequest
 
 SMALL_BODY_BYTES = 1 << 20
-FIELD_BYTES = 1 << 16
+FIELD_BYTES = 1 << 16  # of all fields beside the file together, their names included
+MOST_PARTS = 16  # of a form; no route knows more than two
 SLACK_BYTES = 1 << 20  # for the other fields and the headers of the parts
 
 
 async def small_body(request: Request) -> bytes:
     """The whole body, at most 1 MiB; raises `TooLarge`."""
+    _bound(_stated_bytes(request), SMALL_BODY_BYTES)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
@@ -93,7 +95,7 @@ async def _receive(request: Request, file_field: str, upload: Upload, *, most_by
             found=kind.decode("latin-1") or "no content type",
             remedy=f"curl -F {file_field}=@NAME sends one",
         )  # fmt: skip
-    _bound(int(request.headers.get("content-length") or 0), most_bytes + SLACK_BYTES)
+    _bound(_stated_bytes(request), most_bytes + SLACK_BYTES)
     received = 0
     with upload.path.open("xb") as file:
         form = _Form(file_field, upload, file)
@@ -126,6 +128,7 @@ class _Form:
         self.is_found = False
         self._header, self._value = bytearray(), bytearray()
         self._name, self._is_file, self._text = "", False, bytearray()
+        self._parts, self._beside_bytes = 0, 0
 
     def callbacks(self) -> dict[str, Callable[..., None]]:
         """By the names that the parser knows."""
@@ -136,14 +139,19 @@ class _Form:
 
     def part_begin(self) -> None:
         """A new field."""
+        self._parts += 1
+        if self._parts > MOST_PARTS:
+            raise TooLarge("the form has too many fields", expected=f"at most {MOST_PARTS}")
         self._name, self._is_file, self._text = "", False, bytearray()
 
     def header_field(self, data: bytes, start: int, end: int) -> None:
         """A piece of a header's name."""
+        self._count_beside(end - start)
         self._header += data[start:end]
 
     def header_value(self, data: bytes, start: int, end: int) -> None:
         """A piece of a header's value."""
+        self._count_beside(end - start)
         self._value += data[start:end]
 
     def header_end(self) -> None:
@@ -165,13 +173,26 @@ class _Form:
             self.file.write(data[start:end])
             self.upload.size_bytes += end - start
             return
+        self._count_beside(end - start)
         self._text += data[start:end]
-        _bound(len(self._text), FIELD_BYTES)
 
     def part_end(self) -> None:
         """The end of a field."""
         if not self._is_file and self._name:
             self.upload.fields[self._name] = self._text.decode("utf-8", "replace")
+
+    def _count_beside(self, size_bytes: int) -> None:
+        """All that is kept in memory counts together, so that many small parts gain nothing."""
+        self._beside_bytes += size_bytes
+        if self._beside_bytes > FIELD_BYTES:
+            raise TooLarge(
+                "the form has too much beside its file", expected=f"at most {FIELD_BYTES} bytes",
+                found=f"{self._beside_bytes} bytes or more",
+            )  # fmt: skip
+
+
+def _stated_bytes(request: Request) -> int:
+    return int(request.headers.get("content-length") or 0)
 
 
 def _bound(size_bytes: int, most_bytes: int) -> None:

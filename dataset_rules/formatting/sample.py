@@ -1,6 +1,6 @@
 """One pair of the source -> its files in the dataset."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -12,7 +12,7 @@ from dataset_rules.checks.pixel_scan import Outcome, Seen, see_through_among
 from dataset_rules.checks.thumbnails import glimpse_of, mask_glimpse_of
 from dataset_rules.formatting.image_form import binarized, in_color_model, in_depth
 from dataset_rules.formatting.resize import Part, fitted, shrunk_size
-from dataset_rules.ground.disk import write_file
+from dataset_rules.ground.disk import WRITING_BYTES, write_file
 from dataset_rules.ground.errors import RulesError
 from dataset_rules.ground.findings import Finding, Severity
 from dataset_rules.masks.decode import DecodedMask, decode_masks
@@ -21,6 +21,7 @@ from dataset_rules.pixels.values import panel_of
 from dataset_rules.rules.fields import Panel
 from dataset_rules.rules.rules import Rules
 from dataset_rules.sources.files import Files
+from dataset_rules.sources.limits import LONGEST_NAME_BYTES
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,7 @@ def _write(
     files = {place.image: binarized(part.image, threshold), place.mask: part.label}
     if part.instances is not None:
         files[place.instances] = part.instances
+    _refuse_long_names(files, task)
     sample = Sample(
         name=name,
         split=task.split,
@@ -173,6 +175,17 @@ def _write(
         pixel_size_um=size_um * part.scale if size_um and part.scale else None,
     )
     return sample, {path: _write_pixels(out / path, pixels) for path, pixels in files.items()}
+
+
+def _refuse_long_names(paths: Iterable[str], task: Task) -> None:
+    """Names are joined of folders, file name and keyword, so each may fit and all together not."""
+    longest = max(len(path.rpartition("/")[2].encode()) for path in paths)
+    if longest > LONGEST_NAME_BYTES - WRITING_BYTES:
+        raise RulesError(
+            "its files in the dataset would have too long a name", where=task.image,
+            expected=f"at most {LONGEST_NAME_BYTES - WRITING_BYTES} bytes in UTF-8",
+            found=f"{longest} bytes", remedy="rename it, or choose a shorter mask_keyword",
+        )  # fmt: skip
 
 
 def _write_pixels(path: Path, pixels: Pixels) -> _Written:

@@ -9,6 +9,7 @@ from typing import Any
 
 from dataset_rules.ground.documents import json_bytes
 
+WRITING_BYTES = len("..part")  # by which the name of a file is longer while it is written
 FLUSHED_AT_ONCE = 16  # 400 files take 0.2 s, one after the other 1.5 s
 
 

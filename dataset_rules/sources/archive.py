@@ -8,6 +8,7 @@ import errno
 import io
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -30,7 +31,8 @@ PACKED_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gz", ".zip"})  # packing
 OUR_TROUBLE = frozenset(  # errors of the machine, which say nothing of the archive
     {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE, errno.EIO}
 )
-_ENTRY = b"PK\x01\x02"  # begins each entry of a zip's directory
+_ENTRY, _ENTRY_BYTES = b"PK\x01\x02", 46  # head of each entry of a zip's directory, without name
+_ENTRY_LENGTHS = struct.Struct("<28x3H")  # of the name, the extra fields and the comment behind it
 _BLOCK = 1 << 20
 
 
@@ -139,22 +141,46 @@ def _damaged(archive: Path, error: Exception) -> RulesError:
     )  # fmt: skip
 
 
-class _Counted(io.BufferedReader):
-    """A zip that refuses the one read in which a directory of too many entries would come."""
+class _Zip(io.BufferedReader):
+    """A zip whose directory is looked through before it is read, and refused if it is too long.
+
+    `zipfile` reads it in one piece, of the size that the end of the zip states. This very read is
+    judged, so that there is no second opinion on where the directory is.
+    """
 
     def __init__(self, archive: Path, gate: Gate) -> None:
         super().__init__(io.FileIO(archive))
         self._gate = gate
+        self._is_listed = False
+
+    def opened(self) -> zipfile.ZipFile:
+        """The zip with the list of its files."""
+        packed = zipfile.ZipFile(self)
+        self._is_listed = True
+        return packed
 
     def read(self, size: int | None = -1) -> bytes:
-        data = super().read(-1 if size is None else size)
-        if len(data) > _BLOCK:
-            self._gate.refuse_more_than(data.count(_ENTRY))
-        return data
+        size = -1 if size is None else size
+        if size >= _ENTRY_BYTES and not self._is_listed:
+            self._look_through(size)
+        return super().read(size)
+
+    def _look_through(self, size: int) -> None:
+        """Count the entries of the directory that begins here; whatever ends it is not judged."""
+        self._gate.refuse_longer_list(size)
+        start = self.tell()
+        place, count = 0, 0
+        while place < size and (head := super().read(_ENTRY_BYTES)).startswith(_ENTRY):
+            count += 1
+            self._gate.refuse_more_than(count)
+            rest = sum(_ENTRY_LENGTHS.unpack_from(head.ljust(_ENTRY_BYTES)))
+            place += _ENTRY_BYTES + rest
+            self.seek(rest, io.SEEK_CUR)
+        self.seek(start)
 
 
 def _in_zip(archive: Path, gate: Gate) -> Iterator[Found]:
-    with _Counted(archive, gate) as raw, zipfile.ZipFile(raw) as packed:
+    with _Zip(archive, gate) as raw, raw.opened() as packed:
         for info in packed.infolist():
             member = _zip_member(info)
             path = gate.admit(member)

@@ -22,6 +22,7 @@ class Limits:
     """What a source may hold at most."""
 
     files: int = 1_000_000
+    directory_bytes: int = 256 << 20  # of a zip's list of files, which is held in memory
     size_bytes: int = 64 << 30
     ratio: int = 200  # unpacked to packed bytes; a bomb has 1,000 and more
     free_bytes: int = 64 << 20  # unpacked bytes up to which no ratio counts
@@ -77,6 +78,11 @@ class Gate:
         """Raise `RulesError` where a list of so many members is too long already."""
         if count > self.limits.files:
             raise self.refused("too many files", f"more than {self.limits.files}")
+
+    def refuse_longer_list(self, size_bytes: int) -> None:
+        """Raise `RulesError` where the list of a zip's files would take too much memory."""
+        if size_bytes > self.limits.directory_bytes:
+            raise self.refused("too long a list of files", f"{size_bytes} bytes")
 
     def refused(self, what: str, found: str) -> RulesError:
         """The error that says what the source holds."""

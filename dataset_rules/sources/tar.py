@@ -16,6 +16,7 @@ from typing import IO, Any, Self, cast
 import zstandard
 
 MOST_HEADER_BYTES = 64 << 10  # of an extended header: a path and some attributes
+MOST_GLOBAL_FIELDS = 100  # that hold for all files; `git archive` writes one, the commit
 MOST_PADDING_BYTES = 1 << 20  # behind the mark of the end
 MOST_DECODER_BYTES = 256 << 20  # of memory that a decoder may ask for; xz -9 takes 65 MiB
 EXTENDED = frozenset(
@@ -48,8 +49,10 @@ def opened_tar(path: Path, compression: str) -> Iterator[tarfile.TarFile]:
 
 
 def headers_of(packed: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Headers in the order of the archive; the list that tarfile keeps of them does not grow."""
+    """Headers in the order of the archive; what tarfile keeps of them does not grow."""
     while (info := packed.next()) is not None:
+        if len(packed.pax_headers) > MOST_GLOBAL_FIELDS:
+            raise tarfile.ReadError(f"over {MOST_GLOBAL_FIELDS} headers for all its files")
         packed.members = []  # type: ignore[attr-defined]
         yield info
 

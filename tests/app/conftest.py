@@ -85,6 +85,18 @@ def http(app: FastAPI) -> Iterator[Browser]:
         yield client
 
 
+@pytest.fixture
+def run(discs: Path, tmp_path: Path) -> Path:
+    """A run of four patches, whose model has learned next to nothing."""
+    from unet.planning.fingerprint import fingerprint  # torch, which most tests never load
+    from unet.planning.plan import make_plan
+    from unet.runs.train import train
+
+    plan = make_plan(fingerprint([discs]), patches=4)
+    plan = plan.model_copy(update={"widths": (4, 8), "batch": 2})
+    return train([discs], tmp_path / "run", plan=plan)
+
+
 def drawn_zip(count: int = 4, size: int = 64) -> bytes:
     """A zip of images and masks in two folders."""
     rng = np.random.default_rng(0)

@@ -1,6 +1,9 @@
 import json
+import os
+import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,8 @@ from PIL import Image
 from app.commands.console import BAD_INPUT, run, seconds
 from dataset_rules.ground.errors import UserError
 from tests.drawn import draw_discs
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def unetops(*words: object, home: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -89,10 +94,10 @@ def test_doctor_json_has_the_promised_keys(pairs: Path) -> None:
 
 @pytest.mark.parametrize("command", ["doctor", "format"])
 def test_an_empty_folder_is_said_to_be_empty(tmp_path: Path, command: str, rules: Path) -> None:
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    words = [command, empty] if command == "doctor" else [command, empty, tmp_path / "o", "--rules",
-                                                          rules]  # fmt: skip
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    words = [command, bare] if command == "doctor" else [command, bare, tmp_path / "o", "--rules",
+                                                         rules]  # fmt: skip
     assert "empty" in refusal(*words)
     assert not (tmp_path / "o").exists()
 
@@ -162,31 +167,34 @@ def test_the_forms_of_the_rules_convert_into_each_other(tmp_path: Path) -> None:
     assert json.loads(unetops("rules", "convert", path, "--to", "paper").stdout) == paper
 
 
+NO_MODEL = "error: nowhere: no finished model here; found no such folder"
+
+
 @pytest.mark.parametrize(
-    "words",
+    ("words", "said"),
     [
-        ("doctor", "nowhere"),
-        ("verify", "."),
-        ("evaluate", "nowhere", "nowhere"),
-        ("compare", "nowhere", "nowhere", "nowhere"),
-        ("export", "nowhere", "--out", "e", "--image", "nothing.png"),
-        ("train", "nowhere", "--out", "run"),
-        ("train", "nowhere", "--out", "run", "--time-limit", "soon"),
-        ("predict", "nowhere", "nothing.png", "--out", "p"),
-        ("predict", "nowhere", "--out", "p"),
-        ("lineage", "nowhere"),
-        ("rules", "check", "nowhere.json"),
-        ("token", "create", "--role", "king"),
-        ("measure", "one.png", "--out", "m"),
+        ("doctor nowhere", "error: nowhere: no such folder or archive"),
+        ("verify .", "error: .: no finished artifact here"),
+        ("evaluate nowhere nowhere", NO_MODEL),
+        ("compare nowhere nowhere nowhere", NO_MODEL),
+        ("export nowhere --out e --image nothing.png", "error: nothing.png: no such file"),
+        ("train nowhere --out run", "error: nowhere: no finished dataset here"),
+        ("train nowhere --out run --time-limit soon", "error: --time-limit: this is no duration"),
+        ("predict nowhere nothing.png --out p", NO_MODEL),
+        ("predict nowhere --out p", "Missing argument"),
+        ("lineage nowhere", "error: nowhere: no such file or folder"),
+        ("rules check nowhere.json", "error: nowhere.json: the rules cannot be read"),
+        ("token create --role king", "expected viewer, annotator or admin"),
+        ("measure one.png --out m", "error: images and masks do not come in equal numbers"),
     ],
 )
-def test_what_is_not_there_is_refused_in_one_line(
-    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_is_not_there_is_refused_in_words(
+    words: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = unetops(*words)
+    done = unetops(*words.split())
     assert done.returncode == 2
-    assert done.stderr.strip()
+    assert said in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -227,6 +235,27 @@ def test_an_open_question_counts_as_a_finding(tmp_path: Path) -> None:
     done = unetops("doctor", tmp_path, "--json")
     assert json.loads(done.stdout)["questions"]
     assert done.returncode == 1
+
+
+def test_version_names_the_commit_where_it_is_known_and_loads_nothing_large() -> None:
+    code = "import sys; from app.cli import main\ntry: main()\nfinally: print(*sys.modules)"
+    env = {**os.environ, "UNETOPS_COMMIT": "0123abc"}
+    words = [sys.executable, "-c", code, "--version"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60, env=env)
+    said, loaded = done.stdout.splitlines()
+    assert said == f"unetops {version('unetops')} (0123abc)"
+    assert not {"torch", "fastapi", "sqlalchemy", "pulumi"} & set(loaded.split())
+
+
+def test_version_without_a_commit_is_the_version_alone(tmp_path: Path) -> None:
+    for package in ("app", "dataset_rules"):
+        shutil.copytree(ROOT / package, tmp_path / package)
+    env = {name: value for name, value in os.environ.items() if name != "UNETOPS_COMMIT"}
+    words = [sys.executable, "-m", "app.cli", "--version"]
+    done = subprocess.run(
+        words, cwd=tmp_path, env=env, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == f"unetops {version('unetops')}\n"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -52,10 +53,11 @@ def web(home: Path, **environment: str):
             yield client
 
 
-def ended(home: Path, *words: str) -> subprocess.CompletedProcess:
+def ended(home: Path, *words: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-m", "app.cli", *words, "--data", str(home)],
         capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, **environment},
     )  # fmt: skip
 
 
@@ -83,10 +85,36 @@ def test_behind_https_cookies_are_secure_and_forms_are_bound_to_the_outer_name(s
 
 
 def test_a_proxy_elsewhere_is_not_believed_whatever_the_environment_says(settings, engine):
-    with web(settings.home, FORWARDED_ALLOW_IPS="*") as http:
+    with web(settings.home, FORWARDED_ALLOW_IPS="*", UNETOPS_ALLOW_OPEN="1") as http:
         assert http.get("/api/v1/jobs").status_code == 200, "open on this machine"
         through = {"x-forwarded-for": "127.0.0.1, 10.1.2.3"}
         assert http.get("/api/v1/jobs", headers=through).status_code == 401
+
+
+def test_what_speaks_as_proxies_do_is_not_served_without_a_token(settings, engine):
+    """As nginx does by default: no header of its own, the name of this machine, HTTP/1.0."""
+    with web(settings.home, UNETOPS_ALLOW_OPEN="1") as http:
+        for version, status in ((b"1.0", b"401"), (b"1.1", b"200")):
+            head = b"GET /api/v1/jobs HTTP/%s\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+            with socket.create_connection((http.base_url.host, http.base_url.port), 30) as wire:
+                wire.sendall(head % version)
+                assert wire.makefile("rb").readline().split()[1] == status
+
+
+@pytest.mark.parametrize(
+    ("command", "environment"), [("web", {}), ("serve", {"FORWARDED_ALLOW_IPS": "*"})]
+)
+def test_nothing_is_open_where_a_proxy_is_to_be_expected(settings, engine, command, environment):
+    done = ended(settings.home, command, "--port", "0", **environment)
+    assert done.returncode == 2
+    assert "without a token nothing is opened where a proxy may stand in front" in done.stderr
+    assert "unetops token create --role admin" in done.stderr
+    assert "UNETOPS_ALLOW_OPEN=1" in done.stderr
+
+
+def test_behind_a_proxy_a_service_that_asks_for_tokens_starts_without_one(settings, engine):
+    with web(settings.home, UNETOPS_REQUIRE_AUTH="1") as http:
+        assert http.get("/api/v1/jobs").status_code == 401
 
 
 def test_readiness_is_free_for_this_machine_alone_and_names_the_release(app, engine, settings):

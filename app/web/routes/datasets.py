@@ -6,7 +6,9 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from sqlalchemy.orm import Session
 
+from app.access.route_roles import Guarded, needs
 from app.access.service import Here, Service
+from app.access.tokens import Role
 from app.ground.errors import NotFound
 from app.jobs import queue
 from app.store import artifacts
@@ -21,10 +23,11 @@ from dataset_rules.exchange.layout import Layout
 
 ExportForm = Literal["zip", "coco", "nnunet", "cellpose", "yolo"]
 
-router = APIRouter(prefix="/datasets", tags=["datasets"])
+router = APIRouter(prefix="/datasets", tags=["datasets"], route_class=Guarded)
 
 
 @router.post("", status_code=202)
+@needs(Role.ANNOTATOR)
 def create_dataset(here: Here, request: DatasetRequest, response: Response) -> Made:
     """Format a source by rules; the same request again returns the same job."""
     with transaction(here.engine) as session:

@@ -5,6 +5,7 @@ from typing import Literal
 from fastapi import APIRouter, Response
 from sqlalchemy import text
 
+from app.access.route_roles import Guarded
 from app.access.service import Here
 from app.ground.locks import is_locked
 from app.jobs.process import WORKER_LOCK
@@ -13,7 +14,7 @@ from app.store.db import transaction
 from app.web.schemas import Ready
 from dataset_rules.artifacts.provenance import commit
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=Guarded)
 
 
 @router.get("/healthz")

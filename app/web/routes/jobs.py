@@ -9,13 +9,15 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
+from app.access.route_roles import Guarded, needs
 from app.access.service import Here, Service
+from app.access.tokens import Role
 from app.jobs import queue
 from app.store.db import transaction
 from app.web.schemas import Events, JobView
 from app.web.views import event_view, job_view
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=Guarded)
 LOOK_EVERY_S = 0.5
 STREAM = "text/event-stream"
 
@@ -52,6 +54,7 @@ async def read_events(
 
 
 @router.post("/{job_id}/cancel")
+@needs(Role.ADMIN)
 def cancel_job(here: Here, job_id: str) -> JobView:
     """Cancel a job that waits or runs; the worker stops its process within a second."""
     _view(here, job_id)

@@ -6,13 +6,14 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel
 
+from app.access.route_roles import Guarded
 from app.access.service import Here
 from app.store import artifacts
 from app.store.db import transaction
 from app.store.tables import Artifact
 from dataset_rules.artifacts.lineage import Link, LinkState, is_whole, trace
 
-router = APIRouter(prefix="/lineage", tags=["lineage"])
+router = APIRouter(prefix="/lineage", tags=["lineage"], route_class=Guarded)
 
 
 class Chain(BaseModel):

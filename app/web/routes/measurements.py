@@ -3,13 +3,14 @@
 from fastapi import APIRouter
 from fastapi.responses import FileResponse
 
+from app.access.route_roles import Guarded
 from app.access.service import Here, Service
 from app.store import artifacts
 from app.store.db import transaction
 from app.web.schemas import ArtifactView
 from app.web.views import artifact_view
 
-router = APIRouter(prefix="/measurements", tags=["measurements"])
+router = APIRouter(prefix="/measurements", tags=["measurements"], route_class=Guarded)
 
 # The page brings its own style and pictures and runs no script.
 REPORT_HEADERS = {

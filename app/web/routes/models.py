@@ -3,13 +3,15 @@
 from fastapi import APIRouter
 from fastapi.responses import FileResponse
 
+from app.access.route_roles import Guarded, needs
 from app.access.service import Here
+from app.access.tokens import Role
 from app.store import artifacts
 from app.store.db import transaction
 from app.web.schemas import ModelView, Promoted
 from app.web.views import artifact_fields
 
-router = APIRouter(prefix="/models", tags=["models"])
+router = APIRouter(prefix="/models", tags=["models"], route_class=Guarded)
 
 
 @router.get("")
@@ -41,6 +43,7 @@ def read_card(here: Here, model_id: str) -> FileResponse:
 
 
 @router.post("/{model_id}/promote")
+@needs(Role.ADMIN)
 def promote_model(here: Here, model_id: str) -> Promoted:
     """Let `production` point to this model; predictions use it from now on."""
     with transaction(here.engine) as session:

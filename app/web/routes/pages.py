@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
+from app.access.route_roles import Guarded, needs
 from app.access.service import Here, Service
-from app.access.tokens import token_of_secret
+from app.access.tokens import Role, token_of_secret
 from app.ground.errors import NotFound, Unauthorized
 from app.jobs import queue
 from app.jobs.examinations import find_examination
@@ -24,7 +25,7 @@ from dataset_rules.ground.errors import RulesError
 from dataset_rules.rules.paper_form import PAPER_KEYS
 from dataset_rules.rules.rules import MAX_SIDE_PX, rules_from_mapping
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, route_class=Guarded)
 PAPER_EXAMPLE = {
     "height": "512", "width": "512", "image_type": "2", "color_model": "1",
     "separate_file_format": "on", "description": "_mask",
@@ -49,6 +50,7 @@ def rules_page(request: Request, here: Here) -> Response:
 
 
 @router.post("/rules")
+@needs(Role.ANNOTATOR)
 async def store_rules(request: Request, here: Here) -> Response:
     """Store what the form says; its fields are the paper's form."""
     form = {name: str(value) for name, value in (await request.form()).items()}
@@ -172,6 +174,7 @@ def reports_page(request: Request, here: Here) -> Response:
 
 
 @router.post("/login")
+@needs(Role.VIEWER)
 def login(
     request: Request, here: Here, secret: Annotated[str, Form()] = "",
     target: Annotated[str, Form()] = "/",
@@ -187,6 +190,7 @@ def login(
 
 
 @router.post("/logout")
+@needs(Role.VIEWER)
 def logout(here: Here) -> Response:
     """End the session."""
     response = RedirectResponse("/", status_code=http.HTTPStatus.SEE_OTHER)

@@ -6,7 +6,9 @@ from typing import Annotated
 from fastapi import APIRouter, Header
 from fastapi.responses import FileResponse, JSONResponse, Response
 
+from app.access.route_roles import Guarded, needs
 from app.access.service import Here, Service
+from app.access.tokens import Role
 from app.ground.errors import NotFound
 from app.serving.overlay import overlay_png, shown
 from app.serving.predict_upload import predict_upload
@@ -18,7 +20,7 @@ from app.web.uploads import ImageUpload, multipart_body
 from app.web.views import artifact_view, made
 from dataset_rules.pixels.images import encode, read_image, read_mask
 
-router = APIRouter(prefix="/predictions", tags=["predictions"])
+router = APIRouter(prefix="/predictions", tags=["predictions"], route_class=Guarded)
 PNG = "image/png"
 
 
@@ -37,6 +39,7 @@ class PredictionMade(Made):
     openapi_extra=multipart_body("image", model="id or alias; production without it"),
     responses={201: {"content": {PNG: {}}}},
 )  # fmt: skip
+@needs(Role.ANNOTATOR, takes_file=True)
 def create_prediction(
     here: Here, upload: ImageUpload, accept: Annotated[str, Header()] = ""
 ) -> Response:

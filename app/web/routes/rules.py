@@ -4,7 +4,9 @@ from typing import Any, Literal
 
 from fastapi import APIRouter, Response
 
+from app.access.route_roles import Guarded, needs
 from app.access.service import Here
+from app.access.tokens import Role
 from app.store import artifacts
 from app.store.db import transaction
 from app.web.schemas import RulesForms, RulesMade
@@ -13,7 +15,7 @@ from app.web.views import made
 from dataset_rules.ground.errors import RulesError
 from dataset_rules.rules.rules import Rules, parse_rules, rules_document, rules_id, to_paper
 
-router = APIRouter(prefix="/rules", tags=["rules"])
+router = APIRouter(prefix="/rules", tags=["rules"], route_class=Guarded)
 EITHER_FORM: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -24,6 +26,7 @@ EITHER_FORM: dict[str, Any] = {
 
 
 @router.post("", status_code=201, openapi_extra=EITHER_FORM)
+@needs(Role.ANNOTATOR)
 def create_rules(here: Here, body: SmallBody, response: Response) -> RulesMade:
     """Store rules given in either form; the answer holds their canonical document."""
     rules = parse_rules(body)
@@ -33,6 +36,7 @@ def create_rules(here: Here, body: SmallBody, response: Response) -> RulesMade:
 
 
 @router.post("/convert", openapi_extra=EITHER_FORM)
+@needs(Role.VIEWER)
 def convert_rules(body: SmallBody) -> RulesForms:
     """Check rules and show them in both forms; nothing is stored."""
     return forms_of(parse_rules(body))

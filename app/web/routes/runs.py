@@ -3,7 +3,9 @@
 from fastapi import APIRouter, Response
 from sqlalchemy.orm import Session
 
+from app.access.route_roles import Guarded, needs
 from app.access.service import Here, Service
+from app.access.tokens import Role
 from app.ground.errors import NotFound, Unprocessable
 from app.jobs import queue
 from app.store import artifacts
@@ -12,10 +14,11 @@ from app.store.tables import Artifact, Job
 from app.web.schemas import Made, RunRequest, RunView
 from app.web.views import job_links, links_of, made_job
 
-router = APIRouter(prefix="/runs", tags=["runs"])
+router = APIRouter(prefix="/runs", tags=["runs"], route_class=Guarded)
 
 
 @router.post("", status_code=202)
+@needs(Role.ADMIN)
 def create_run(here: Here, request: RunRequest, response: Response) -> Made:
     """Train within the time given; the same request again returns the same job."""
     with transaction(here.engine) as session:

@@ -4,7 +4,9 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
+from app.access.route_roles import Guarded, needs
 from app.access.service import Here, Service
+from app.access.tokens import Role
 from app.ground.errors import Unprocessable
 from app.jobs import queue
 from app.jobs.examinations import find_examination
@@ -17,10 +19,11 @@ from app.web.uploads import SourceBody, source_bodies
 from app.web.views import artifact_view, made, made_job
 from dataset_rules.sources.address import address_of
 
-router = APIRouter(prefix="/sources", tags=["sources"])
+router = APIRouter(prefix="/sources", tags=["sources"], route_class=Guarded)
 
 
 @router.post("", status_code=201, openapi_extra=source_bodies())
+@needs(Role.ANNOTATOR, takes_file=True)
 def create_source(here: Here, body: SourceBody, response: Response) -> Made:
     """Upload a folder as zip or tar, or name an https address: then a job fetches it (202).
 
@@ -47,6 +50,7 @@ def read_source(here: Here, source_id: str) -> ArtifactView:
 
 
 @router.post("/{source_id}/doctor", status_code=202)
+@needs(Role.ANNOTATOR)
 def examine_source(
     here: Here, source_id: str, response: Response, request: DoctorRequest | None = None
 ) -> Made:

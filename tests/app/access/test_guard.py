@@ -1,17 +1,24 @@
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from fastapi import APIRouter, FastAPI
 from starlette.routing import Mount
 
+from app.access.route_roles import Guarded, include
 from app.access.tokens import Role, create_token, list_tokens, revoke_token
 from app.ground.errors import AppError
 from app.ground.locks import locked
 from app.supervisor import serve
 from app.web.main import create_app
-from tests.app.conftest import PAPER, browsing
+from app.web.uploads import SMALL_BODY_BYTES
+from tests.app.conftest import PAPER, browsing, drawn_zip
 
 HTML = {"accept": "text/html"}
+JSON = {"content-type": "application/json"}
+OPENAPI = "/api/v1/openapi.json"
+SERVICE_MD = Path(__file__).resolve().parents[3] / "docs" / "service.md"
 
 
 def bearer(token) -> dict:
@@ -19,12 +26,13 @@ def bearer(token) -> dict:
 
 
 def every_route(app) -> list[tuple[str, str]]:
-    """Method and address of every registered route, parameters filled in."""
-    found = []
-    for path, methods in _paths(app.routes):
-        address = re.sub(r"{[^}]*}", "x", path)
-        found += [(method, address) for method in methods]
-    return found
+    """Method and path of every registered route."""
+    return [(method, path) for path, methods in _paths(app.routes) for method in methods]
+
+
+def filled(path: str) -> str:
+    """An address of the route, for which there is nothing."""
+    return re.sub(r"{[^}]*}", "x", path)
 
 
 def _paths(routes, prefix=""):
@@ -37,12 +45,21 @@ def _paths(routes, prefix=""):
             yield from _paths(route.effective_route_contexts(), prefix)
 
 
+def test_the_routes_that_are_tried_are_those_of_the_document_and_the_pages(app):
+    routes = set(every_route(app))
+    described = {
+        (method.upper(), path) for path, item in app.openapi()["paths"].items() for method in item
+    }
+    assert described < routes
+    pages = {path for _, path in routes - described}
+    assert {"/", "/rules", "/login", "/logout", "/static/style.css"} < pages
+    assert len(described) > 25
+
+
 def test_every_route_but_health_asks_once_a_token_exists(app, http, engine):
     create_token(engine, Role.VIEWER)
-    routes = every_route(app)
-    assert len(routes) > 40
-    assert ("POST", "/api/v1/runs") in routes
-    for method, address in routes:
+    for method, path in every_route(app):
+        address = filled(path)
         answer = http.request(method, address)
         if address == "/healthz":
             assert answer.status_code == 200
@@ -84,15 +101,176 @@ def test_wrong_tokens_are_refused(http, engine, header):
     assert http.get("/api/v1/jobs", headers={"authorization": header}).status_code == 401
 
 
+# What the table of the documentation says in words, as routes; all others only read.
+DEEDS = {
+    "convert rules": {("POST", "/api/v1/rules/convert")},
+    "log out": {("POST", "/logout")},
+    "store rules and sources": {
+        ("POST", "/api/v1/rules"), ("POST", "/rules"), ("POST", "/api/v1/sources"),
+    },
+    "have a source examined": {("POST", "/api/v1/sources/{source_id}/doctor")},
+    "format datasets": {("POST", "/api/v1/datasets")},
+    "predict": {("POST", "/api/v1/predictions")},
+    "train": {("POST", "/api/v1/runs")},
+    "promote models": {("POST", "/api/v1/models/{model_id}/promote")},
+    "cancel jobs": {("POST", "/api/v1/jobs/{job_id}/cancel")},
+}  # fmt: skip
+LOGIN = ("POST", "/login")  # for those who have no role yet
+
+
+def documented_roles(app) -> dict[tuple[str, str], Role]:
+    """The least role of every route, by the table in docs/service.md."""
+    table = re.findall(r"^\| (viewer|annotator|admin) \| (.+) \|$", SERVICE_MD.read_text(), re.M)
+    deeds = {
+        deed: Role(role) for role, words in table
+        for deed in re.sub("^(everything: )?also ", "", words).split(", ")
+    }  # fmt: skip
+    assert deeds.pop("read everything") is Role.VIEWER
+    assert deeds.keys() == DEEDS.keys()
+    least = {route: deeds[deed] for deed, routes in DEEDS.items() for route in routes}
+    return {
+        route: least.pop(route) if route[0] not in {"GET", "HEAD"} else Role.VIEWER
+        for route in every_route(app) if route != LOGIN
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("role", Role)
+def test_every_role_may_do_on_every_route_what_is_documented(app, http, engine, role):
+    headers = bearer(create_token(engine, role))
+    for (method, path), least in documented_roles(app).items():
+        answer = http.request(method, filled(path), headers=headers)
+        if role.includes(least):
+            assert answer.status_code not in {401, 403, 405}, (method, path)
+            assert answer.status_code != 404 or answer.json()["what"] != "Not Found", path
+        else:
+            assert answer.status_code == 403, (method, path)
+            assert answer.json()["expected"] == f"role {least}"
+            assert answer.json()["found"] == f"role {role}"
+
+
+def test_roles_let_through_what_they_are_for(http, engine):
+    annotator, admin = (bearer(create_token(engine, role)) for role in list(Role)[1:])
+    rules = http.post("/api/v1/rules", json=PAPER, headers=annotator)
+    assert rules.status_code == 201
+    files = {"file": ("set.zip", drawn_zip())}
+    source = http.post("/api/v1/sources", files=files, headers=annotator)
+    assert source.status_code == 201
+    body = {"source": source.json()["id"], "rules": rules.json()["id"]}
+    dataset = http.post("/api/v1/datasets", json=body, headers=annotator)
+    assert dataset.status_code == 202
+    cancel = dataset.json()["links"]["cancel"]
+    assert http.post(cancel, headers=annotator).status_code == 403
+    assert http.post(cancel, headers=admin).status_code == 200
+
+
+def test_the_role_of_a_session_is_that_of_its_token(http, engine):
+    log_in(http, create_token(engine, Role.VIEWER))
+    form = {**PAPER, "csrf_token": proof_of(http.get("/rules", headers=HTML).text)}
+    answer = http.post("/rules", data=form)
+    assert answer.status_code == 403
+    assert answer.json()["expected"] == "role annotator"
+
+
+def test_a_route_that_changes_something_must_state_its_role():
+    router = APIRouter(route_class=Guarded)
+    with pytest.raises(ValueError, match="states `needs"):
+        router.add_api_route("/open", lambda: None, methods=["POST"])
+
+
+def test_a_router_without_guards_is_not_taken():
+    router = APIRouter()
+    router.add_api_route("/open", lambda: None, methods=["POST"])
+    with pytest.raises(ValueError, match="route_class=Guarded"):
+        include(FastAPI(), router)
+
+
+class Body:
+    """A body of any size that counts how much of it was taken."""
+
+    def __init__(self, size_bytes: int, head: bytes = b"") -> None:
+        self.size_bytes = size_bytes
+        self.head = head
+        self.taken_bytes = 0
+
+    async def __aiter__(self):
+        block = self.head or bytes(1 << 16)
+        while self.taken_bytes < self.size_bytes:
+            self.taken_bytes += len(block)
+            yield block
+            block = bytes(1 << 16)
+
+
+FORM = {"content-type": "multipart/form-data; boundary=b"}
+FILE_FIELDS = {"/api/v1/sources": "file", "/api/v1/predictions": "image"}
+MOST_BYTES = 2 << 20  # what the tests below accept of a file, its form included
+
+
+@pytest.fixture
+def strict(settings):
+    settings = replace(settings, max_upload_bytes=1 << 20, max_image_bytes=1 << 20)
+    return create_app(settings)
+
+
+@pytest.mark.parametrize("is_stated", [True, False], ids=["Content-Length", "chunked"])
+def test_every_route_refuses_a_body_beyond_its_bound(strict, engine, is_stated):
+    headers = bearer(create_token(engine, Role.ADMIN))
+    routes = [route for route in every_route(strict) if not is_outside_the_router(route[1])]
+    assert set(documented_roles(strict)) - set(routes) == {
+        ("GET", "/static/style.css"), ("GET", OPENAPI), ("HEAD", OPENAPI),
+    }  # fmt: skip
+    with browsing(strict) as http:
+        for method, path in routes:
+            field = FILE_FIELDS.get(path) if method == "POST" else None
+            body, kind = Body(16 << 20, head_of(field)), FORM if field else JSON
+            stated = {"content-length": str(body.size_bytes)} if is_stated else {}
+            answer = http.request(
+                method, filled(path), content=body, headers={**headers, **kind, **stated}
+            )
+            assert answer.status_code == 413, (method, path)
+            bound = MOST_BYTES if field else SMALL_BODY_BYTES
+            assert answer.json()["expected"] == f"at most {bound} bytes"
+            assert body.taken_bytes <= (0 if is_stated else bound + (1 << 16) + len(body.head))
+
+
+def is_outside_the_router(path: str) -> bool:
+    """Routes of Starlette's own, which keep nothing of a body and do nothing with it."""
+    return path in {"/static/style.css", OPENAPI}
+
+
+def head_of(field: str | None) -> bytes:
+    """The beginning of a form with a file."""
+    line = f'--b\r\ncontent-disposition: form-data; name="{field}"; filename="a.zip"\r\n\r\n'
+    return line.encode() if field else b""
+
+
+def test_nothing_of_a_body_is_read_before_token_and_role_are_known(app, http, engine):
+    viewer = bearer(create_token(engine, Role.VIEWER))
+    beyond = {route for route, least in documented_roles(app).items() if least != Role.VIEWER}
+    assert len(beyond) == 9
+    for method, path in beyond:
+        for headers, status in ((viewer, 403), ({}, 401)):
+            body = Body(16 << 20)
+            answer = http.request(method, filled(path), content=body, headers={**headers, **JSON})
+            assert (answer.status_code, body.taken_bytes) == (status, 0), (method, path)
+
+
 @pytest.mark.parametrize(
-    ("role", "rules", "runs"), [("viewer", 403, 403), ("annotator", 201, 403), ("admin", 201, 404)]
+    "beside",
+    [
+        [("a" * 3_000, "b" * 63_000)],
+        [("model", "x" * 10_000)] * 7,
+        [("model", "x")] * 17,
+    ],
+    ids=["one", "together", "number"],
 )
-def test_roles(http, engine, role, rules, runs):
-    headers = bearer(create_token(engine, Role(role)))
-    assert http.get("/api/v1/models", headers=headers).status_code == 200
-    assert http.post("/api/v1/rules", json=PAPER, headers=headers).status_code == rules
-    body = {"dataset": "x", "time_limit_s": 10}
-    assert http.post("/api/v1/runs", json=body, headers=headers).status_code == runs
+@pytest.mark.parametrize(("path", "field"), FILE_FIELDS.items())
+def test_fields_beside_a_file_are_bounded_together(http, settings, path, field, beside):
+    part = '--b\r\ncontent-disposition: form-data; name="{}"\r\n\r\n{}\r\n'
+    form = "".join(part.format(*one) for one in beside).encode() + head_of(field)
+    answer = http.post(path, content=form + b"x\r\n--b--\r\n", headers=FORM)
+    assert answer.status_code == 413, answer.text
+    assert answer.json()["expected"] in {"at most 65536 bytes", "at most 16"}
+    assert list(settings.uploads.iterdir()) == []
 
 
 def test_only_the_hash_of_a_token_is_stored(engine, settings):
@@ -102,6 +280,13 @@ def test_only_the_hash_of_a_token_is_stored(engine, settings):
     assert token.secret.encode() not in stored
     assert token.secret.removeprefix("unetops_").encode() not in stored
     assert [row.label for row in list_tokens(engine)] == ["laboratory"]
+
+
+def test_the_label_of_a_token_is_bounded_in_bytes(engine):
+    assert create_token(engine, Role.VIEWER, "\u6838" * 66)
+    with pytest.raises(AppError, match="at most 200 bytes in UTF-8; found 201 bytes"):
+        create_token(engine, Role.VIEWER, "\u6838" * 67)
+    assert len(list_tokens(engine)) == 1
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "10.0.0.5", ""])
@@ -118,6 +303,20 @@ def test_open_mode_refuses_other_machines(app):
     with browsing(app, "10.1.2.3") as http:
         assert http.get("/api/v1/jobs").status_code == 401
         assert http.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-real-ip", "forwarded", "via"],
+)
+@pytest.mark.parametrize("value", ["127.0.0.1", ""])
+def test_open_mode_refuses_what_a_proxy_hands_on(http, engine, header, value):
+    answer = http.get("/api/v1/jobs", headers={header: value})
+    assert answer.status_code == 401
+    assert answer.json()["found"] == f"{header}, which a proxy adds"
+    assert http.get("/readyz", headers={header: value}).status_code == 401
+    token = create_token(engine, Role.VIEWER)
+    assert http.get("/api/v1/jobs", headers={header: value, **bearer(token)}).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,9 @@ def test_prediction_without_a_model_says_how_to_get_one(http):
 
 
 def test_unknown_job(http):
-    problem(http.get("/api/v1/jobs/none"), 404)
-    problem(http.get("/api/v1/jobs/none/events", headers={"accept": "text/event-stream"}), 404)
-    problem(http.post("/api/v1/jobs/none/cancel"), 404)
+    stream = {"accept": "text/event-stream"}
+    for answer in (
+        http.get("/api/v1/jobs/none"), http.get("/api/v1/jobs/none/events", headers=stream),
+        http.post("/api/v1/jobs/none/cancel"),
+    ):  # fmt: skip
+        assert problem(answer, 404)["where"] == "none"

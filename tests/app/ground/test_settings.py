@@ -9,10 +9,11 @@ from app.ground.settings import LONGEST_SOCKET_PATH, Settings
 def test_environment_is_read(tmp_path):
     settings = Settings.from_environment(
         {"UNETOPS_HOME": str(tmp_path), "UNETOPS_REQUIRE_AUTH": "1", "UNETOPS_SECRET": "s",
+         "UNETOPS_ALLOW_OPEN": "yes",
          "UNETOPS_MAX_IMAGE_BYTES": "7"}
     )  # fmt: skip
     assert settings == Settings(
-        home=tmp_path.resolve(), require_auth=True, secret="s", max_image_bytes=7
+        home=tmp_path.resolve(), require_auth=True, allow_open=True, secret="s", max_image_bytes=7
     )
 
 

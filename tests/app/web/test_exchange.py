@@ -83,4 +83,4 @@ def test_service_streams_what_the_command_writes(http, settings, tmp_path):
 @pytest.mark.parametrize("layout", Layout)
 def test_export_needs_a_dataset_that_exists(http, layout):
     answer = http.get("/api/v1/datasets/none/export", params={"format": str(layout)})
-    assert answer.status_code == 404
+    assert (answer.status_code, answer.json()["what"]) == (404, "no such dataset")

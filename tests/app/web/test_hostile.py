@@ -1,65 +1,106 @@
-"""Requests that nobody sends by mistake: each gets a 4xx, none a 5xx."""
+"""Requests that nobody sends by mistake: each gets the refusal that is meant for it."""
 
 import pytest
 
 from app.jobs import queue
 from app.store.db import transaction
-from tests.app.conftest import post_dataset
+from app.store.intake import adopt
+from tests.app.conftest import drawn_zip, post_dataset
 
 FORM = {"content-type": "multipart/form-data; boundary=b"}
 JSON = {"content-type": "application/json"}
+FILE = b'--b\r\ncontent-disposition: form-data; name="file"'
+
+
+def refusal(answer, status: int, what: str) -> None:
+    """The answer is this very refusal, not any."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["what"].startswith(what)
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "headers"),
+    ("path", "body", "headers", "status", "what"),
     [
-        ("/rules", b'{"version": 2, "mask_keyword": "\\ud800"}', {}),
-        ("/rules", b'{"image_type": "1", "description": "\\ud800"}', {}),
-        ("/rules", b"\xff\xfe", {}),
-        ("/rules", b"[" * 100_000, {}),
-        ("/rules", b'{"version": 2, "height": 1e999}', {}),
-        ("/datasets", b'{"source": "\\ud800", "rules": "a"}', JSON),
-        ("/datasets", b'{"source": "\\u0000", "rules": "../../etc/passwd"}', JSON),
-        ("/datasets", b"[" * 100_000, JSON),
-        ("/datasets", b"\xff", JSON),
-        ("/runs", b'{"dataset": "a", "time_limit_s": Infinity}', JSON),
-        ("/runs", b'{"dataset": "a", "time_limit_s": 10, "seed": 1e400}', JSON),
-        ("/sources", b"--b\r\n\r\nx\r\n--b--\r\n", FORM),
-        ("/sources", b'--b\r\ncontent-disposition: form-data; name="file"\r\n\r\nx\r\n--b--', FORM),
-        ("/sources", b'--b\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\nx',
-         FORM),
-        ("/sources", b"x", {"content-type": "multipart/form-data"}),
-        ("/sources", b"x", {"content-type": "multipart/form-data; boundary=" + "b" * 300}),
-        ("/sources", b"--b\r\n" + b"x-a: b\r\n" * 5000, FORM),
+        ("/rules", b'{"version": 2, "mask_keyword": "\\ud800"}', {}, 422, "the rules hold half"),
+        ("/rules", b'{"image_type": "1", "description": "\\ud800"}', {}, 422,
+         "the rules hold half of a character"),
+        ("/rules", b"\xff\xfe", {}, 422, "the rules are not valid JSON"),
+        ("/rules", b"[" * 100_000, {}, 422, "the rules are not valid JSON"),
+        ("/rules", b'{"version": 2, "height": 1e999}', {}, 422, "the rules are wrong in height"),
+        ("/datasets", b'{"source": "\\ud800", "rules": "a"}', JSON, 422,
+         "the request is wrong in body.source"),
+        ("/datasets", b'{"source": "\\u0000", "rules": "../../etc/passwd"}', JSON, 422,
+         "the request is wrong in body.source"),
+        ("/datasets", b"[" * 100_000, JSON, 400, "There was an error parsing the body"),
+        ("/datasets", b"\xff", JSON, 400, "There was an error parsing the body"),
+        ("/runs", b'{"dataset": "a", "time_limit_s": Infinity}', JSON, 422,
+         "the request is wrong in body.time_limit_s"),
+        ("/runs", b'{"dataset": "a", "time_limit_s": 10, "seed": 1e400}', JSON, 422,
+         "the request is wrong in body.seed"),
+        ("/sources", b"--b\r\n\r\nx\r\n--b--\r\n", FORM, 422, "the form has no file"),
+        ("/sources", FILE + b"\r\n\r\nx\r\n--b--", FORM, 422, "the form has no file"),
+        ("/sources", FILE + b'; filename="a"\r\n\r\nx', FORM, 422, "this is no archive"),
+        ("/sources", (FILE + b'; filename="a"\r\n\r\nx\r\n') * 2 + b"--b--", FORM, 422,
+         "the form has two files"),
+        ("/sources", b"x", {"content-type": "multipart/form-data"}, 400, "the body is no form"),
+        ("/sources", b"x", {"content-type": "multipart/form-data; boundary=" + "b" * 300}, 400,
+         "the form cannot be read"),
+        ("/sources", b"--b\r\n" + b"x-a: b\r\n" * 5000, FORM, 400, "the form cannot be read"),
         ("/predictions", b'--b\r\ncontent-disposition: form-data; name="model"\r\n\r\n'
-         + b"x" * 100_000 + b"\r\n--b--\r\n", FORM),
+         + b"x" * 100_000 + b"\r\n--b--\r\n", FORM, 413, "the form has too much beside its file"),
     ],
 )  # fmt: skip
-def test_hostile_bodies(http, path, body, headers):
-    answer = http.post(f"/api/v1{path}", content=body, headers=headers)
-    assert 400 <= answer.status_code < 500, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
+def test_hostile_bodies(http, path, body, headers, status, what):
+    refusal(http.post(f"/api/v1{path}", content=body, headers=headers), status, what)
 
 
 @pytest.mark.parametrize(
-    "path",
+    ("route", "path", "status", "what"),
     [
-        "/rules/..%2f..%2fsecret", "/rules/%00", "/rules/%ff", "/datasets/%F0%9F/samples",
-        "/jobs/x/events?after=-1", "/jobs/x/events?after=99999999999999999999999",
-        "/jobs?limit=0", "/datasets/x/samples/..%2f..%2f/image", "/lineage/../../unetops.db",
-        "/predictions/x/mask", "/models/production",
+        ("/rules/{rules_id}", "/rules/%00", 404, "no such rules"),
+        ("/rules/{rules_id}", "/rules/%ff", 404, "no such rules"),
+        ("/datasets/{dataset_id}/samples", "/datasets/%F0%9F/samples", 404, "no such dataset"),
+        ("/jobs/{job_id}/events", "/jobs/x/events?after=-1", 422,
+         "the request is wrong in query.after"),
+        ("/jobs/{job_id}/events", "/jobs/x/events?after=99999999999999999999999", 422,
+         "the request is wrong in query.after"),
+        ("/jobs", "/jobs?limit=0", 422, "the request is wrong in query.limit"),
+        ("/predictions/{prediction_id}/mask", "/predictions/x/mask", 404, "no such prediction"),
+        ("/models/{model_id}", "/models/production", 409, "there is no model yet"),
     ],
 )  # fmt: skip
-def test_hostile_addresses(http, path):
-    answer = http.get(f"/api/v1{path}")
-    assert 400 <= answer.status_code < 500, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
+def test_hostile_addresses(http, app, route, path, status, what):
+    assert f"/api/v1{route}" in app.openapi()["paths"]
+    refusal(http.get(f"/api/v1{path}"), status, what)
 
 
-@pytest.mark.parametrize("name", ["../../evil.png", "..\\evil.png", "a\x00b.png", "x" * 5000, "."])
-def test_hostile_file_names(http, settings, name):
-    files = {"file": (name, b"no archive")}
-    assert http.post("/api/v1/sources", files=files).status_code in {400, 422}
+@pytest.mark.parametrize(
+    ("plain", "astray"),
+    [
+        ("/rules/x", "/rules/..%2f..%2fsecret"),
+        ("/datasets/x/samples/x/image", "/datasets/x/samples/..%2f..%2f/image"),
+        ("/lineage/x", "/lineage/../../unetops.db"),
+    ],
+)
+def test_addresses_that_leave_their_route_lead_nowhere(http, settings, plain, astray):
+    (settings.home / "secret").write_text("secret")
+    refusal(http.get(f"/api/v1{plain}"), 404, "no such ")
+    refusal(http.get(f"/api/v1{astray}"), 404, "Not Found")
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [("../../evil.png", "evil.png"), ("..\\evil.png", "evil.png"), ("a\x00b.png", "a_00b.png"),
+     (".", "upload")],
+)  # fmt: skip
+def test_hostile_file_names(http, settings, name, kept):
+    answer = http.post("/api/v1/sources", files={"file": (name, b"no archive")})
+    refusal(answer, 422, "this is no archive, or a damaged one")
+    assert answer.json()["where"] == kept
+    assert list(settings.uploads.iterdir()) == []
+    answer = http.post("/api/v1/sources", files={"file": (name, drawn_zip())})
+    assert http.get(answer.json()["links"]["self"]).json()["label"] == kept
     assert not list(settings.home.parent.rglob("*evil*"))
 
 
@@ -101,3 +142,35 @@ def streamed(http, job: str, last_event_id: bytes = b"", **params: int) -> list[
     lines = answer.text.splitlines()
     assert "event: end" in lines
     return [int(line.removeprefix("id: ")) for line in lines if line.startswith("id: ")]
+
+
+def test_file_name_of_a_page_is_refused_with_its_form(http):
+    answer = http.post("/api/v1/sources", files={"file": ("x" * 5000, b"no archive")})
+    refusal(answer, 400, "the form cannot be read")
+
+
+SIGNS = ["\u6838", "\U0002070e", "x"]  # of three bytes, four and one
+
+
+def test_names_are_bounded_in_bytes_and_nothing_is_left_behind(http, settings, run):
+    adopt(settings.home, [run])
+    before = sorted(path for path in settings.home.rglob("*") if path.is_dir())
+    for path, field in (("sources", "file"), ("predictions", "image")):
+        for sign in SIGNS:
+            name = sign * (204 // len(sign.encode())) + ".png"
+            answer = http.post(f"/api/v1/{path}", files={field: (name, drawn_zip())})
+            assert answer.status_code == 422, answer.text
+            assert answer.json()["what"] == "the name of the file is too long"
+            assert answer.json()["expected"] == "at most 200 bytes in UTF-8"
+            assert answer.json()["found"] == "208 bytes"
+    assert sorted(path for path in settings.home.rglob("*") if path.is_dir()) == before
+    assert list(settings.uploads.iterdir()) == []
+
+
+@pytest.mark.parametrize("sign", SIGNS, ids=["CJK", "rare CJK", "Latin"])
+def test_a_name_of_200_bytes_is_kept_whole(http, sign):
+    name = sign * (196 // len(sign.encode()))
+    name += "x" * (196 - len(name.encode())) + ".zip"
+    answer = http.post("/api/v1/sources", files={"file": (name, drawn_zip())})
+    assert answer.status_code == 201, answer.text
+    assert http.get(answer.json()["links"]["self"]).json()["label"] == name

@@ -38,5 +38,5 @@ def test_adopted_folders_are_served(http, settings, report: Path, tmp_path: Path
 def test_measurements_that_are_not_there(http) -> None:
     assert http.get("/api/v1/measurements").json() == []
     answer = http.get("/api/v1/measurements/none/report")
-    assert answer.status_code == 404
+    assert (answer.status_code, answer.json()["what"]) == (404, "no such measurements")
     assert answer.headers["content-type"] == "application/problem+json"

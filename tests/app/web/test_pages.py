@@ -2,6 +2,7 @@ import re
 
 import pytest
 
+from app.web.pages import HERE
 from tests.app.conftest import PAPER, finished, post_dataset, working
 
 
@@ -46,4 +47,6 @@ def test_pages_of_a_dataset_and_its_job(http, settings):
 
 def test_static_files_are_served(http):
     assert http.get("/static/style.css").status_code == 200
-    assert http.get("/static/../main.py").status_code == 404
+    assert (HERE / "static" / ".." / "main.py").exists()
+    for astray in ("/static/..%2fmain.py", "/static/%2e%2e/main.py", "/static//etc/passwd"):
+        assert http.get(astray).status_code == 404

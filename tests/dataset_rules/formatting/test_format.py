@@ -222,6 +222,22 @@ def test_all_damaged_files_are_named_at_once_and_nothing_is_written(source, tmp_
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "keyword", "found"),
+    [("\u6838" * 81, "_mask", 252), ("\u6838" * 20, "\u6838" * 64, 256)],
+)
+def test_names_that_are_too_long_in_bytes_are_refused_and_nothing_is_written(
+    tmp_path, name, keyword, found
+):
+    source = two_folders(tmp_path / "source")
+    for folder in ("images", "masks"):
+        (source / folder / "1.png").rename(source / folder / f"{name}.png")
+    said = f"images/{name}.png: .* {found} bytes, expected at most 249 bytes"
+    with pytest.raises(RulesError, match=said):
+        made(source, tmp_path / "out", mask_keyword=keyword)
+    assert not (tmp_path / "out").exists()
+
+
 def test_damage_that_the_sample_missed_is_named_at_once(tmp_path):
     source = object_files(tmp_path / "source")
     rules = rules_from_mapping({

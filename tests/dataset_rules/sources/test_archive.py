@@ -3,6 +3,7 @@ import lzma
 import os
 import struct
 import tarfile
+import tracemalloc
 import zipfile
 import zlib
 
@@ -111,10 +112,61 @@ def test_too_many_files_are_refused(tmp_path):
     refused(archive, tmp_path, "too many files", Limits(files=4))
 
 
-def test_zip_of_too_many_files_is_refused_before_its_directory_is_read(tmp_path):
-    archive = archive_of(tmp_path / "a.zip", *((f"{'long' * 20}{n}", b"") for n in range(10_000)))
-    with pytest.raises(RulesError, match="too many files"):
-        unpack(archive, tmp_path / "target", Limits(files=9_999))
+def zip_of_directory(path, head, size, *, is_large=False):
+    """A file that states a directory of `size` bytes, which begins with `head`; the rest is a hole.
+
+    Args:
+        path: of the file.
+        head: first bytes of the directory.
+        size: of the directory, in bytes.
+        is_large: stated as archives of more than 4 GiB state it (zip64).
+    """
+    place = struct.pack("<QQ", size, 0) if is_large else struct.pack("<LL", size, 0)
+    end = (
+        struct.pack("<4s4H", b"PK\5\6", 0, 0, 1, 1) + (b"\xff" * 8 if is_large else place) + b"\0\0"
+    )
+    if is_large:
+        record = struct.pack("<4sQ2H2L2Q", b"PK\6\6", 44, 45, 45, 0, 0, 1, 1) + place
+        end = record + struct.pack("<4sLQL", b"PK\6\7", 0, size, 1) + end
+    with path.open("wb") as file:
+        file.write(head)
+        file.seek(size)
+        file.write(end)
+    return path
+
+
+def entries(count, comment=b""):
+    """Entries of a zip's directory, each with the shortest of names."""
+    head = struct.pack("<4s4B4HL2L5H2L", b"PK\1\2", *[0] * 18)
+    head = head[:28] + struct.pack("<3H", 1, 0, len(comment)) + head[34:]
+    return (head + b"x" + comment) * count
+
+
+def taken_at_most(tmp_path, archive, match, limits):
+    """The most memory that a refusal took, in bytes."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(RulesError, match=match):
+            unpack(archive, tmp_path / "target", limits)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("is_large", [False, True], ids=["zip", "zip64"])
+def test_zip_that_states_a_directory_of_absurd_size_is_refused_unread(tmp_path, is_large):
+    size = Limits().directory_bytes + 1
+    archive = zip_of_directory(tmp_path / "a.zip", b"", size, is_large=is_large)
+    said = f"too long a list of files; found {size} bytes"
+    assert taken_at_most(tmp_path, archive, said, Limits()) < 2 << 20
+
+
+@pytest.mark.parametrize("comment", [b"", b"c" * 1000], ids=["short", "commented"])
+def test_zip_of_too_many_files_is_refused_before_its_directory_is_read(tmp_path, comment):
+    directory = entries(10_000, comment)
+    archive = zip_of_directory(tmp_path / "a.zip", directory, len(directory))
+    limits = Limits(files=9_999)
+    assert taken_at_most(tmp_path, archive, "too many files", limits) < 1 << 18
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar.gz", "tar.xz", "tar.zst"])
@@ -218,6 +270,22 @@ def test_size_that_cannot_be_is_refused_at_once(tmp_path, kind, size):
         archive = tmp_path / f"a.{pack}"
         archive.write_bytes(SQUEEZE[pack](crafted(kind, size, body=bytes(4096))))
         refused(archive, tmp_path, "refused|damaged")
+
+
+@pytest.mark.parametrize("kind", TARS)
+def test_headers_of_a_whole_tar_are_not_heaped_up(tmp_path, kind):
+    """One is what `git archive` writes; each file may bring more, and they stay in memory."""
+
+    def tar(count):
+        header = tarfile.TarInfo.create_pax_global_header
+        files = (header({f"note{n}": "v" * 1000}) + tarfile.TarInfo(f"{n}").tobuf() for n in count)
+        return SQUEEZE[kind](b"".join(files) + bytes(1024))
+
+    archive = tmp_path / f"a.{kind}"
+    archive.write_bytes(tar(range(3)))
+    assert set(tree_of(unpack(archive, tmp_path / "target"))) == {"0", "1", "2"}
+    archive.write_bytes(tar(range(101)))
+    refused(archive, tmp_path, "headers for all its files")
 
 
 def test_negative_size_in_an_extended_header_is_refused(tmp_path):
