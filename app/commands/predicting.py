@@ -24,6 +24,13 @@ class BackendName(StrEnum):
     OPENVINO = "openvino"
 
 
+class MaskValues(StrEnum):
+    """What `--masks` takes."""
+
+    CLASSES = "classes"
+    INSTANCES = "instances"
+
+
 def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a model or a run")],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...")],
@@ -84,15 +91,20 @@ def measure(
     pixel_size: Annotated[
         float | None, typer.Option(min=0.001, max=50, help="Micrometres per pixel")
     ] = None,
+    masks: Annotated[
+        MaskValues | None, typer.Option(help="What the masks' values are, where they do not tell")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Measure every object of images: shape, stain, IHC scores; writes CSV, JSON and a page."""
+    from unet.measurement.mask_objects import MaskKind
     from unet.measurement.measure_files import DOCUMENT, REPORT, measure_files
 
-    images, masks = _images_and_masks(image)
+    images, files = _images_and_masks(image)
     with progress("measuring", quiet=as_json) as show:
         folder = measure_files(
-            images, masks, new_folder(to), pixel_size_um=pixel_size,
+            images, files, new_folder(to), pixel_size_um=pixel_size,
+            masks_are=MaskKind(masks) if masks else None,
             on_event=lambda event: show(event["done"], event["of"]),
         )  # fmt: skip
     if as_json:

@@ -209,6 +209,8 @@ def _training_event(event: dict[str, Any], show: Any, *, as_json: bool) -> None:
         case "shrink":
             note(f"memory does not suffice: from step {event['step']} on {event['batch']} patches "
                  f"of {event['patch_px']} px a step")  # fmt: skip
+        case "switch":
+            note(f"step {event['step']}: from here on in {event['precision']}: {event['text']}")
         case "early stop":
             note(f"step {event['step']}: nothing is gained any more; the rate falls, to end at "
                  f"step {event['steps']}")  # fmt: skip

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import label
 
 from dataset_rules.artifacts.hashes import file_hash
 from dataset_rules.artifacts.manifest import (
@@ -28,8 +27,8 @@ from dataset_rules.artifacts.manifest import (
 from dataset_rules.ground.disk import write_file, write_json
 from dataset_rules.ground.errors import UserError
 from dataset_rules.pixels.images import encode, read_header, read_image
-from dataset_rules.pixels.rows import read_numbers
 from unet.measurement.ihc import Measurements, Nucleus, Thresholds, compare, measure, pool
+from unet.measurement.mask_objects import MaskKind, read_instances
 from unet.measurement.morphometry import Shape
 from unet.measurement.overlays import draw_overlay, scaled
 from unet.measurement.report import Entry, report_page
@@ -38,7 +37,7 @@ Array = NDArray[Any]
 OnEvent = Callable[[dict[str, Any]], None]
 Known = Mapping[str, tuple[int, int]]  # stem of an image -> nuclei, positive nuclei
 
-STEP_VERSION = 1
+STEP_VERSION = 2  # 2: pieces of one class are objects, ignored pixels are none
 KIND = "measurements"
 TABLE, DOCUMENT, REPORT = "measurements.csv", "measurements.json", "report.html"
 OVERLAYS = "overlays"
@@ -57,6 +56,7 @@ class Pair:
     name: str
     image: Path
     mask: Path
+    is_prediction: bool = False  # the mask is the instance map that a prediction lists
 
 
 def measure_files(
@@ -67,6 +67,7 @@ def measure_files(
     pixel_size_um: float | None = None,
     thresholds: Thresholds | None = None,
     known: Known | None = None,
+    masks_are: MaskKind | None = None,
     on_event: OnEvent | None = None,
 ) -> Path:
     """Write an artifact of kind `measurements`; returns `out`.
@@ -80,21 +81,23 @@ def measure_files(
         pixel_size_um: side of a pixel; absent, what each image's file states is used.
         thresholds: of mean DAB optical density.
         known: true counts to hold the found ones against in the report.
+        masks_are: what the values of all masks are; absent, each mask says it (`read_instances`).
         on_event: called with `{"event": "measured", "image", "count", "done", "of"}`.
 
     Raises:
-        UserError: for an image without mask, equal names, sizes that differ, a grey image.
+        UserError: for an image without mask, equal names, sizes that differ, a grey image, a mask
+            that can be read in two ways.
     """
     started = datetime.now(UTC)
     limits = thresholds or Thresholds()
     pairs = pair_masks(images, masks)
-    step = _step(pairs, pixel_size_um, limits, known or {}, started)
+    step = _step(pairs, pixel_size_um, limits, known or {}, started, masks_are=masks_are)
     if begin(out, step):
         return out
     entries = []
     with removed_on_refusal(out):
         for done, pair in enumerate(pairs, start=1):
-            entries.append(_measure_pair(pair, out, pixel_size_um, limits, known or {}))
+            entries.append(_measure_pair(pair, out, step, known or {}))
             if on_event:
                 on_event({
                     "event": "measured", "image": pair.image.name,
@@ -135,7 +138,8 @@ def _predicted_pairs(images: Sequence[Path], prediction: Path) -> tuple[Pair, ..
                 "the image is not in this prediction, or was changed since", where=str(image),
                 expected=f"one of {len(rows)} images of {prediction}", remedy="predict it first",
             )  # fmt: skip
-        pairs.append(Pair(mask.stem.removesuffix("_instances"), image, mask))
+        name = mask.stem.removesuffix("_instances")
+        pairs.append(Pair(name, image, mask, is_prediction=True))
     return tuple(pairs)
 
 
@@ -144,35 +148,6 @@ def _named_pairs(images: Sequence[Path], masks: Sequence[Path]) -> tuple[Pair, .
         return (Pair(images[0].stem, images[0], masks[0]),)
     files = {path.name: path for path in masks}
     return tuple(Pair(image.stem, image, _mask_of(image, files)) for image in images)
-
-
-def read_instances(path: Path) -> Array:
-    """Instance map (HW, integers) from a mask file.
-
-    A mask with one value beside 0 is cut into its connected objects; with more, each value is the
-    number of one object.
-
-    Raises:
-        UserError: if the values look like classes: 8 bits and most values in several pieces.
-    """
-    values = read_numbers(path)
-    if values.ndim != 2:
-        raise UserError(
-            "the mask has colours", where=str(path), expected="an instance map, one number a pixel",
-            found=f"shape {values.shape}", remedy="format the masks first, or predict",
-        )  # fmt: skip
-    numbers = np.unique(values[values > 0])
-    if len(numbers) == 1:
-        objects: Array = label(values > 0, structure=np.ones((3, 3)))[0]
-        return objects
-    pieces = sum(label(values == number)[1] for number in numbers) if values.dtype == "u1" else 0
-    if pieces > 2 * len(numbers):
-        raise UserError(
-            "the mask holds classes, not objects", where=str(path), expected="a number per object",
-            found=f"{len(numbers)} values in {pieces} pieces",
-            remedy="give the instance map, such as STEM_instances.png beside STEM_mask.png",
-        )  # fmt: skip
-    return values
 
 
 def _refuse_equal_names(names: Sequence[str]) -> None:
@@ -203,14 +178,18 @@ def _step(
     limits: Thresholds,
     known: Known,
     started: datetime,
+    *,
+    masks_are: MaskKind | None,
 ) -> Step:
     """Inputs: the prediction, or loose masks as a source. The images are named by their hashes."""
-    parameters = {
+    parameters: dict[str, Any] = {
         "images": {pair.name: file_hash(pair.image) for pair in pairs},
         "pixel_size_um": pixel_size_um,
         "thresholds": asdict(limits),
         "known": {name: list(counts) for name, counts in known.items()},
     }
+    if masks_are:
+        parameters["masks_are"] = masks_are.value
     return Step(KIND, STEP_VERSION, (_origin(pairs, started),), parameters)
 
 
@@ -223,11 +202,13 @@ def _origin(pairs: Sequence[Pair], started: datetime) -> Ancestor:
     return make_source(files, location=str(folder), started=started)
 
 
-def _measure_pair(
-    pair: Pair, out: Path, pixel_size_um: float | None, limits: Thresholds, known: Known
-) -> Entry:
-    image, instances = read_image(pair.image), read_instances(pair.mask)
-    size_um = pixel_size_um or read_header(pair.image).pixel_size_um
+def _measure_pair(pair: Pair, out: Path, step: Step, known: Known) -> Entry:
+    kind = MaskKind(step.parameters["masks_are"]) if "masks_are" in step.parameters else None
+    if pair.is_prediction:
+        kind = MaskKind.INSTANCES
+    image, instances = read_image(pair.image), read_instances(pair.mask, kind)
+    size_um = step.parameters["pixel_size_um"] or read_header(pair.image).pixel_size_um
+    limits = Thresholds(**step.parameters["thresholds"])
     try:
         found = measure(image, instances, pixel_size_um=size_um, thresholds=limits)
     except UserError as error:
@@ -239,7 +220,10 @@ def _measure_pair(
     write_file(out / OVERLAYS / f"{pair.name}.png", encode(overlay, ".png"))
     original = scaled(image, min(1.0, ORIGINAL_PX / max(image.shape[:2])))
     counts = known.get(pair.name)
-    return Entry(pair.name, original, overlay, found, compare(found, *counts) if counts else None)
+    return Entry(
+        pair.name, original, overlay, found, compare(found, *counts) if counts else None,
+        pixel_size_um=size_um,
+    )  # fmt: skip
 
 
 def _placed(error: UserError, path: Path) -> UserError:
@@ -255,15 +239,20 @@ def _write_results(out: Path, entries: Sequence[Entry], step: Step) -> None:
     found = {entry.name: entry.measurements for entry in entries}
     head = {key: step.parameters[key] for key in ("pixel_size_um", "thresholds")}
     images = [
-        {"name": name, **m.summary(), "nuclei": [n.row() for n in m.nuclei]}
-        for name, m in found.items()
+        {
+            "name": entry.name,
+            "pixel_size_um": entry.pixel_size_um,
+            **entry.measurements.summary(),
+            "nuclei": [n.row() for n in entry.measurements.nuclei],
+        }
+        for entry in entries
     ]
     write_json(
         out / DOCUMENT,
         {"version": 1, "record": record, **head, **total.summary(), "images": images},
     )
     write_file(out / TABLE, _table(found, record).encode())
-    page = report_page(entries, title="Nuclei measured", facts=_facts(step), record=record)
+    page = report_page(entries, title="Nuclei measured", facts=_facts(step, entries), record=record)
     write_file(out / REPORT, page.encode())
 
 
@@ -282,15 +271,32 @@ def _table(found: Mapping[str, Measurements], record: str) -> str:
     return text.getvalue()
 
 
-def _facts(step: Step) -> dict[str, str]:
+def _facts(step: Step, entries: Sequence[Entry]) -> dict[str, str]:
     limits = Thresholds(**step.parameters["thresholds"])
-    size_um = step.parameters["pixel_size_um"]
     return {
         "Stains": "optical density against the light of the background, separated into "
         "haematoxylin and DAB (Ruifrok & Johnston 2001)",
         "Positive": f"mean DAB optical density of the nucleus at least {limits.weak_od:g} (1+), "
         f"{limits.moderate_od:g} (2+), {limits.strong_od:g} (3+)",
         "H-score": "% of 1+, plus twice % of 2+, plus thrice % of 3+ (McCarty et al. 1985)",
-        "Pixel size": f"{size_um:g} µm" if size_um else "not given; sizes are in pixels",
+        "Pixel size": _pixel_size_said(step.parameters["pixel_size_um"], entries),
         "Masks from": f"{step.inputs[0].kind} {step.inputs[0].id[:12]}",
     }
+
+
+def _pixel_size_said(given_um: float | None, entries: Sequence[Entry]) -> str:
+    """The size that was used, and whence; of images that differ, each size with its images."""
+    if given_um:
+        return f"{given_um:g} µm, as given"
+    images: dict[float | None, list[str]] = {}
+    for entry in entries:
+        images.setdefault(entry.pixel_size_um, []).append(entry.name)
+    if len(images) == 1:
+        return _size_said(next(iter(images)))
+    return "; ".join(f"{', '.join(names)}: {_size_said(um)}" for um, names in images.items())
+
+
+def _size_said(size_um: float | None) -> str:
+    if size_um is None:
+        return "neither given nor in the image's file; sizes are in pixels"
+    return f"{size_um:.4g} µm, as the image's file states"

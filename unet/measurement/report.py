@@ -31,6 +31,7 @@ class Entry:
     overlay: Array  # the same field with outlines
     measurements: Measurements
     comparison: Comparison | None = None
+    pixel_size_um: float | None = None  # that was used
 
 
 def report_page(

@@ -7,11 +7,10 @@ import copy
 import json
 import os
 import platform
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from dataset_rules.ground.disk import write_json
 from unet.errors import UnetError
 from unet.network.model import Block, UNet
+from unet.network.timing import Took, in_turn, is_repeated
 
 Floats = NDArray[np.float32]
 Forward = Callable[[Floats], Floats]  # HWC -> class probabilities and distance, (K + 1, H, W)
@@ -31,6 +31,8 @@ Forward = Callable[[Floats], Floats]  # HWC -> class probabilities and distance,
 NOTES = "backends.json"  # in the folder of the program: which backend was the fastest
 SIDE_PX = 256  # of the tile by which backends are compared
 ROUNDS = 5  # of all backends in turn, after one that warms up
+MOST_ROUNDS = 20  # on a busy machine, until each backend's best time was met thrice
+SAME = 0.05  # of a time: two that differ by less are the same
 MOST_APART = 0.01  # mean difference of probabilities from float32's; measured: 0.0004
 
 
@@ -135,20 +137,30 @@ def _noted(notes: Path | None) -> Mapping[str, Choice]:
 
 
 def _measured(net: UNet) -> Choice:
-    """Backends in turn on one tile; the best time counts: what else runs only slows one down."""
+    """Backends in turn on one tile; the best time counts, once it was met thrice.
+
+    What else runs only slows a backend down, and rarely thrice to the same time.
+    """
     tile_HWC = np.random.default_rng(0).random((SIDE_PX, SIDE_PX, net.in_channels), np.float32)
     forwards = {backend: make_forward(net, backend) for backend in available()}
     found = {backend: forward(tile_HWC) for backend, forward in forwards.items()}
     truth = found[Backend.FLOAT32]
     right = [b for b in forwards if np.abs(found[b] - truth).mean() <= MOST_APART]
-    took: dict[Backend, list[float]] = {backend: [] for backend in right}
-    for _ in range(ROUNDS):
-        for backend in right:
-            begun = time.perf_counter()
-            forwards[backend](tile_HWC)
-            took[backend].append(time.perf_counter() - begun)
-    best = min(right, key=lambda backend: min(took[backend]))
+    works = {backend: partial(forwards[backend], tile_HWC) for backend in right}
+    return chosen(in_turn(works, is_enough=is_settled))
+
+
+def chosen(took: Took[Backend]) -> Choice:
+    """The backend with the best time."""
+    best = min(took, key=lambda backend: min(took[backend]))
     return Choice(best, {str(b): round(min(times), 5) for b, times in took.items()})
+
+
+def is_settled(took: Took[Backend]) -> bool:
+    """True if further rounds would hardly find better times, or there were many."""
+    rounds = min(map(len, took.values()))
+    is_sure = all(is_repeated(seconds, within=SAME) for seconds in took.values())
+    return rounds >= MOST_ROUNDS or (is_sure and rounds >= ROUNDS)
 
 
 @cache

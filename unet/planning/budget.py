@@ -34,7 +34,9 @@ class Budget(Document):
     memory_bytes: int | None = Field(default=None, gt=0, description="None: enough")
     seconds: float | None = Field(default=None, gt=0, description="wall time; None: not limited")
     patches_per_s: float | None = Field(default=None, gt=0, description="trained, as measured")
-    precision: Precision = Field(default="float32", description="the faster one, as measured")
+    precision: Precision = Field(default="float32", description="the faster one")
+    precision_reason: str = Field(default="", description="what speaks for it")
+    is_doubtful: bool = Field(default=False, description="measured steps spoke against it")
 
     @property
     def patches(self) -> int | None:

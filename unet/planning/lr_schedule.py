@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from dataset_rules.ground.documents import Document
+from unet.planning.budget import Precision
 
 HOLD_SHARE = 0.6  # of the steps, before the rate falls
 VALIDATIONS = 12  # of a plan; the first third of the steps is too early to look
@@ -37,6 +38,13 @@ class Shrink(Document):
     step: int = Field(ge=0, description="from which it holds")
     batch: int = Field(ge=1)
     patch_px: int = Field(ge=8)
+
+
+class Switch(Document):
+    """Where another precision was found to be clearly faster."""
+
+    step: int = Field(ge=0, description="from which it holds")
+    precision: Precision
 
 
 def make_schedule(steps: int) -> Schedule:

@@ -3,9 +3,15 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from dataset_rules.artifacts.dataset import DatasetClass
 from dataset_rules.ground.documents import Document
@@ -21,7 +27,7 @@ from unet.planning.decisions import (
     wanted_sizes,
 )
 from unet.planning.fingerprint import Fingerprint
-from unet.planning.lr_schedule import Refit, Schedule, Shrink, level, make_schedule
+from unet.planning.lr_schedule import Refit, Schedule, Shrink, Switch, level, make_schedule
 
 __all__ = [
     "DEFAULT_PATCHES",
@@ -83,7 +89,19 @@ class Plan(Document):
     seed: int = Field(default=0, ge=0)
     refits: tuple[Refit, ...] = Field(default=(), description="of the falling rate, on its way")
     shrinks: tuple[Shrink, ...] = Field(default=(), description="of the batch, on its way")
+    switches: tuple[Switch, ...] = Field(default=(), description="of the precision, on its way")
     reasons: dict[str, str] = Field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _as_before_there_were_switches(
+        self, document: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        """Without the field where it is empty.
+
+        A plan then has the bytes, and its run the id, of those made before there were switches.
+        """
+        fields: dict[str, Any] = document(self)
+        return fields if self.switches else {n: v for n, v in fields.items() if n != "switches"}
 
     @model_validator(mode="after")
     def _fits_the_network(self) -> Self:
@@ -126,6 +144,11 @@ class Plan(Document):
         """Share of the learning rate at a step after the warm-up."""
         return level(step, decay_from=self.decay_from, decay_steps=self.decay_steps,
                      refits=self.refits)  # fmt: skip
+
+    def at(self, step: int) -> Self:
+        """The plan in the precision of a step."""
+        held = [switch.precision for switch in self.switches if switch.step <= step]
+        return self.model_copy(update={"precision": held[-1], "switches": ()}) if held else self
 
     def sizes(self, step: int) -> tuple[int, int]:
         """Batch and side of the patches of a step."""
@@ -242,7 +265,9 @@ def _reasons(facts: Fingerprint, budget: Budget, *, patches: int) -> dict[str, s
         "patience": "the time is given and is filled"
         if budget.seconds
         else "three validations without a gain while the rate holds: it falls early",
-        "precision": "the faster one, as measured"
+        "precision": budget.precision_reason
+        if budget.precision_reason
+        else "the faster one, as measured"
         if budget.patches_per_s
         else "not measured yet; training within a time limit measures",
         "tile_px": "features of a tile take some hundred MB; a multiple of every stride",

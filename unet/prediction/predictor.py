@@ -62,7 +62,7 @@ class Networks:
     ) -> None:
         self.nets = nets
         self.card = card
-        self.backend = backend or Backend(card.plan.precision)
+        self.backend = backend or Backend(card.plan.at(card.plan.steps).precision)
         self.is_turned = is_turned
         self._forwards: list[Forward] = []  # made at the first use
 

@@ -114,6 +114,7 @@ def _member(
         sessions.open(folder, part, plan=own, seed=seed, limit_s=limit).run()
     if not (folder / EVIDENCE).exists():
         begun, trained = time.monotonic(), Plan.model_validate_json((folder / PLAN).read_bytes())
+        trained = trained.at(trained.steps)
         validation = Validation(fold.held_out, trained)
         validate(load_net(folder / BEST, trained), validation, trained)
         found = evidence(validation, sessions.facts(), plan=trained)

@@ -121,7 +121,8 @@ def _batches(
 def _step(state: Training, batches: Prefetch, group: Group, *, number: int, rate: float) -> None:
     for parameters in state.optimizer.param_groups:
         parameters["lr"] = rate
-    train_step(state.net, state.optimizer, batches.take(number), state.plan, group=group)
+    plan = state.plan.at(number)
+    train_step(state.net, state.optimizer, batches.take(number), plan, group=group)
 
 
 def _shared_tensors(state: Training) -> list[Tensor]:

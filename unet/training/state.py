@@ -40,6 +40,10 @@ class Training:
     best_dice: float = -1.0
     best_step: int = 0
     validated_s: float = 0.0  # `seconds` at the last validation
+    patches_per_s: float = 0.0  # as both precisions were last measured; 0 before that
+    is_doubtful: bool = False  # the last measurement spoke against the precision
+    looks: int = 0  # at both precisions, on the way
+    looked_s: float = 0.0  # `seconds` at the last of them
     curve: list[dict[str, Any]] = field(default_factory=list)
 
     def facts(self, seconds: float) -> dict[str, Any]:
@@ -48,6 +52,8 @@ class Training:
             "plan": self.plan.model_dump(mode="json"), "step": self.step, "seconds": seconds,
             "lost_s": self.lost_s, "limit_s": self.limit_s, "best_dice": self.best_dice,
             "best_step": self.best_step, "validated_s": self.validated_s, "curve": self.curve,
+            "patches_per_s": self.patches_per_s, "is_doubtful": self.is_doubtful,
+            "looks": self.looks, "looked_s": self.looked_s,
         }  # fmt: skip
 
     def tensors(self) -> dict[str, Tensor]:

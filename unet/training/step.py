@@ -28,7 +28,7 @@ def train_step(
         net: on the device of the batch.
         optimizer: of its parameters.
         batch: or this process's share of it.
-        plan: precision and weights of the losses.
+        plan: precision (`Plan.at` of the step) and weights of the losses.
         group: the processes that share the batch.
     """
     net.train()

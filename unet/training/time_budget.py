@@ -101,6 +101,16 @@ class Pace:
             and self.elapsed() - validated_s > useful / VALIDATIONS
         )
 
+    @property
+    def steady_step_s(self) -> float | None:
+        """Seconds of a step, once enough of them were done to tell; None before."""
+        return self.step_s if len(self._steps) == RECENT else None
+
+    def begin_anew(self, step_s: float) -> None:
+        """Forget the steps so far: the next ones are of another speed."""
+        self._steps.clear()
+        self.add_step(step_s)
+
     def _validations_left(self, validated_s: float) -> int:
         useful = self.limit_s - self.lost_s
         between = useful / VALIDATIONS

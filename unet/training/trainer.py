@@ -19,6 +19,7 @@ from unet.training.assignment import Part
 from unet.training.followers import Orders
 from unet.training.out_of_memory import NOTE, give_back, is_out_of_memory, refused_in_group, shrunk
 from unet.training.patches import Batch, Patches, split_samples
+from unet.training.precision import Decision, switched
 from unet.training.prefetch import Prefetch, workers_for
 from unet.training.preflight import concerns, refuse_foreign_plan, refuse_full_disk
 from unet.training.process_group import ALONE, Group
@@ -33,7 +34,7 @@ from unet.training.state import (
     spent_s,
 )
 from unet.training.step import average, train_step
-from unet.training.throughput import measured_in_memory, planned
+from unet.training.throughput import is_look_due, looked_at_again, measured_in_memory, planned
 from unet.training.time_budget import Pace, stopped_early
 from unet.training.validation import Validation, validate
 
@@ -96,6 +97,7 @@ class Session:
                 if not self._step_in_memory():
                     state = self.state  # that of the last checkpoint
                     continue
+                self._look_again()
                 self._fit_schedule()
                 if self._validation_is_due():
                     self._validate()
@@ -120,16 +122,18 @@ class Session:
         self.validation = Validation(self.samples[1], plan)
         self.batches = Prefetch(self._draw, plan, workers=workers_for(self.budget.device))
         if self.pace.is_limited:
-            expected = self._with_room(
-                lambda: self.validation.expected_s(self.state.averaged, plan, self.facts)
+            rehearsal = self._with_room(
+                lambda: self.validation.rehearsed(self.state.averaged, plan.at(step), self.facts)
             )
+            expected = self.validation.expected_s(rehearsal, plan)
             self.pace.expect(*expected, is_chosen=self.part.chooses)
         self.orders = Orders(self.group, self.state, device=self.budget.device)
         for text in concerns(self.facts, plan, validated=len(self.validation.samples)):
             self._emit({"event": "warning", "text": text})
         self._emit(
-            {"event": "plan", "steps": plan.steps, "step": step, "precision": plan.precision,
-             "patches": len(self.samples[0]), "device": self.budget.device,
+            {"event": "plan", "steps": plan.steps, "step": step,
+             "precision": plan.at(step).precision, "patches": len(self.samples[0]),
+             "device": self.budget.device,
              "expected_s": self.pace.expected_s(plan.steps - step)}
         )  # fmt: skip
 
@@ -161,7 +165,40 @@ class Session:
             self.state.plan = self.patches.plan = plan
             self.state.validated_s = pace.elapsed()
         speed = self.budget.patches_per_s or 1.0
+        if pace.is_limited:  # else only one precision was measured
+            self.state.patches_per_s, self.state.is_doubtful = speed, self.budget.is_doubtful
         pace.add_step(plan.batch / speed)
+
+    def _look_again(self) -> None:
+        """Measure both precisions again where that is due, and go on in the faster one.
+
+        Only within a time limit: without one the plan decides alone. Processes that train
+        together keep the precision that they were told.
+        """
+        state, pace = self.state, self.pace
+        if not pace.is_limited or self.group.size > 1 or not is_look_due(state, pace):
+            return
+        speed = looked_at_again(state.plan, self.patches, pace, self.budget, step=state.step)
+        state.looks, state.looked_s = state.looks + 1, pace.elapsed()
+        if speed is None:
+            give_back()
+            return
+        decision, used = speed.decision, state.plan.at(state.step).precision
+        if decision.is_clear and decision.precision != used:
+            self._switch(decision)
+            used = decision.precision
+        state.patches_per_s, state.is_doubtful = speed.patches_per_s[used], decision.is_doubtful
+        pace.begin_anew(state.plan.sizes(state.step)[0] / state.patches_per_s)
+        self._save()
+
+    def _switch(self, decision: Decision) -> None:
+        """Go on in another precision."""
+        state = self.state
+        state.plan = self.patches.plan = switched(
+            state.plan, state.step, decision.precision, reason=decision.reason
+        )
+        self._emit({"event": "switch", "step": state.step, "precision": decision.precision,
+                    "text": decision.reason})  # fmt: skip
 
     def _draw(self, step: int) -> Batch:
         share = self.group.share(self.state.plan.sizes(step)[0])
@@ -213,7 +250,9 @@ class Session:
         """Go back to the last checkpoint, and on from there in smaller batches."""
         give_back()
         # Memory was refused in the midst of a step: nothing of it may stay.
+        limit_s = self.state.limit_s
         self.state = self._begin_or_resume(self.state.plan, self.state.plan.seed)
+        self.state.limit_s = limit_s
         plan = self.state.plan = self.patches.plan = shrunk(self.state.plan, self.state.step)
         batch, patch_px = plan.sizes(self.state.step)
         self.budget = self.budget.bounded(plan.widths, batch, patch_px)
@@ -229,7 +268,9 @@ class Session:
         for group in state.optimizer.param_groups:
             group["lr"] = rate
         batch = self.batches.take(state.step)
-        loss = train_step(state.net, state.optimizer, batch, state.plan, group=self.group)
+        loss = train_step(
+            state.net, state.optimizer, batch, state.plan.at(state.step), group=self.group
+        )
         if not np.isfinite(loss):
             raise UnetError(
                 "the loss is no longer a number", where=f"step {state.step}", found=str(loss),
@@ -260,7 +301,9 @@ class Session:
 
     def _validate(self) -> None:
         state, begun = self.state, time.monotonic()
-        dice = self._with_room(lambda: validate(state.averaged, self.validation, state.plan))
+        dice = self._with_room(
+            lambda: validate(state.averaged, self.validation, state.plan.at(state.step))
+        )
         self.pace.add_validation(time.monotonic() - begun)
         state.validated_s = self.pace.elapsed()
         state.curve.append({"step": state.step, "dice": dice})
@@ -318,7 +361,7 @@ class Session:
         if not is_last:
             state.averaged.load_state_dict(load_tensors(self.out / BEST)[0])
         split, scores = self.validation.choose_split(
-            state.averaged, state.plan, self.facts, is_validated=is_last
+            state.averaged, state.plan.at(state.step), self.facts, is_validated=is_last
         )
         return {"split": split.model_dump()}, scores
 

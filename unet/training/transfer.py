@@ -22,7 +22,7 @@ FINE_RATE = 0.5  # of the learning rate from scratch: what was learned must not 
 FRESH = (
     "classes", "class_weights", "distance_weight", "steps", "decay_from", "decay_steps",
     "warmup_steps", "ema_decay", "validate_at", "precision", "seed", "patience",
-    "validation_px", "choice_px", "refits", "shrinks", "colour_jitter", "stain_jitter",
+    "validation_px", "choice_px", "refits", "shrinks", "switches", "colour_jitter", "stain_jitter",
     "deep_supervision",
 )  # fmt: skip
 FIRST = ("encoder.0.conv1.weight", "encoder.0.skip.weight")  # they look at the image itself

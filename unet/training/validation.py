@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dataset_rules.artifacts.dataset import IGNORE, Sample, read_sample
+from dataset_rules.pixels.images import read_header
 from unet.network.inference import probabilities_of_prepared
 from unet.network.model import UNet
 from unet.objects.splitting import Seeds, SplitSettings
@@ -26,6 +28,16 @@ SEEDS = (
     *((Seeds.PEAK, level) for level in (0.02, 0.05, 0.1, 0.2)),
     *((Seeds.SHAPE, level) for level in (0.5, 0.75, 1.5, 3.0)),
 )
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """Seconds of a validation and of the whole choice after it, on the first held-out samples."""
+
+    validation_s: float = 0.0
+    choice_s: float = 0.0
+    scaled_px: int = 1  # of these samples at the plan's scale: what the network answers
+    own_px: int = 1  # of the same samples at their own size: what is split into objects
 
 
 class Validation:
@@ -98,7 +110,7 @@ class Validation:
 
         Of as many samples as a choice can afford.
         """
-        truths = self._truths(plan.choice_px)
+        truths = self._truths(len(self._chosen_on(plan.choice_px)))
         options = [base.model_copy(update={"seeds": s, "level": level}) for s, level in SEEDS]
         found = self.found[: len(truths)]
         return options, [_object_counts(found, truths, option) for option in options]
@@ -118,13 +130,13 @@ class Validation:
             ends |= {f"{name}_low": low, f"{name}_high": high}
         return ends
 
-    def expected_s(self, net: UNet, plan: Plan, facts: Fingerprint) -> tuple[float, float]:
-        """Seconds of a validation and of the choice after it, by a rehearsal of a part of both."""
+    def rehearsed(self, net: UNet, plan: Plan, facts: Fingerprint) -> Rehearsal:
+        """A validation and the choice after it, on a part of the samples that is soon done."""
         if not self.samples:
-            return 0.0, 0.0
-        truths = self._truths(min(plan.choice_px, REHEARSAL_PX))
-        prepared = self.prepared[: len(truths)]
-        rehearsed = sum(p.mask.size for p in prepared)
+            return Rehearsal()
+        own_px = self._chosen_on(min(plan.choice_px, REHEARSAL_PX))
+        prepared = self.prepared[: len(own_px)]
+        truths = self._truths(len(own_px))
         begun = time.monotonic()
         for sample in prepared:
             probabilities_of_prepared(net, sample.image, plan)
@@ -133,26 +145,41 @@ class Validation:
             np.stack([*(p.mask == c.id for c in plan.classes), p.distance / 255]).astype(np.float32)
             for p in prepared
         ]
-        for seeds in (Seeds.CORE, Seeds.SHAPE):
+        kinds = (Seeds.CORE, Seeds.SHAPE)  # stand for all of `SEEDS`
+        for seeds in kinds:
             _object_counts(
                 right, truths, smallest_settings(facts).model_copy(update={"seeds": seeds})
             )
-        chosen = time.monotonic() - answered
-        share = min(plan.choice_px / plan.scale**2, self.pixels) / rehearsed
+        chosen_s = (time.monotonic() - answered) * len(SEEDS) / len(kinds)
+        scaled_px = sum(p.mask.size for p in prepared)
+        return Rehearsal(answered - begun, chosen_s, scaled_px=scaled_px, own_px=sum(own_px))
+
+    def expected_s(self, rehearsal: Rehearsal, plan: Plan) -> tuple[float, float]:
+        """Seconds of a validation and of the choice after it, in proportion to their pixels.
+
+        The network answers pixels at the plan's scale; objects are split and matched at each
+        image's own size, of as many samples as the choice takes.
+        """
+        own_px = sum(self._chosen_on(plan.choice_px))
         return (
-            (answered - begun) * self.pixels / rehearsed,
-            chosen * share * len(SEEDS) / 2,
+            rehearsal.validation_s * self.pixels / rehearsal.scaled_px,
+            rehearsal.choice_s * own_px / rehearsal.own_px,
         )
 
-    def _truths(self, most_px: int) -> list[NDArray[np.int32]]:
-        """Instance maps of the first samples, as many as a choice can afford."""
-        truths: list[NDArray[np.int32]] = []
+    def _chosen_on(self, most_px: int) -> list[int]:
+        """Pixels of the first samples at their own size, up to the one that passes the bound."""
+        sizes: list[int] = []
         for folder, sample in self.samples:
-            _, mask, instances = read_sample(folder, sample)
-            truths.append(objects_of(mask, instances))
-            if sum(t.size for t in truths) > most_px:
+            header = read_header(folder / sample.mask.path)
+            sizes.append(header.height_px * header.width_px)
+            if sum(sizes) > most_px:
                 break
-        return truths
+        return sizes
+
+    def _truths(self, count: int) -> list[NDArray[np.int32]]:
+        """Instance maps of the first samples, at their own size."""
+        read = (read_sample(folder, sample) for folder, sample in self.samples[:count])
+        return [objects_of(mask, instances) for _, mask, instances in read]
 
 
 def validate(net: UNet, validation: Validation, plan: Plan) -> float | None:

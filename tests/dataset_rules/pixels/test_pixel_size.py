@@ -28,6 +28,24 @@ def tiff(path, description="", **tags):
         ('<OME><Pixels PhysicalSizeX="325" PhysicalSizeXUnit="nm"/></OME>', {}, 0.325),
         ("Aperio Image Library|AppMag = 40|MPP = 0.2527", {}, 0.2527),
         ("", {}, None),
+        ("", {"resolution": (50_800, 50_800), "resolutionunit": "INCH"}, 0.5),
+        ("", {"resolution": (20_000, 10_000), "resolutionunit": "CENTIMETER"}, None),
+        ("", {"resolution": (50_800, 25_400), "resolutionunit": "INCH"}, None),
+        ("", {"resolution": (20_000, 20_010), "resolutionunit": "CENTIMETER"}, 0.5),
+        ("", {"resolution": (0, 0), "resolutionunit": "CENTIMETER"}, None),
+        ("", {"resolution": (20_000, 0), "resolutionunit": "CENTIMETER"}, None),
+        ("", {"resolution": (20_000, 20_000), "resolutionunit": "NONE"}, None),
+        ("ImageJ=1.53\nunit=micron\n", {"resolution": (4, 2), "resolutionunit": "NONE"}, None),
+        ('<OME><Pixels PhysicalSizeX="0.5" PhysicalSizeY="0.5"/></OME>', {}, 0.5),
+        ('<OME><Pixels PhysicalSizeX="0.5" PhysicalSizeY="1.0"/></OME>', {}, None),
+        (
+            '<OME><Pixels PhysicalSizeX="0.5" PhysicalSizeY="500" PhysicalSizeYUnit="nm"/></OME>',
+            {},
+            0.5,
+        ),
+        ('<OME><Pixels PhysicalSizeX="0" PhysicalSizeY="0"/></OME>', {}, None),
+        ('<OME><Pixels PhysicalSizeX="5" PhysicalSizeXUnit="furlong"/></OME>', {}, None),
+        ("Aperio Image Library|AppMag = 40|MPP = 0", {}, None),
     ],
 )
 def test_pixel_size_is_read_where_a_tiff_states_it(tmp_path, description, tags, size_um):
@@ -40,6 +58,12 @@ def test_pixel_size_is_read_of_a_png_that_is_no_paper(tmp_path, dpi, size_um):
     Image.fromarray(PIXELS).save(tmp_path / "a.png", dpi=(dpi, dpi))
     found = read_header(tmp_path / "a.png").pixel_size_um
     assert found == (None if size_um is None else pytest.approx(size_um, rel=1e-3))
+
+
+@pytest.mark.parametrize("dpi", [(50_800, 25_400), (25_400, 50_800), (0, 0), (50_800, 0)])
+def test_a_png_whose_pixels_are_not_square_has_no_one_size(tmp_path, dpi):
+    Image.fromarray(PIXELS).save(tmp_path / "a.png", dpi=dpi)
+    assert read_header(tmp_path / "a.png").pixel_size_um is None
 
 
 def test_pixel_size_of_the_source_is_in_the_dataset(tmp_path):

@@ -1,4 +1,5 @@
 import csv
+import html
 import json
 from datetime import UTC, datetime
 
@@ -6,8 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from scipy.ndimage import grey_dilation, grey_erosion
 
+from dataset_rules.artifacts.dataset import read_dataset
 from dataset_rules.artifacts.hashes import file_hash
 from dataset_rules.artifacts.manifest import (
     RECORD_KEY,
@@ -20,10 +23,12 @@ from dataset_rules.artifacts.manifest import (
 from dataset_rules.artifacts.seal import altered_files
 from dataset_rules.ground.disk import write_json
 from dataset_rules.ground.errors import ArtifactError, UserError
-from dataset_rules.pixels.images import encode
+from dataset_rules.pixels.images import encode, read_image
 from dataset_rules.pixels.png import png_text
+from tests.drawn import write_dataset
 from unet.measurement.ihc import Comparison, Intensity, Measurements, Thresholds, measure, pool
-from unet.measurement.measure_files import measure_files, pair_masks, read_instances
+from unet.measurement.mask_objects import MaskKind, pieces_of, read_instances
+from unet.measurement.measure_files import measure_files, pair_masks
 from unet.measurement.stains import mix_stains
 from unet.measurement.synthetic import draw_field
 
@@ -237,11 +242,112 @@ def test_two_valued_mask_is_cut_into_connected_objects(tmp_path):
     assert (read_instances(path) == instances).all()
 
 
-def test_class_mask_is_refused_where_objects_are_wanted(tmp_path):
-    mask = np.kron(np.arange(144).reshape(12, 12) % 3, np.ones((6, 6))).astype(np.uint8)
-    path = write(tmp_path / "m.png", mask)
-    with pytest.raises(UserError, match="holds classes, not objects"):
+def discs(*values):
+    """A row of 4 px squares, far apart, of these values (uint8)."""
+    mask = np.zeros((8, 8 * len(values)), np.uint8)
+    for place, value in enumerate(values):
+        mask[2:6, 8 * place + 2 : 8 * place + 6] = value
+    return mask
+
+
+def numbers(found):
+    return sorted(set(np.unique(found).tolist()) - {0})
+
+
+@pytest.mark.parametrize("name", ["a_mask.png", "a.png"])
+@pytest.mark.parametrize(
+    ("values", "objects"),
+    [((1, 1, 1), 3), ((1, 1, 1, 2, 2, 2), 6), ((1, 1, 1, 1, 255), 4), ((255, 255), 2)],
+)
+def test_pieces_of_one_class_are_objects_and_ignored_pixels_are_none(
+    tmp_path, name, values, objects
+):
+    assert numbers(read_instances(write(tmp_path / name, discs(*values)))) == [
+        *range(1, objects + 1)
+    ]  # fmt: skip
+
+
+def test_pieces_of_two_classes_that_touch_are_two_objects(tmp_path):
+    mask = discs(1)
+    mask[2:6, 4:6] = 2
+    found = read_instances(write(tmp_path / "a_mask.png", mask))
+    assert numbers(found) == [1, 2]
+    assert len(set(found[mask == 1])) == len(set(found[mask == 2])) == 1
+
+
+def test_an_ignored_border_is_no_nucleus_of_the_table(tmp_path):
+    image, instances = squares(0.5, 0.5)
+    mask = (instances > 0).astype(np.uint8)
+    mask[:5] = 255
+    files = write(tmp_path / "a.png", image), write(tmp_path / "a_mask.png", mask)
+    out = measure_files([files[0]], [files[1]], tmp_path / "out")
+    assert json.loads((out / "measurements.json").read_bytes())["count"] == 2
+
+
+@pytest.mark.parametrize("values", [(7, 3, 300), (5, 1, 1, 9)])
+def test_an_instance_map_by_name_keeps_its_numbers_whatever_lies_in_pieces(tmp_path, values):
+    mask = discs(*[0] * len(values)).astype(np.uint16)
+    for place, value in enumerate(values):
+        mask[2:6, 8 * place + 2 : 8 * place + 6] = value
+    found = read_instances(write(tmp_path / "a_instances.png", mask))
+    assert (found == mask).all()
+
+
+def test_numbers_by_content_are_kept_also_where_one_object_in_ten_is_cut(tmp_path):
+    mask = discs(*range(1, 12), 4)
+    assert (read_instances(write(tmp_path / "a.png", mask)) == mask).all()
+
+
+@pytest.mark.parametrize("values", [(1, 2, 2), (1, 2, 255)], ids=["cut", "ignored or 255th"])
+def test_a_mask_of_two_readings_is_asked_about_and_taken_as_stated(tmp_path, values):
+    path = write(tmp_path / "a.png", discs(*values))
+    with pytest.raises(UserError, match=r"two ways.*--masks classes or --masks instances"):
         read_instances(path)
+    assert numbers(read_instances(path, MaskKind.INSTANCES)) == sorted(set(values))
+    pieces = len([value for value in values if value != 255])
+    assert numbers(read_instances(path, MaskKind.CLASSES)) == [*range(1, pieces + 1)]
+
+
+def test_files_of_a_dataset_are_read_as_it_lists_them(tmp_path):
+    dataset = write_dataset(tmp_path / "set", train=1, val=0, test=0)
+    sample = read_dataset(dataset).samples[0]
+    mask = read_image(dataset / sample.mask.path)
+    objects = read_image(dataset / sample.instances)
+    assert numbers(read_instances(dataset / sample.instances)) == numbers(objects)
+    assert numbers(read_instances(dataset / sample.mask.path)) == numbers(pieces_of(mask))
+
+
+@pytest.mark.parametrize(
+    ("dpi", "given", "said"),
+    [
+        (None, None, "neither given nor in the image"),
+        (None, 0.5, "0.5 µm, as given"),
+        (101_600, None, "0.25 µm, as the image"),
+        (101_600, 0.5, "0.5 µm, as given"),
+    ],
+)
+def test_the_page_says_the_pixel_size_that_was_used_and_whence(tmp_path, dpi, given, said):
+    image, instances = squares(0.5)
+    Image.fromarray(image).save(tmp_path / "a.png", **({"dpi": (dpi, dpi)} if dpi else {}))
+    mask = write(tmp_path / "a_instances.png", instances)
+    out = measure_files([tmp_path / "a.png"], [mask], tmp_path / "out", pixel_size_um=given)
+    assert said in html.unescape((out / "report.html").read_text(encoding="utf-8"))
+    (row,) = csv.DictReader((out / "measurements.csv").read_text("utf-8").splitlines())
+    used = given or (0.25 if dpi else 0)
+    assert float(row["area_um2"] or 0) == pytest.approx(400 * used**2, rel=1e-3)
+
+
+def test_images_of_two_pixel_sizes_are_named_with_theirs(tmp_path):
+    image, instances = squares(0.5)
+    for name, dpi in (("a", (101_600, 101_600)), ("b", (50_800, 50_800)), ("c", (50_800, 25_400))):
+        Image.fromarray(image).save(tmp_path / f"{name}.png", dpi=dpi)
+        write(tmp_path / "masks" / f"{name}_instances.png", instances)
+    images = [tmp_path / f"{name}.png" for name in "abc"]
+    out = measure_files(images, tmp_path / "masks", tmp_path / "out")
+    page = html.unescape((out / "report.html").read_text(encoding="utf-8"))
+    assert "a: 0.25 µm, as" in page
+    assert "b: 0.5 µm, as" in page
+    assert "c: neither given" in page
 
 
 def test_grey_image_is_refused_with_its_path(tmp_path):

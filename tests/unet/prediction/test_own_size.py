@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,9 @@ from dataset_rules.pixels.rows import Rows, rows_of
 from dataset_rules.rules.rules import Rules
 from tests.drawn import write_dataset
 from unet.errors import UnetError
-from unet.measurement.measure_files import read_instances
-from unet.network.backend import Backend, available, fastest, make_forward
+from unet.measurement.mask_objects import read_instances
+from unet.network.backend import Backend, available, chosen, fastest, is_settled, make_forward
+from unet.network.timing import in_turn
 from unet.planning.fingerprint import fingerprint
 from unet.planning.lr_schedule import make_schedule
 from unet.planning.plan import make_plan
@@ -212,6 +214,23 @@ def test_a_choice_of_backend_is_kept_and_a_damaged_note_made_anew(
     assert fastest(net, model_id="m", notes=notes).backend is Backend.FLOAT32
     notes.write_text("[1, 2")
     assert fastest(net, model_id="m", notes=notes).backend in available()
+
+
+def chosen_on_a_busy_machine(fast: Backend, seed: int) -> Backend:
+    """Half of the times are up to ten times as long."""
+    rng, now = np.random.default_rng(seed), [0.0]
+
+    def forward(backend: Backend) -> None:
+        noise = rng.uniform(1, 10) if rng.random() < 0.5 else rng.uniform(1, 1.03)
+        now[0] += (1.0 if backend is fast else 1.4) * noise
+
+    works = {backend: partial(forward, backend) for backend in Backend}
+    return chosen(in_turn(works, is_enough=is_settled, clock=lambda: now[0])).backend
+
+
+@pytest.mark.parametrize("fast", list(Backend))
+def test_a_busy_machine_does_not_change_the_choice_of_backend(fast: Backend) -> None:
+    assert {chosen_on_a_busy_machine(fast, seed) for seed in range(300)} == {fast}
 
 
 def test_the_backend_is_part_of_what_a_prediction_is(

@@ -5,16 +5,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataset_rules.artifacts.dataset import DATASET, read_dataset
+from dataset_rules.artifacts.dataset import DATASET, read_dataset, read_sample
 from dataset_rules.artifacts.hashes import content_hash
 from dataset_rules.artifacts.manifest import read_artifact
 from dataset_rules.artifacts.seal import altered_files
+from dataset_rules.rules.rules import Rules
 from tests.drawn import draw_discs, write_dataset
 from tests.unet.runs.test_train import small_plan
 from unet.errors import Stopped, UnetError
-from unet.prediction.predictor import Predictor
-from unet.runs.folds import FoldRule, make_folds
+from unet.planning.fingerprint import Fingerprint
+from unet.planning.plan import read_plan
+from unet.prediction.model_files import ModelCard, load_net
+from unet.prediction.predictor import Networks, Predictor
+from unet.runs.cross_validation import EVIDENCE
+from unet.runs.folds import Fold, FoldRule, make_folds
 from unet.runs.protocol import Course
+from unet.runs.threshold_choice import Evidence, chosen
 from unet.runs.train import train
 from unet.scoring.evaluate import evaluate
 
@@ -63,14 +69,45 @@ def test_each_sample_is_scored_once_by_the_network_that_has_not_seen_it(run: Pat
     assert document["datasets"][0]["dice_mean"] == document["dice_mean"]
 
 
-def test_the_scores_of_a_fold_are_those_of_its_own_network(run: Path, dataset: Path) -> None:
-    """Counted anew: an ensemble of the fold's network alone, on its held-out samples."""
-    document = json.loads((run / "folds.json").read_text())
-    fold = make_folds([dataset], FoldRule(count=2)).folds[1]
-    names = {sample.name for _, sample in fold.held_out}
-    rows = [image["dice"] for image in document["images"] if image["name"] in names]
-    assert document["folds"][1]["dice_mean"] == pytest.approx(float(np.mean(rows)))
-    assert set(document["folds"][1]["tissues"]) == names
+@pytest.fixture(scope="module")
+def learnt(dataset: Path) -> Path:
+    """Two folds of enough steps that their networks find different pixels."""
+    plan = small_plan(dataset, steps=40).model_copy(update={"validate_at": (40,)})
+    return train([dataset], dataset.parent / "learnt", plan=plan, course=TWO)
+
+
+def dices(run: Path, network: int, fold: Fold) -> dict[str, float]:
+    """Dice of the held-out samples of a fold by one network, counted here.
+
+    Its thresholds are those of the fold that did not choose them: of two folds, the other one.
+    """
+    folder = run / f"fold-{network}"
+    plan = read_plan(folder / "plan.json")
+    other = Evidence.model_validate_json((run / f"fold-{1 - fold.number}" / EVIDENCE).read_bytes())
+    facts = Fingerprint.model_validate_json((run / "fingerprint.json").read_bytes())
+    card = ModelCard(plan=plan, rules=Rules(), split=chosen([other], facts), scores={})
+    networks = Networks([load_net(folder / "best.safetensors", plan)], card)
+    found = {}
+    for dataset, sample in fold.held_out:
+        image, mask, _ = read_sample(dataset, sample)
+        said = networks.predict(image).mask > 0
+        found[sample.name] = 2 * (said & (mask > 0)).sum() / (said.sum() + (mask > 0).sum())
+    return found
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_scores_of_a_fold_are_those_of_its_own_network(
+    learnt: Path, dataset: Path, number: int
+) -> None:
+    """The network of the other fold has learnt from these samples."""
+    document = json.loads((learnt / "folds.json").read_text())
+    fold = make_folds([dataset], FoldRule(count=2)).folds[number]
+    own, other = (dices(learnt, network, fold) for network in (number, 1 - number))
+    assert own != pytest.approx(other)
+    rows = {image["name"]: image["dice"] for image in document["images"]}
+    assert {name: rows[name] for name in own} == pytest.approx(own)
+    assert document["folds"][number]["dice_mean"] == pytest.approx(np.mean(list(own.values())))
+    assert set(document["folds"][number]["tissues"]) == own.keys()
 
 
 def test_the_run_is_whole_and_a_model_for_evaluate(run: Path, dataset: Path) -> None:

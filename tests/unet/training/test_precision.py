@@ -1,0 +1,245 @@
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.drawn import write_dataset
+from tests.unet.planning.test_plan import NUCLEI
+from tests.unet.runs.test_train import small_plan, weights_of
+from unet.errors import Stopped
+from unet.network.timing import in_turn
+from unet.planning.budget import Precision
+from unet.planning.lr_schedule import Switch
+from unet.planning.plan import Plan, make_plan, read_plan
+from unet.runs.train import train
+from unet.training.out_of_memory import NOTE
+from unet.training.patches import Patches, split_samples
+from unet.training.precision import (
+    MOST_ROUNDS,
+    Decision,
+    decided,
+    expected_precision,
+    is_settled,
+    processor_features,
+    switched,
+)
+from unet.training.state import LAST, begin_training, load_training
+from unet.training.throughput import fastest, is_look_due
+from unet.training.time_budget import Pace
+
+SECONDS = {"bfloat16": 1.0, "float32": 3.0}  # of a step where nothing else runs
+SLOW_BFLOAT16 = {"bfloat16": 3.0, "float32": 1.0}
+Noise = Callable[[np.random.Generator, float], float]  # what a step takes longer at a time
+
+
+def bursts(rng: np.random.Generator, _: float) -> float:
+    """Half of the steps are up to ten times as slow."""
+    return rng.uniform(1, 10) if rng.random() < 0.5 else 1.0
+
+
+def load(rng: np.random.Generator, now: float) -> float:
+    """Another program comes and goes: what runs beside it is five times as slow."""
+    return 5.0 if np.sin(0.9 * now) + 0.6 * np.sin(2.3 * now) > rng.normal(0, 0.2) else 1.0
+
+
+def calm(rng: np.random.Generator, _: float) -> float:
+    return rng.uniform(1, 1.1)
+
+
+def measured(
+    expected: Precision | None, seconds: dict[Precision, float], noise: Noise, *, seed: int
+) -> Decision:
+    """The decision on a machine whose steps take so long, but for the noise."""
+    rng, now = np.random.default_rng(seed), [0.0]
+
+    def step(name: Precision) -> None:
+        now[0] += seconds[name] * noise(rng, now[0])
+
+    works = {name: (lambda name=name: step(name)) for name in seconds}
+    took = in_turn(works, is_enough=lambda t: is_settled(t, expected), clock=lambda: now[0])
+    assert len(took["float32"]) == len(took["bfloat16"]) <= 2 * MOST_ROUNDS
+    return decided(took, expected, because="simulated")
+
+
+@pytest.mark.parametrize("noise", [bursts, load, calm])
+@pytest.mark.parametrize("expected", ["bfloat16", "float32"])
+def test_noise_never_loses_a_precision_that_is_expected_and_three_times_as_fast(
+    noise: Noise, expected: Precision
+) -> None:
+    seconds = SECONDS if expected == "bfloat16" else SLOW_BFLOAT16
+    for seed in range(500):
+        assert measured(expected, seconds, noise, seed=seed).precision == expected
+
+
+@pytest.mark.parametrize("noise", [bursts, load, calm])
+@pytest.mark.parametrize("seconds", [SECONDS, SLOW_BFLOAT16], ids=["bfloat16", "float32"])
+def test_where_nothing_is_expected_the_faster_precision_is_found(
+    noise: Noise, seconds: dict[Precision, float]
+) -> None:
+    fast, found = min(seconds, key=lambda name: seconds[name]), []
+    for seed in range(200):
+        found.append(measured(None, seconds, noise, seed=seed).precision)
+    assert found.count(fast) >= 190
+
+
+@pytest.mark.parametrize("expected", ["bfloat16", "float32"])
+def test_a_clear_measurement_overrules_what_was_expected(expected: Precision) -> None:
+    seconds = SLOW_BFLOAT16 if expected == "bfloat16" else SECONDS
+    for seed in range(50):
+        found = measured(expected, seconds, calm, seed=seed)
+        assert found.precision != expected
+        assert found.is_clear
+        assert not found.is_doubtful
+        assert "times as fast" in found.reason
+
+
+def test_noise_that_keeps_a_wrong_expectation_leaves_a_doubt() -> None:
+    found = [measured("float32", SECONDS, bursts, seed=seed) for seed in range(200)]
+    assert sum(one.is_doubtful or one.precision == "bfloat16" for one in found) >= 190
+
+
+def test_a_few_rounds_overrule_nothing_and_leave_a_doubt() -> None:
+    took = {"bfloat16": [3.0] * (MOST_ROUNDS - 1), "float32": [1.0] * (MOST_ROUNDS - 1)}
+    found = decided(took, "bfloat16", because="simulated")
+    assert (found.precision, found.is_doubtful, found.is_clear) == ("bfloat16", True, False)
+
+
+def test_a_difference_of_a_tenth_decides_nothing() -> None:
+    took = {"bfloat16": [1.1] * MOST_ROUNDS, "float32": [1.0] * MOST_ROUNDS}
+    assert decided(took, "bfloat16", because="").precision == "bfloat16"
+    assert not decided(took, "float32", because="").is_clear
+
+
+@pytest.mark.parametrize(
+    ("features", "precision"),
+    [
+        (("sse2", "avx2"), "float32"),
+        (("sse2", "avx512f", "avx512_vnni"), "float32"),
+        (("sse2", "avx512f", "avx512_bf16"), "bfloat16"),
+        (("sse2", "amx_tile", "amx_bf16"), "bfloat16"),
+        (("fp", "asimd", "bf16"), None),
+        ((), None),
+    ],
+)
+def test_features_of_the_processor_tell_what_to_expect(features, precision) -> None:
+    assert expected_precision(features)[0] == precision
+
+
+def test_features_are_read_where_linux_tells_them(tmp_path: Path) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text("processor\t: 0\nflags\t\t: fpu sse2 amx_bf16\nbugs\t\t: none\n")
+    assert processor_features(info) == {"fpu", "sse2", "amx_bf16"}
+    assert processor_features(tmp_path / "absent") == frozenset()
+
+
+def test_rounds_alternate_their_order_and_the_work_is_timed() -> None:
+    done, now = [], [0.0]
+
+    def work(name: str, seconds: float) -> None:
+        done.append(name)
+        now[0] += seconds
+
+    works = {"a": lambda: work("a", 2.0), "b": lambda: work("b", 5.0)}
+    took = in_turn(works, is_enough=lambda t: len(t["a"]) == 3, clock=lambda: now[0])
+    assert took == {"a": [2.0] * 3, "b": [5.0] * 3}
+    assert "".join(done) == "abbaab"
+
+
+def test_a_plan_without_switches_is_written_as_before_there_were_any(tmp_path: Path) -> None:
+    plan = make_plan(NUCLEI)
+    assert "switches" not in plan.model_dump(mode="json")
+    assert "switches" not in json.loads(plan.model_dump_json())
+    later = switched(plan, 40, "bfloat16", reason="measured")
+    (tmp_path / "plan.json").write_text(later.model_dump_json())
+    assert read_plan(tmp_path / "plan.json") == later
+    assert [later.at(step).precision for step in (0, 39, 40, 99)] == ["float32"] * 2 + [
+        "bfloat16"
+    ] * 2  # fmt: skip
+    assert "from step 40" in later.reasons["switches"]
+
+
+def test_a_switch_holds_from_its_step_and_replays(discs: Path, tmp_path: Path) -> None:
+    plan = small_plan(discs, steps=4)
+    late = plan.model_copy(update={"switches": (Switch(step=3, precision="bfloat16"),)})
+    runs = [train([discs], tmp_path / n, plan=p) for n, p in (("a", late), ("b", late))]
+    assert weights_of(runs[0]) == weights_of(runs[1])
+    assert weights_of(train([discs], tmp_path / "c", plan=plan)) != weights_of(runs[0])
+    card = json.loads((runs[0] / "model" / "model.json").read_text())
+    assert card["plan"]["switches"] == [{"step": 3, "precision": "bfloat16"}]
+
+
+def slower_precision(dataset: Path, plan: Plan) -> Precision:
+    """The one that this machine trains the plan in clearly slower, whatever is expected of it."""
+    speed = fastest(plan, Patches(split_samples([dataset])[0], plan), within_s=20)
+    speeds = speed.patches_per_s
+    slow = min(speeds, key=lambda name: speeds[name])
+    if not speed.decision.is_clear or speed.decision.precision == slow:
+        pytest.skip(f"this machine trains as fast in either precision: {speed.decision.reason}")
+    return slow
+
+
+def test_a_training_in_the_slower_precision_goes_on_in_the_faster_and_is_resumed_and_replayed(
+    tmp_path: Path,
+) -> None:
+    """Begun on another machine, where its precision was the faster one: a limit lets it change."""
+    torch.set_num_threads(1)
+    dataset, run, events = write_dataset(tmp_path / "set"), tmp_path / "run", []
+    plan = small_plan(dataset).model_copy(update={"widths": (8, 16, 32), "batch": 4})
+    slow = slower_precision(dataset, plan)
+    plan = plan.model_copy(update={"precision": slow})
+    call = {"datasets": [dataset], "out": run, "plan": plan, "resume": True}
+    with pytest.raises(Stopped):
+        train(**call, is_to_stop=lambda: True)
+    with pytest.raises(Stopped):
+        train(**call, time_limit_s=600, on_event=events.append,
+              is_to_stop=lambda: any(event["event"] == "switch" for event in events))  # fmt: skip
+    (switch,) = [event for event in events if event["event"] == "switch"]
+    train(**call, time_limit_s=2 * load_training(run / LAST).seconds + 2)
+    recorded = read_plan(run / "plan.json")
+    assert recorded.precision == slow != switch["precision"]
+    assert recorded.switches == (Switch(step=switch["step"], precision=switch["precision"]),)
+    assert recorded.steps > switch["step"] > 0
+    replay = train([dataset], tmp_path / "replay", plan=recorded)
+    assert weights_of(replay) == weights_of(run)
+    assert (replay / "plan.json").read_bytes() == (run / "plan.json").read_bytes()
+
+
+def test_a_shrunk_training_keeps_its_time_limit(discs: Path, tmp_path: Path) -> None:
+    """The note is what a process leaves behind to which memory was refused."""
+    call = {"datasets": [discs], "out": tmp_path / "run", "resume": True}
+    call["plan"] = small_plan(discs).model_copy(update={"batch": 8})
+    with pytest.raises(Stopped):
+        train(**call, time_limit_s=6, is_to_stop=lambda: True)
+    (tmp_path / "run" / NOTE).touch()
+    train(**call, time_limit_s=7)
+    assert read_plan(tmp_path / "run" / "plan.json").shrinks
+    assert load_training(tmp_path / "run" / LAST).limit_s == 7
+
+
+def looked_at(*, steps_s: float, elapsed_s: float = 30.0, **facts: object) -> bool:
+    """Whether both precisions are measured again, 100 s being given, after steps of 16 patches."""
+    state = begin_training(make_plan(NUCLEI).model_copy(update={"widths": (4, 4)}))
+    state.step, state.patches_per_s = 20, 16.0
+    for name, value in facts.items():
+        setattr(state, name, value)
+    pace = Pace(100.0, time.monotonic() - elapsed_s)
+    for _ in range(16):
+        pace.add_step(steps_s)
+    return is_look_due(state, pace)
+
+
+def test_precisions_are_measured_again_where_steps_are_slow_or_the_choice_was_in_doubt() -> None:
+    assert not looked_at(steps_s=1.3)
+    assert looked_at(steps_s=2.0)
+    assert looked_at(steps_s=1.0, is_doubtful=True)
+    assert looked_at(steps_s=1.0, patches_per_s=0.0)
+
+
+def test_no_look_comes_soon_after_another_nor_late_nor_a_fourth_time() -> None:
+    assert not looked_at(steps_s=2.0, looked_s=25.0)
+    assert not looked_at(steps_s=2.0, elapsed_s=80.0)
+    assert not looked_at(steps_s=2.0, looks=3)
