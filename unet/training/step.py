@@ -1,4 +1,4 @@
-"""One step of gradient descent, the averaged weights, and how fast this machine does it.
+"""One step of gradient descent, the optimizer, and the averaged weights.
 
 Shape suffixes: B batch, K classes, H height, W width.
 """

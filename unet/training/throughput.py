@@ -31,6 +31,14 @@ SLOWER = 1.6  # times what was measured: beside steps on the way, batches are dr
 MEASURE_PATCHES = 8  # in a timed step; the speed of twice as many is hardly another
 
 
+@dataclass(frozen=True)
+class Speed:
+    """How this machine trains a network, as measured."""
+
+    decision: Decision
+    patches_per_s: Mapping[Precision, float]
+
+
 def measured(plan: Plan, patches: Patches, pace: Pace, budget: Budget) -> Budget:
     """The budget with the machine's speed; within a time limit also with the faster precision."""
     if not pace.is_limited:
@@ -98,14 +106,6 @@ def planned(plan: Plan, budget: Budget, part: Part, *, facts: Fingerprint, is_ow
     update: dict[str, Any] = {"precision": budget.precision, **asdict(make_schedule(steps))}
     update |= {"refits": (), "shrinks": (), "switches": (), "patience": 0, "reasons": reasons}
     return plan.model_copy(update=update)
-
-
-@dataclass(frozen=True)
-class Speed:
-    """How this machine trains a network, as measured."""
-
-    decision: Decision
-    patches_per_s: Mapping[Precision, float]
 
 
 def fastest(

@@ -1,7 +1,7 @@
 """Files by their address, brought to the volume: resumed where one broke off, checked.
 
-As `dataset_rules/sources/download.py` does it for the service, in the standard library. A file is named by
-its address, so that two of one name are two files. Its part grows beside it, and notes say of which
+As `dataset_rules/sources/download.py` does it for the service, in the standard library. A file is
+named by its address, so that two of one name are two files. Its part grows beside it, and notes say of which
 state of the file the part, or the whole, is.
 """
 
