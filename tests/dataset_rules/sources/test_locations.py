@@ -94,6 +94,9 @@ def test_local_source_is_used_in_place(tmp_path):
 
 
 def test_local_sources_need_no_network_library():
-    code = "import sys, dataset_rules.source, dataset_rules.doctor; print('httpx' in sys.modules)"
+    code = (
+        "import sys, dataset_rules.sources.locations, dataset_rules.doctor.examine\n"
+        "print('httpx' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
