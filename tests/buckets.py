@@ -1,4 +1,4 @@
-"""A real S3 server on loopback: versitygw, one that is on PATH or built once into a cache."""
+"""A real S3 server on loopback: versitygw, built once into a cache."""
 
 import fcntl
 import functools
@@ -24,12 +24,12 @@ KEY, SECRET = "tests", "secret-of-the-tests"
 
 @functools.cache
 def versitygw() -> Path:
-    """The program. Builds once: minutes, then nothing to do."""
+    """Path of the executable; the first call builds it, which takes minutes."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "unetops" / f"versitygw-{VERSION}"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two test processes build once
+        fcntl.flock(lock, fcntl.LOCK_EX)  # parallel test processes build only once
         if not (folder / "versitygw").exists():
             _build(folder)
     return folder / "versitygw"
@@ -38,7 +38,7 @@ def versitygw() -> Path:
 def _build(folder: Path) -> None:
     if not shutil.which("go"):
         missing(f"no Go to build versitygw {VERSION}, the S3 server of the tests")
-    sys.stderr.write(f"building versitygw {VERSION} into {folder}: minutes, once\n")
+    sys.stderr.write(f"building versitygw {VERSION} into {folder}: takes minutes, only once\n")
     env = {**os.environ, "CGO_ENABLED": "0", "GOBIN": str(folder / "new")}
     done = subprocess.run(
         ["go", "install", "-p", "2", "-trimpath", MODULE], env=env, capture_output=True, text=True,
@@ -51,11 +51,11 @@ def _build(folder: Path) -> None:
 
 @contextmanager
 def s3_server(folder: Path) -> Iterator[dict[str, str]]:
-    """A running server whose buckets are the folders in `folder`; the environment that opens it."""
+    """Run a server whose buckets are the folders in `folder`; yields the client environment."""
     program = versitygw()
     sidecar = folder.with_name("sidecar")
-    for place in (folder, sidecar):
-        place.mkdir(exist_ok=True)
+    for directory in (folder, sidecar):
+        directory.mkdir(exist_ok=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -83,11 +83,11 @@ def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
         if process.poll() is not None:
             break
         time.sleep(0.1)
-    pytest.fail(f"the S3 server does not run: {log.read_text()[-500:]}")
+    pytest.fail(f"the S3 server did not start: {log.read_text()[-500:]}")
 
 
 def bucket_of(environment: dict[str, str], name: str) -> S3Store:
-    """A client that writes into a bucket."""
+    """A client that can write to a bucket."""
     return S3Store(
         name, endpoint=environment["AWS_ENDPOINT_URL"], access_key_id=KEY,
         secret_access_key=SECRET, region="us-east-1", client_options={"allow_http": True},

@@ -1,4 +1,4 @@
-"""Guards for all tests, and where the real data lies."""
+"""Fixtures for all tests, and the location of the real data."""
 
 import os
 from collections.abc import Callable
@@ -14,13 +14,13 @@ DATA = Path(os.environ.get("UNETOPS_DATA", ROOT.parent / "shared" / "data"))
 
 @pytest.fixture(autouse=True)
 def _no_real_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
-    """No test writes into the user's data folder."""
+    """Keep tests from writing to the user's data folder."""
     monkeypatch.setenv("UNETOPS_HOME", str(tmp_path_factory.mktemp("home")))
 
 
 @pytest.fixture(scope="session")
 def real_data() -> Callable[[str], Path]:
-    """Folder of one of the real datasets; the test is skipped where it is absent."""
+    """Folder of a real dataset by name; skips the test if it is absent."""
 
     def find(name: str) -> Path:
         folder = DATA / name

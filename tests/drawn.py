@@ -1,4 +1,4 @@
-"""Tiny drawn data for tests."""
+"""Tiny synthetic data for tests."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from dataset_rules.rules.rules import Rules, rules_document
 def draw_discs(
     rng: np.random.Generator, *, size: int = 64, count: int = 5
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A grey-blue field with bright discs: image HW3 uint8 and instance map HW uint16."""
+    """Bright discs on a dark background: image HW3 uint8 and instance map HW uint16."""
     rows, columns = np.mgrid[:size, :size]
     instances = np.zeros((size, size), np.uint16)
     for number in range(1, count + 1):
@@ -40,9 +40,9 @@ def write_dataset(
     seed: int = 0,
     rings: Sequence[str] = (),
 ) -> Path:
-    """A formatted dataset of discs, finished as the formatter finishes one.
+    """Write a formatted dataset of discs, finished like one from `unetops format`.
 
-    Objects of the samples named in `rings` are of a second class.
+    Objects of the samples listed in `rings` belong to a second class.
     """
     rng = np.random.default_rng(seed)
     source = make_source({"a.png": "0" * 64}, location="drawn", started=datetime.now(UTC))

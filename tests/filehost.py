@@ -1,4 +1,4 @@
-"""An https server on loopback that gives files as well or as badly as a test wants."""
+"""An https server on loopback whose responses are scripted by the test."""
 
 import datetime
 import hashlib
@@ -19,7 +19,7 @@ Answer = Callable[["Handler"], None]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One request; `server.answer` says what happens."""
+    """Passes each request to `server.answer`."""
 
     protocol_version = "HTTP/1.1"
     server: "FileHost"
@@ -30,18 +30,18 @@ class Handler(BaseHTTPRequestHandler):
         self.server.answer(self)
 
     def head(self, status: int, **headers: object) -> None:
-        """Status and headers; `_` in their names stands for `-`."""
+        """Send status and headers; `_` in header names becomes `-`."""
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), str(value))
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Silent."""
+        """Log nothing."""
 
 
 class FileHost(ThreadingHTTPServer):
-    """Serves on https://localhost:PORT and https://127.0.0.1:PORT, or on another address."""
+    """Server on https://localhost:PORT and https://127.0.0.1:PORT, or on another address."""
 
     daemon_threads = True
 
@@ -54,7 +54,7 @@ class FileHost(ThreadingHTTPServer):
         self.answer: Answer = lambda handler: handler.head(404, Content_Length=0)
 
     def handle_error(self, *_: object) -> None:
-        """Clients that hang up are part of the tests."""
+        """Ignore clients that disconnect; tests do so on purpose."""
 
     def url(self, path: str = "/set.zip", host: str = "") -> str:
         return f"https://{host or self.server_address[0]}:{self.server_port}{path}"
@@ -63,19 +63,21 @@ class FileHost(ThreadingHTTPServer):
 def file_answer(
     data: bytes, *, etag: str = '"1"', breaks_at: int | None = None, has_ranges: bool = True
 ) -> Answer:
-    """Gives the data, whole or from where it is asked to; may hang up after some bytes."""
+    """Serve the data, with range requests; can disconnect after `breaks_at` bytes."""
 
     def answer(handler: Handler) -> None:
-        asked, condition = handler.headers.get("Range"), handler.headers.get("If-Range", etag)
+        requested, condition = handler.headers.get("Range"), handler.headers.get("If-Range", etag)
         if handler.headers.get("If-None-Match") == etag:
             handler.head(304)
             return
         start = 0
-        if has_ranges and asked and condition == etag:
-            start = int(asked.removeprefix("bytes=").rstrip("-"))
+        if has_ranges and requested and condition == etag:
+            start = int(requested.removeprefix("bytes=").rstrip("-"))
         if start:
-            place = f"bytes {start}-{len(data) - 1}/{len(data)}"
-            handler.head(206, Content_Length=len(data) - start, ETag=etag, Content_Range=place)
+            content_range = f"bytes {start}-{len(data) - 1}/{len(data)}"
+            handler.head(
+                206, Content_Length=len(data) - start, ETag=etag, Content_Range=content_range
+            )
         else:
             handler.head(200, Content_Length=len(data), ETag=etag)
         end = len(data) if breaks_at is None else start + breaks_at
@@ -90,7 +92,7 @@ def digest(data: bytes, algorithm: str = "sha256") -> str:
 
 @contextmanager
 def file_host(folder: Path, address: str = "127.0.0.1") -> Iterator[FileHost]:
-    """A running host; its certificate, which is its own authority, is `folder/host.pem`."""
+    """Run a host; its self-signed certificate is `folder/host.pem`."""
     host = FileHost(certificate_in(folder, address), address)
     thread = threading.Thread(target=host.serve_forever, args=(0.05,), daemon=True)
     thread.start()
@@ -103,7 +105,7 @@ def file_host(folder: Path, address: str = "127.0.0.1") -> Iterator[FileHost]:
 
 
 def certificate_in(folder: Path, address: str = "127.0.0.1") -> Path:
-    """Key and certificate for this machine in one file."""
+    """Write key and certificate for this machine into one file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "unetops tests")])
     now = datetime.datetime.now(datetime.UTC)

@@ -1,4 +1,4 @@
-"""Messy source folders, drawn at random: names, places, distractors and defects of all kinds."""
+"""Random messy source folders: names, folder layouts, distractors and defects of all kinds."""
 
 import random
 from collections.abc import Callable
@@ -54,14 +54,14 @@ NAMES: list[Callable[[int], str]] = [
 
 @dataclass
 class Layout:
-    """Files of a source, and the pairs that a careful person would find in them."""
+    """Files of a source, and the expected pairs."""
 
     kind: str
     files: dict[str, np.ndarray | bytes] = field(default_factory=dict)
     pairs: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def write(self, folder: Path) -> Path:
-        """The files in a folder."""
+        """Write the files to a folder."""
         for path, content in self.files.items():
             file = folder / path
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ class Layout:
 
 @cache
 def scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """An image and its instance map, always the same for a seed."""
+    """An image and its instance map, determined by the seed."""
     return draw_discs(np.random.default_rng(seed), size=SIZE, count=4)
 
 
@@ -81,12 +81,12 @@ def as_mask(instances: np.ndarray) -> np.ndarray:
 
 
 def as_prediction(instances: np.ndarray) -> np.ndarray:
-    """A mask that is nearly right: shifted by two pixels."""
+    """A nearly correct mask, shifted by two pixels."""
     return np.roll(as_mask(instances), 2, axis=1)
 
 
 class Drawing:
-    """One layout on the way; `rng` decides everything."""
+    """Builds a layout; all choices come from `rng`."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
@@ -122,16 +122,17 @@ class Drawing:
         return scene(1000 * self.seed + index)[1]
 
     def add_distractors(self) -> None:
-        """Predictions or pictures, named after the masks or the images or in a folder."""
-        way = self.pick(["none", "none", "suffix", "folder"])
-        if way == "none" or self.layout.kind in {"panels", "object folders", "folders"}:
+        """Predictions or pictures, marked by a suffix or in a separate folder."""
+        placement = self.pick(["none", "none", "suffix", "folder"])
+        if placement == "none" or self.layout.kind in {"panels", "object folders", "folders"}:
             return
         is_picture = self.pick([True, False])
         word = self.pick(PICTURE_WORDS if is_picture else PREDICTION_WORDS)
         for index, image in enumerate(list(self.layout.pairs)):
             pixels, instances = scene(1000 * self.seed + index)
             stem = image.removeprefix(self.root).rpartition(".")[0]
-            path = f"{stem}_{word}.png" if way == "suffix" else f"{word}/{stem.split('/')[-1]}.png"
+            name = stem.split("/")[-1]
+            path = f"{stem}_{word}.png" if placement == "suffix" else f"{word}/{name}.png"
             self.put(path, pixels[::-1] if is_picture else as_prediction(instances))
 
     def add_junk(self) -> None:
@@ -141,7 +142,7 @@ class Drawing:
             self.put("logo.jpg", scene(5)[0])
 
     def add_defects(self) -> None:
-        """An image without mask, a mask without image, an empty mask, a cut file."""
+        """An image without mask, a mask without image, an empty mask, a truncated file."""
         defect = self.pick(["none", "none", "image", "mask", "empty", "cut"])
         if self.layout.kind == "panels":
             return
@@ -158,7 +159,7 @@ class Drawing:
 
 
 def two_folders(d: Drawing) -> None:
-    """`images/N`, `masks/N`; with the word in the names, too, or other padding."""
+    """`images/N`, `masks/N`; optionally with the word in the names or different padding."""
     shape = d.pick(["{n}", "{n}", "{w}_{n}", "{n}_{w}", "only mask", "padded"])
     for index in range(d.count):
         name = d.name(index)
@@ -175,7 +176,7 @@ def two_folders(d: Drawing) -> None:
 
 
 def split_folders(d: Drawing) -> None:
-    """Training and validation apart, above or below the kinds."""
+    """Separate training and validation folders, above or below image and mask folders."""
     shape = d.pick(["{s}/{k}/{n}", "{k}/{s}/{n}", "{s}_{k}/{n}", "{k}_{s}/{n}"])
     for index in range(d.count):
         split = "train" if index < d.count - 2 else "val"
@@ -186,7 +187,7 @@ def split_folders(d: Drawing) -> None:
 
 
 def flat(d: Drawing) -> None:
-    """All files in one folder, told apart by prefix, suffix or extension."""
+    """All files in one folder, distinguished by prefix, suffix or extension."""
     shape = d.pick(["{n}_{w}", "{w}_{n}", "{n}-{w}", "{n}.{w}", "only mask", "mask first", "type"])
     for index in range(d.count):
         name = d.name(index)
@@ -202,7 +203,7 @@ def flat(d: Drawing) -> None:
 
 
 def folders(d: Drawing) -> None:
-    """One folder an image, with equal names inside."""
+    """One folder per image, with the same names inside."""
     inner = d.pick(["{n}/{i}|{n}/{m}", "{n}/{i}/{n}|{n}/{m}/{n}", "{n}/{i}/1|{n}/{m}/1",
                     "{n}/{n}|{n}/{n}_{m}"])  # fmt: skip
     for index in range(d.count):
@@ -213,25 +214,25 @@ def folders(d: Drawing) -> None:
 
 
 def object_folders(d: Drawing) -> None:
-    """One file an object, in a folder beside the image or in one with its name."""
+    """One file per object, in a folder next to the image or named after it."""
     shape = d.pick(["{n}/{i}/{n}|{n}/{m}/", "{i}/{n}|{m}/{n}/"])
     for index in range(d.count):
         name = d.name(index)
-        image, place = (
+        image, folder = (
             side.format(n=name, i=d.image_word, m=d.mask_word) for side in shape.split("|")
         )
-        hash_of = f"{(index + 3) * 7_919_117:x}"
-        add_objects(d, index, image, lambda k, place=place, h=hash_of: f"{place}{h}{k}")
+        digest = f"{(index + 3) * 7_919_117:x}"
+        add_objects(d, index, image, lambda k, f=folder, h=digest: f"{f}{h}{k}")
 
 
 def flat_objects(d: Drawing) -> None:
-    """One file an object, numbered behind the name of the image."""
+    """One file per object, with its number after the name of the image."""
     word = d.pick(OBJECT_WORDS)
-    place = d.pick([("", ""), (f"{d.image_word}/", f"{d.mask_word}/")])
+    folder = d.pick([("", ""), (f"{d.image_word}/", f"{d.mask_word}/")])
     for index in range(d.count):
         name = d.name(index)
-        mask = f"{place[1]}{name}{word}"
-        add_objects(d, index, place[0] + name, lambda k, mask=mask: f"{mask}{k}")
+        mask = f"{folder[1]}{name}{word}"
+        add_objects(d, index, folder[0] + name, lambda k, mask=mask: f"{mask}{k}")
 
 
 def add_objects(d: Drawing, index: int, image: str, path_of: Callable[[int], str]) -> None:
@@ -244,7 +245,7 @@ def add_objects(d: Drawing, index: int, image: str, path_of: Callable[[int], str
 
 
 def class_files(d: Drawing) -> None:
-    """A file for each class, beside the image or in folders of their own."""
+    """One file per class, next to the image or in separate folders."""
     words = d.pick(CLASS_WORDS)
     shape = d.pick(["{i}/{n}|{m}/{n}_{c}", "{n}|{n}_{c}", "{i}/{n}|{m}/{c}/{n}", "{i}/{n}|{c}/{n}"])
     for index in range(d.count):
@@ -260,8 +261,8 @@ def class_files(d: Drawing) -> None:
 
 
 def text_labels(d: Drawing) -> None:
-    """A label a pixel, as text."""
-    sign = d.pick([" ", ",", "\t"])
+    """One label per pixel, as text."""
+    separator = d.pick([" ", ",", "\t"])
     shape = d.pick(["{i}/{n}|{m}/{n}", "{n}|{n}", "{n}|{n}_{m}"])
     suffix = d.pick([".txt", ".csv"])
     for index in range(d.count):
@@ -269,7 +270,7 @@ def text_labels(d: Drawing) -> None:
         image, mask = (
             side.format(n=d.name(index), i=d.image_word, m=d.mask_word) for side in shape.split("|")
         )
-        rows = [sign.join(map(str, row)) for row in (instances > 0).astype(int)]
+        rows = [separator.join(map(str, row)) for row in (instances > 0).astype(int)]
         path = d.put(image + d.image_type, pixels)
         d.layout.pairs[path] = (d.put(mask + suffix, "\n".join(rows).encode()),)
 

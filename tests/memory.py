@@ -1,12 +1,12 @@
-"""Memory of a process, as the kernel counts it."""
+"""Memory use of a process, as reported by the kernel."""
 
 import re
 from pathlib import Path
 
 
 def peak_bytes() -> int:
-    """The most that this program has held; not `ru_maxrss`: a child starts with its parent's."""
+    """Peak resident memory; unlike `ru_maxrss`, it does not start with the parent's value."""
     status = Path("/proc/self/status").read_text()
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
-    assert found
-    return int(found[1]) << 10
+    match = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert match
+    return int(match[1]) << 10

@@ -1,4 +1,4 @@
-"""Source folders as people have them, drawn small; and paths with what would be seen in them."""
+"""Small synthetic source folders in typical layouts, and fake file profiles."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ def tissue(seed: int, *, size: int = SIZE) -> tuple[np.ndarray, np.ndarray]:
 
 
 def put(folder: Path, path: str, pixels: np.ndarray) -> Path:
-    """Write pixels as the suffix of the path says."""
+    """Write pixels in the format given by the suffix."""
     file = folder / path
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(encode(pixels, file.suffix))
@@ -26,7 +26,7 @@ def put(folder: Path, path: str, pixels: np.ndarray) -> Path:
 
 
 def two_folders(folder: Path, count: int = 4, *, values: tuple[int, int] = (0, 255)) -> Path:
-    """`images/N.png` and `masks/N.png`, two-valued masks."""
+    """`images/N.png` and `masks/N.png` with two-valued masks."""
     for number in range(1, count + 1):
         image, instances = tissue(number)
         put(folder, f"images/{number}.png", image)
@@ -36,7 +36,7 @@ def two_folders(folder: Path, count: int = 4, *, values: tuple[int, int] = (0, 2
 
 
 def object_files(folder: Path, count: int = 3) -> Path:
-    """One folder an image, one mask file an object: `ID/images/ID.png`, `ID/masks/*.png`."""
+    """One folder per image, one mask per object: `set/ID/images/ID.png`, `set/ID/masks/*.png`."""
     for number in range(count):
         image, instances = tissue(number)
         put(folder, f"set/s{number}/images/s{number}.png", image)
@@ -47,7 +47,7 @@ def object_files(folder: Path, count: int = 3) -> Path:
 
 
 def seen(*, is_mask: bool, size_px: tuple[int, int] = (64, 64)) -> Look:
-    """What a look at a mask or at a photograph gives."""
+    """Fake profile of a mask or a photograph."""
     header = Header("PNG", "L", *size_px, bits=8, pages=1, pixel_size_um=None)
     values = {0: 3000, 255: 1096} if is_mask else dict.fromkeys(range(256), 16)
     flatness = 0.97 if is_mask else 0.05
@@ -55,12 +55,12 @@ def seen(*, is_mask: bool, size_px: tuple[int, int] = (64, 64)) -> Look:
 
 
 def looking(masks: Iterable[str]) -> Callable[[str], Look]:
-    """A looker that sees masks at these paths and photographs elsewhere."""
-    known = frozenset(masks)
-    return lambda path: seen(is_mask=path in known)
+    """Fake profiler that finds masks at these paths and photographs elsewhere."""
+    paths = frozenset(masks)
+    return lambda path: seen(is_mask=path in paths)
 
 
 def tree_of(folder: Path) -> Mapping[str, bytes]:
-    """Path -> bytes of every file below a folder."""
+    """Path -> content of every file below a folder."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}

@@ -1,4 +1,4 @@
-"""Archives for tests: packed from names and bytes in every way that is read."""
+"""Archives for tests, from names and bytes, in all supported formats."""
 
 import bz2
 import gzip
@@ -31,7 +31,7 @@ def zip_bytes(*members) -> bytes:
 
 
 def tar_bytes(*members) -> bytes:
-    """A bare tar of TarInfo or (name, bytes)."""
+    """An uncompressed tar of TarInfo or (name, bytes)."""
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as archive:
         for member in members:
@@ -45,19 +45,19 @@ def tar_bytes(*members) -> bytes:
 
 
 def packed_bytes(kind: str, *members) -> bytes:
-    """An archive of that kind."""
+    """An archive in the given format."""
     return zip_bytes(*members) if kind == "zip" else SQUEEZE[kind](tar_bytes(*members))
 
 
 def archive_of(path: Path, *members) -> Path:
-    """The archive that the suffix of the path names."""
+    """Write an archive in the format given by the suffix."""
     kind = path.name.partition(".")[2]
     path.write_bytes(packed_bytes(kind, *members))
     return path
 
 
 def link(name: str, target: str, kind: bytes) -> tarfile.TarInfo:
-    """A tar's link, pipe or device."""
+    """A tar entry for a link, pipe or device."""
     info = tarfile.TarInfo(name)
     info.type, info.linkname = kind, target
     return info

@@ -1,1 +1,1 @@
-"""Manifests, seals, provenance and lineage of finished folders; runs no step."""
+"""Manifests, seals, provenance and lineage of finished folders; runs no steps."""

@@ -1,4 +1,4 @@
-"""Read a formatted dataset: samples, splits, classes."""
+"""Reading a formatted dataset: samples, splits, classes."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from dataset_rules.rules.fields import SplitRule
 from dataset_rules.rules.rules import Rules, read_rules
 
 DATASET = "dataset.json"
-IGNORE = 255  # the value of a label mask that no score and no loss looks at
+IGNORE = 255  # label value that is excluded from scores and losses
 
 
 class Split(StrEnum):
@@ -27,15 +27,15 @@ class Split(StrEnum):
 
 
 class SampleImage(Document):
-    """An image of the dataset and where it came from."""
+    """An image of the dataset and its source file."""
 
     path: str
     source: str
-    threshold: int | None = None  # Otsu's, where the rules ask for binary images
+    threshold: int | None = None  # Otsu threshold, if the rules specify binary images
 
 
 class SampleMask(Document):
-    """A label mask of the dataset and the files that it was made of."""
+    """A label mask of the dataset and its source files."""
 
     path: str
     sources: tuple[str, ...]
@@ -67,12 +67,12 @@ class Dataset(Document):
     classes: tuple[DatasetClass, ...]
 
     def of(self, split: Split) -> tuple[Sample, ...]:
-        """Samples of one split, in the dataset's order."""
+        """Samples of one split, in dataset order."""
         return tuple(sample for sample in self.samples if sample.split is split)
 
 
 def read_dataset(folder: Path) -> Dataset:
-    """The dataset in `folder`; raises `ArtifactError` where there is none."""
+    """Read the dataset in `folder`; raises `ArtifactError` if there is none."""
     read_artifact(folder, "dataset")
     try:
         return Dataset.model_validate(json.loads((folder / DATASET).read_bytes()))
@@ -84,18 +84,18 @@ def read_dataset(folder: Path) -> Dataset:
 
 
 def read_sample(folder: Path, sample: Sample) -> tuple[Pixels, Pixels, Pixels | None]:
-    """Image (HW or HW3), label mask (HW, uint8), instance map (HW, uint16) or None."""
+    """Read image (HW or HW3), label mask (HW, uint8) and instance map (HW, uint16) or None."""
     instances = read_mask(folder / sample.instances) if sample.instances else None
     return read_image(folder / sample.image.path), read_mask(folder / sample.mask.path), instances
 
 
 def dataset_rules_of(folder: Path) -> Rules:
-    """The rules that the dataset was formatted by."""
+    """The rules used to format the dataset."""
     return read_rules(folder / "rules.json")
 
 
 def split_of(group: str, rule: SplitRule) -> Split:
-    """The split of a group, as stated or else by hash: adding a sample moves no other."""
+    """Split of a group, fixed by the rule or else by hash, so new samples never move others."""
     for split in Split:
         if group in rule.groups.get(split.value, ()):
             return split

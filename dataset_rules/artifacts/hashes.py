@@ -1,4 +1,4 @@
-"""Hashes of files: of their bytes, and of what they mean whatever wrote them."""
+"""Hashes of files: of their bytes, or of their content independent of the encoder."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from dataset_rules.pixels.rows import TIFF_SUFFIXES, values_hash
 
 
 def content_hash(path: Path) -> str:
-    """What the id is made of: decoded pixels of images, canonical JSON, else the bytes."""
+    """Hash for artifact ids: of decoded pixels, canonical JSON, or else the bytes."""
     if path.suffix in TIFF_SUFFIXES and (digest := values_hash(path)):
         return digest
     if path.suffix in IMAGE_SUFFIXES:

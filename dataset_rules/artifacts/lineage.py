@@ -1,9 +1,9 @@
-"""Follow a file or folder back to its source and commit, offline, and name the broken link.
+"""Trace a file or folder back to its source and commit, offline, and report broken links.
 
-An artifact carries the manifests and provenances of its ancestors. Each is held by its child:
-the child's manifest names the ancestor's id (the hash of its manifest), the child's provenance
-names its record (the hash of id and provenance). Where an ancestor's folder still lies where the
-child found it, its files are compared with its seal as well.
+An artifact contains the manifests and provenances of its ancestors. Each child vouches for its
+ancestor: the child's manifest contains the ancestor's id (the hash of its manifest), and the
+child's provenance its record (the hash of id and provenance). If the ancestor's folder is still
+where the child found it, its files are also checked against its seal.
 """
 
 import hashlib
@@ -33,16 +33,16 @@ RULES = "rules.json"
 
 
 class LinkState(StrEnum):
-    """What a look at a link showed."""
+    """Result of checking a link."""
 
     OK = "ok"
     BROKEN = "broken"
-    ABSENT = "absent"  # nothing contradicts it, but it is not stated
+    ABSENT = "absent"  # not recorded, but nothing contradicts it
 
 
 @dataclass(frozen=True)
 class Link:
-    """One link of a chain, from a mask towards the source."""
+    """A link of the chain from a mask to its source."""
 
     kind: str  # mask or file, prediction, model, run, dataset, rules, source, commit, ...
     id: str
@@ -51,20 +51,20 @@ class Link:
     record: str | None = None
 
     def document(self) -> dict[str, str | None]:
-        """The machine-readable form."""
+        """The link as JSON."""
         return {"kind": self.kind, "id": self.id, "record": self.record,
                 "state": str(self.state), "detail": self.detail}  # fmt: skip
 
 
 def trace(target: Path, *, artifact: Path | None = None) -> list[Link]:
-    """The chain of a file or folder, nearest link first.
+    """Trace the chain of a file or folder, nearest link first.
 
     Args:
-        target: an artifact's folder, a file in one, or a mask that was copied out of one.
-        artifact: the artifact that a copied file belongs to.
+        target: an artifact folder, a file in one, or a mask copied from one.
+        artifact: the artifact of a copied file.
 
     Raises:
-        ArtifactError: if the target does not exist or no artifact is known for it.
+        ArtifactError: if the target does not exist or its artifact is unknown.
     """
     if not target.exists():
         raise ArtifactError("no such file or folder", where=str(target))
@@ -74,8 +74,8 @@ def trace(target: Path, *, artifact: Path | None = None) -> list[Link]:
         top = read_artifact(folder)
         json.loads(top.provenance)
     except (ArtifactError, ValueError) as error:
-        named = f"{_own_papers_altered(folder) or folder.name}: {error}"
-        return [*links, Link(_kind_of(folder), "", LinkState.BROKEN, named)]
+        detail = f"{_altered_metadata(folder) or folder.name}: {error}"
+        return [*links, Link(_kind_of(folder), "", LinkState.BROKEN, detail)]
     reported = _name_inside(target, folder) if target.is_file() else None
     return [*links, *_artifact_links(top, folder, reported), *_commit_links(top)]
 
@@ -92,14 +92,14 @@ def _enclosing(target: Path) -> Path:
             return folder
     stated = _stated_record(target)
     raise ArtifactError(
-        "the file lies in no artifact", where=str(target),
+        "the file is not in an artifact", where=str(target),
         found=f"a mask with record {stated}" if stated else "no record in it",
-        remedy="name the artifact that it came from: unetops lineage FILE --artifact FOLDER",
+        remedy="give the artifact that it came from: unetops lineage FILE --artifact FOLDER",
     )  # fmt: skip
 
 
 def _kind_of(folder: Path) -> str:
-    """Kind of an artifact whose manifest may be damaged."""
+    """Kind of an artifact, even if its manifest is damaged."""
     try:
         return str(json.loads((folder / MANIFEST).read_bytes())["kind"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -121,7 +121,7 @@ def _file_link(file: Path, folder: Path) -> Link:
         return Link(_kind_of_file(file), "", LinkState.BROKEN, f"{file.name} was altered: {error}")
     inside = _name_inside(file, folder)
     if inside in files and files[inside] != digest:
-        problems.append(f"{inside} does not hold what the manifest says: it was altered")
+        problems.append(f"{inside} does not match the manifest: it was altered")
     elif inside not in files and digest not in files.values():
         sealed = inside is not None and (folder / SEAL).is_file()
         if not sealed or str(inside) not in (folder / SEAL).read_text("utf-8", "replace"):
@@ -129,168 +129,172 @@ def _file_link(file: Path, folder: Path) -> Link:
     if inside is not None and not problems:
         problems += [found for found in altered_files(folder) if found.startswith(f"{inside} ")]
     own = _record_of(folder)
-    if stated is not None and own is not None and stated != own and not _own_papers_altered(folder):
-        problems.append(f"{file.name} carries record {stated[:12]}, the {PROVENANCE} beside it "
-                        f"makes {own[:12]}: one of them was altered")  # fmt: skip
+    if stated is not None and own is not None and stated != own and not _altered_metadata(folder):
+        problems.append(f"{file.name} has record {stated[:12]}, but its {PROVENANCE} gives "
+                        f"{own[:12]}: one of them was altered")  # fmt: skip
     state = LinkState.BROKEN if problems else LinkState.OK
     return Link(_kind_of_file(file), digest, state, "; ".join(problems) or file.name, stated)
 
 
 def _artifact_links(top: Ancestor, folder: Path, reported: str | None) -> Iterator[Link]:
-    """Links of an artifact and of all that it was made of, each once."""
-    trouble = _own_papers_altered(folder)
-    queue = [_Held(top, folder, trouble, carrier=folder, reported=reported)]
-    seen = set()
+    """Links of an artifact and all its ancestors, each once."""
+    problem = _altered_metadata(folder)
+    queue = [_Node(top, folder, problem, carrier=folder, reported=reported)]
+    visited = set()
     while queue:
-        held = queue.pop(0)
-        if held.artifact.id in seen:
+        node = queue.pop(0)
+        if node.artifact.id in visited:
             continue
-        seen.add(held.artifact.id)
-        yield from _links_of(held)
-        queue += list(_inputs(held, seen))
+        visited.add(node.artifact.id)
+        yield from _links_of(node)
+        queue += list(_inputs(node, visited))
 
 
 @dataclass(frozen=True)
-class _Held:
-    """An ancestor as the target's folder carries it."""
+class _Node:
+    """An ancestor, as recorded in the target's folder."""
 
     artifact: Ancestor
-    folder: Path | None  # where it lies, if it lies where its child found it
-    trouble: str | None  # what its child's statement contradicts
-    carrier: Path
+    folder: Path | None  # if it is still where its child found it
+    problem: str | None  # contradiction with its child's record
+    carrier: Path  # folder of the target, which contains the records
     kind: str = ""
-    reported: str | None = None  # the file that has a link of its own
+    reported: str | None = None  # file with a separate link
 
 
-def _own_papers_altered(folder: Path) -> str | None:
-    """Which of the folder's own manifest and provenance the seal no longer covers."""
+def _altered_metadata(folder: Path) -> str | None:
+    """Differences of manifest and provenance from the folder's seal."""
     found = [text for text in altered_files(folder) if text.startswith((MANIFEST, PROVENANCE))]
     return "; ".join(found) or None
 
 
-def _inputs(held: _Held, seen: set[str]) -> Iterator[_Held]:
-    stated = _json_or_empty(held.artifact.manifest).get("inputs", [])
+def _inputs(node: _Node, visited: set[str]) -> Iterator[_Node]:
+    stated = _json_or_empty(node.artifact.manifest).get("inputs", [])
     records = {
-        item.get("id"): item for item in _json_or_empty(held.artifact.provenance).get("inputs", [])
+        item.get("id"): item for item in _json_or_empty(node.artifact.provenance).get("inputs", [])
     }
     for item in stated:
-        if item["id"] in seen:
+        if item["id"] in visited:
             continue
         entry = records.get(item["id"], {})
-        here = _place_of(held, entry.get("folder"), item)
-        record = entry.get("record") if held.trouble is None else None
-        yield _carried(held.carrier, item, record, here)
+        folder = _find_folder(node, entry.get("folder"), item)
+        record = entry.get("record") if node.problem is None else None
+        yield _read_ancestor(node.carrier, item, record, folder)
 
 
-def _place_of(child: _Held, way: str | None, item: dict[str, str]) -> Path | None:
-    """Where an input lies: where its child found it, or beside the child under its id.
+def _find_folder(child: _Node, path: str | None, item: dict[str, str]) -> Path | None:
+    """Folder of an input: where its child found it, or named by its id next to the child.
 
-    A folder there that was altered is taken; one that holds another artifact by now is not.
+    Altered folders are accepted, but not those that now contain another artifact.
     """
     if child.folder is None:
         return None
     names = [item["id"]]
-    if item["kind"] == "model":  # it lies inside its run
+    if item["kind"] == "model":  # it is inside its run
         carried = child.carrier / LINEAGE / item["id"] / MANIFEST
         runs = _json_or_empty(carried.read_bytes() if carried.is_file() else b"").get("inputs", [])
         names += [f"{run['id']}/model" for run in runs]
-    places = [(child.folder / way).resolve()] if way else []
-    places += [
-        up / name for up in (child.folder.parent, child.folder.parent.parent) for name in names
+    candidates = [(child.folder / path).resolve()] if path else []
+    candidates += [
+        parent / name
+        for parent in (child.folder.parent, child.folder.parent.parent)
+        for name in names
     ]
-    return next((place for place in places if _may_be(place, item["id"])), None)
+    return next((folder for folder in candidates if _may_be(folder, item["id"])), None)
 
 
-def _may_be(place: Path, artifact_id: str) -> bool:
-    if not (place / MANIFEST).is_file():
+def _may_be(folder: Path, artifact_id: str) -> bool:
+    if not (folder / MANIFEST).is_file():
         return False
-    if hashlib.sha256((place / MANIFEST).read_bytes()).hexdigest() == artifact_id:
+    if hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest() == artifact_id:
         return True
-    return any(text.startswith(MANIFEST) for text in altered_files(place))
+    return any(text.startswith(MANIFEST) for text in altered_files(folder))
 
 
-def _carried(carrier: Path, item: dict[str, str], record: str | None, here: Path | None) -> _Held:
-    """An ancestor that the carrier holds; `record` is None where its child is not to be trusted."""
-    place = carrier / LINEAGE / item["id"]
+def _read_ancestor(
+    carrier: Path, item: dict[str, str], record: str | None, folder: Path | None
+) -> _Node:
+    """Read an ancestor's records; `record` is None if its child cannot be trusted."""
+    records = carrier / LINEAGE / item["id"]
     try:
-        artifact = Ancestor((place / MANIFEST).read_bytes(), (place / PROVENANCE).read_bytes())
+        artifact = Ancestor((records / MANIFEST).read_bytes(), (records / PROVENANCE).read_bytes())
     except OSError:
         missing = Ancestor(b"{}", b"{}")
-        return _Held(missing, None, f"{LINEAGE}/{item['id'][:12]}… is missing", carrier,
+        return _Node(missing, None, f"{LINEAGE}/{item['id'][:12]}… is missing", carrier,
                      item["kind"])  # fmt: skip
-    trouble = None
+    problem = None
     if artifact.id != item["id"]:
-        trouble = f"its carried {MANIFEST} was altered: it makes id {artifact.id[:12]}, " \
-                  f"stated is {item['id'][:12]}"  # fmt: skip
+        problem = f"its copied {MANIFEST} was altered: it gives id {artifact.id[:12]} instead " \
+                  f"of {item['id'][:12]}"  # fmt: skip
     elif record is not None and record != artifact.record:
-        trouble = f"its carried {PROVENANCE} was altered: it makes record " \
-                  f"{artifact.record[:12]}, stated is {str(record)[:12]}"  # fmt: skip
-    return _Held(artifact, here, trouble, carrier, item["kind"])
+        problem = f"its copied {PROVENANCE} was altered: it gives record " \
+                  f"{artifact.record[:12]} instead of {str(record)[:12]}"  # fmt: skip
+    return _Node(artifact, folder, problem, carrier, item["kind"])
 
 
-def _links_of(held: _Held) -> Iterator[Link]:
-    manifest = _json_or_empty(held.artifact.manifest)
-    kind = held.kind or str(manifest.get("kind", "artifact"))
-    problems = [held.trouble] if held.trouble else []
-    if held.folder is not None:
-        found = _folder_problems(held, is_top=held.folder == held.carrier)
+def _links_of(node: _Node) -> Iterator[Link]:
+    manifest = _json_or_empty(node.artifact.manifest)
+    kind = node.kind or str(manifest.get("kind", "artifact"))
+    problems = [node.problem] if node.problem else []
+    if node.folder is not None:
+        found = _folder_problems(node, is_top=node.folder == node.carrier)
         problems += [
             text for text in found
-            if text not in (held.trouble or "")
-            and not text.startswith(f"{held.reported} ")
-            and not _has_its_own_link(text)
+            if text not in (node.problem or "")
+            and not text.startswith(f"{node.reported} ")
+            and not _has_separate_link(text)
         ]  # fmt: skip
-    about_rules = [text for text in problems if text.startswith(f"{RULES} ")]
-    problems = [text for text in problems if text not in about_rules]
-    provenance = _json_or_empty(held.artifact.provenance)
+    rules_problems = [text for text in problems if text.startswith(f"{RULES} ")]
+    problems = [text for text in problems if text not in rules_problems]
+    provenance = _json_or_empty(node.artifact.provenance)
     if kind == "source" and provenance.get("location"):
         problems += _source_problems(Path(provenance["location"]), manifest.get("files", {}))
     where = provenance.get("location") or (
-        "its files are intact" if held.folder is not None else "its files lie elsewhere"
+        "its files are intact" if node.folder is not None else "its files are elsewhere"
     )
     yield Link(
-        kind, held.artifact.id, LinkState.BROKEN if problems else LinkState.OK,
-        "; ".join(problems) or str(where), held.artifact.record,
+        kind, node.artifact.id, LinkState.BROKEN if problems else LinkState.OK,
+        "; ".join(problems) or str(where), node.artifact.record,
     )  # fmt: skip
     rules = manifest.get("parameters", {}).get("rules")
     if kind == "dataset" and rules is not None:
-        yield _rules_link(rules, manifest.get("files", {}), about_rules)
+        yield _rules_link(rules, manifest.get("files", {}), rules_problems)
 
 
-def _source_problems(place: Path, files: dict[str, str]) -> list[str]:
-    """Files of a source folder that changed since; nothing where the folder lies elsewhere."""
-    if not place.is_dir():
+def _source_problems(folder: Path, files: dict[str, str]) -> list[str]:
+    """Files of a source folder that have changed; empty if the folder does not exist."""
+    if not folder.is_dir():
         return []
-    altered = [name for name, digest in files.items() if _differs(place / name, digest)]
+    altered = [name for name, digest in files.items() if _differs(folder / name, digest)]
     if len(altered) == len(files):
         return []  # another folder of the same name
     more = f" and {len(altered) - 3} more" if len(altered) > 3 else ""
-    return [f"{', '.join(altered[:3])}{more} in {place} changed since"] if altered else []
+    return [f"{', '.join(altered[:3])}{more} in {folder} changed since"] if altered else []
 
 
 def _differs(path: Path, digest: str) -> bool:
     return not path.is_file() or file_hash(path) != digest
 
 
-def _has_its_own_link(text: str) -> bool:
-    """True for altered papers of an ancestor: the ancestor's link tells of them."""
+def _has_separate_link(text: str) -> bool:
+    """True for an ancestor's altered records, which are reported by the ancestor's link."""
     return text.startswith(f"{LINEAGE}/") and text.endswith("was altered after it was sealed")
 
 
 def _rules_link(rules: Any, files: dict[str, str], problems: list[str]) -> Link:
     digest = hashlib.sha256(canonical_json(rules)).hexdigest()
     if files.get(RULES) != digest:
-        problems = [*problems, f"the manifest's rules make {digest[:12]}, its {RULES} "
+        problems = [*problems, f"the manifest's rules have hash {digest[:12]}, its {RULES} "
                     f"{str(files.get(RULES))[:12]}"]  # fmt: skip
     state = LinkState.BROKEN if problems else LinkState.OK
-    return Link("rules", digest, state, "; ".join(problems) or "as the dataset's manifest has them")
+    return Link("rules", digest, state, "; ".join(problems) or "as in the dataset's manifest")
 
 
-def _folder_problems(held: _Held, *, is_top: bool) -> list[str]:
-    assert held.folder is not None
-    problems = altered_files(held.folder)
+def _folder_problems(node: _Node, *, is_top: bool) -> list[str]:
+    assert node.folder is not None
+    problems = altered_files(node.folder)
     if is_top and not problems:
-        problems = contradictions(held.folder)
+        problems = contradictions(node.folder)
     return problems
 
 

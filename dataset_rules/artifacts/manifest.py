@@ -1,10 +1,10 @@
-"""Artifacts: finished folders that never change, named by the hash of what they hold.
+"""Artifacts: immutable finished folders, identified by the hash of their content.
 
-Three files make a folder an artifact. `manifest.json` says what it is and what it was made of;
-its SHA-256 is the artifact's **id**, free of times, hosts and encoders. `provenance.json` says
-how it came about; id + provenance give the **record**. `files.sha256` is the seal, written last:
-the bytes of every file, readable by `sha256sum -c`. `lineage/` carries the manifests and
-provenances of all ancestors, so that a chain can be followed offline.
+Three files make a folder an artifact. `manifest.json` describes its content and inputs; its
+SHA-256 is the artifact's **id**, independent of times, hosts and encoders. `provenance.json`
+describes how it was made; the hash of id and provenance is the **record**. `files.sha256` is the
+seal, written last: checksums of all files, readable by `sha256sum -c`. `lineage/` contains the
+manifests and provenances of all ancestors, so that the chain can be traced offline.
 """
 
 import hashlib
@@ -30,22 +30,22 @@ MANIFEST = "manifest.json"
 PROVENANCE = "provenance.json"
 LINEAGE = "lineage"
 RECORD_KEY = "unetops:record"
-MODEL_FOLDER = "model"  # of a run: the one artifact that lies in another
+MODEL_FOLDER = "model"  # in a run: the only nested artifact
 MADE_BY = {
-    "dataset": "`unetops format` makes a dataset of a folder of images and masks",
-    "model": "`unetops train` makes a model; name its run",
-    "run": "`unetops train` makes a run",
-    "prediction": "`unetops predict` makes a prediction",
+    "dataset": "create a dataset from a folder of images and masks with `unetops format`",
+    "model": "create a model with `unetops train` and give its run",
+    "run": "create a run with `unetops train`",
+    "prediction": "create a prediction with `unetops predict`",
 }
 
 
 @dataclass(frozen=True)
 class Ancestor:
-    """An input of a step as its descendants carry it: the two JSON files, byte for byte."""
+    """An input of a step, as stored by its descendants: the exact bytes of both JSON files."""
 
     manifest: bytes
     provenance: bytes
-    folder: Path | None = None  # where it lay when it was read
+    folder: Path | None = None  # where it was read from
 
     @property
     def id(self) -> str:
@@ -65,7 +65,7 @@ class Ancestor:
 
 @dataclass(frozen=True)
 class Step:
-    """What a folder is (to be): it decides whether an existing folder may be taken up again."""
+    """Definition of a step; decides whether an existing folder can be resumed."""
 
     kind: str
     version: int
@@ -77,7 +77,7 @@ class Step:
         return hashlib.sha256(canonical_json(self.head())).hexdigest()
 
     def head(self) -> dict[str, Any]:
-        """The part of the manifest that is known before the step runs."""
+        """Part of the manifest that is known before the step runs."""
         return {
             "format": 1,
             "kind": self.kind,
@@ -93,54 +93,54 @@ def record_of(artifact_id: str, provenance: bytes) -> str:
 
 
 def begin(folder: Path, step: Step) -> bool:
-    """Prepare `folder` for a step; True if it is finished already.
+    """Prepare `folder` for a step; True if the step is already finished.
 
-    An absent or empty folder is begun; one begun or finished by the same step with the same
-    inputs is taken up again.
+    Creates an absent folder, starts in an empty one, and resumes one that was started or finished
+    by the same step with the same inputs.
 
     Raises:
-        ArtifactError: if the folder holds anything else. Nothing is overwritten.
+        ArtifactError: if the folder contains anything else. Nothing is overwritten.
     """
-    _refuse_inside_an_artifact(folder)
+    _check_not_in_artifact(folder)
     if is_artifact(folder):
         if _key_in(folder / MANIFEST) == step.key():
             return True
         raise ArtifactError(
-            "the folder holds another result", where=str(folder),
-            expected=f"a new folder or this very {step.kind}", remedy="name another folder",
+            "the folder contains another result", where=str(folder),
+            expected=f"a new folder or the same {step.kind}", remedy="give another folder",
         )  # fmt: skip
-    begun = folder / BEGUN
-    if begun.exists():
-        if json.loads(begun.read_bytes()).get("key") == step.key():
+    marker = folder / BEGUN
+    if marker.exists():
+        if json.loads(marker.read_bytes()).get("key") == step.key():
             return False
         raise ArtifactError(
-            "the folder holds an unfinished step with other inputs", where=str(folder),
-            remedy="finish that one with its own inputs, delete the folder or name another",
+            "the folder contains an unfinished step with other inputs", where=str(folder),
+            remedy="finish it with the same inputs, delete the folder or give another",
         )  # fmt: skip
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ArtifactError(
             "the folder is not empty", where=str(folder), expected="a new folder",
-            remedy="name a folder that does not exist yet",
+            remedy="give a folder that does not exist yet",
         )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
-    write_file(begun, canonical_json({"key": step.key(), "kind": step.kind}))
+    write_file(marker, canonical_json({"key": step.key(), "kind": step.kind}))
     return False
 
 
-def _refuse_inside_an_artifact(folder: Path) -> None:
-    """A finished folder takes nothing new in, but a run its model."""
-    place = folder.resolve()
-    sealed = [up for up in place.parents if is_artifact(up)]
-    if sealed and not (sealed[0] == place.parent and place.name == MODEL_FOLDER):
+def _check_not_in_artifact(folder: Path) -> None:
+    """Nothing may be added to a finished folder, except a model to its run."""
+    path = folder.resolve()
+    sealed = [parent for parent in path.parents if is_artifact(parent)]
+    if sealed and not (sealed[0] == path.parent and path.name == MODEL_FOLDER):
         raise ArtifactError(
-            "the folder would lie inside a finished result", where=str(folder),
-            found=f"{sealed[0]} is sealed", remedy="name a folder outside of it",
+            "the folder would be inside a finished result", where=str(folder),
+            found=f"{sealed[0]} is sealed", remedy="give a folder outside it",
         )  # fmt: skip
 
 
 @contextmanager
 def removed_on_refusal(folder: Path) -> Iterator[None]:
-    """Remove a begun folder when its step refuses the input: a corrected call finds it free."""
+    """Remove the step's folder on a `UserError`, so that a corrected call can reuse the name."""
     try:
         yield
     except UserError:
@@ -149,7 +149,7 @@ def removed_on_refusal(folder: Path) -> Iterator[None]:
 
 
 def is_artifact(folder: Path) -> bool:
-    """True if the folder is finished: it bears a manifest and the seal."""
+    """True if the folder is finished: it contains a manifest and the seal."""
     return (folder / SEAL).is_file() and (folder / MANIFEST).is_file()
 
 
@@ -163,21 +163,21 @@ def finish(
     written: Mapping[str, str] | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> Ancestor:
-    """Write manifest, lineage, provenance and seal; the folder is an artifact from then on.
+    """Turn the folder into an artifact: write manifest, lineage, provenance and seal.
 
     Args:
-        folder: begun by `begin`, with all files of the step in it.
-        step: what it is.
-        content: path in the folder -> its content hash, or None to hash the file now. Only these
-            files decide the id; others (logs, curves with times) are sealed but not in the id.
-        started: when the step began, UTC.
-        stamped: PNG files in which the record is written as a text chunk.
-        written: SHA-256 of the bytes of files, counted when these were written.
-        notes: further facts for the provenance.
+        folder: prepared by `begin`, with all files of the step.
+        step: its definition.
+        content: path in the folder -> content hash, or None to compute it. Only these files
+            determine the id; others (logs, curves with times) are sealed but not part of the id.
+        started: start time of the step, UTC.
+        stamped: PNG files that get the record as a text chunk.
+        written: SHA-256 of files that were hashed while writing.
+        notes: additional fields of the provenance.
     """
     files = {name: known or content_hash(folder / name) for name, known in content.items()}
     manifest = json_bytes({**step.head(), "files": dict(sorted(files.items()))})
-    _carry_lineage(folder, step.inputs)
+    _copy_lineage(folder, step.inputs)
     artifact_id = hashlib.sha256(manifest).hexdigest()
     provenance = json_bytes(
         provenance_document(
@@ -186,17 +186,17 @@ def finish(
     )
     write_file(folder / MANIFEST, manifest)
     write_file(folder / PROVENANCE, provenance)
-    made = Ancestor(manifest, provenance, folder)
+    artifact = Ancestor(manifest, provenance, folder)
     for name in stamped:
         path = folder / name
-        write_file(path, png_with_text(path.read_bytes(), RECORD_KEY, made.record))
+        write_file(path, png_with_text(path.read_bytes(), RECORD_KEY, artifact.record))
     write_file(folder / SEAL, seal_of(folder, written or {}))
     (folder / BEGUN).unlink(missing_ok=True)
-    return made
+    return artifact
 
 
 def read_intact(folder: Path, kind: str) -> Ancestor:
-    """As `read_artifact`, with every file compared with the seal: a step uses nothing altered."""
+    """Like `read_artifact`, but also checks all files against the seal."""
     artifact = read_artifact(folder, kind)
     altered = altered_files(folder)
     if altered:
@@ -204,19 +204,19 @@ def read_intact(folder: Path, kind: str) -> Ancestor:
         raise ArtifactError(
             f"the {kind} is not what was sealed", where=str(folder),
             found="; ".join(altered[:3]) + more,
-            remedy="bring the files back, or make it again",
+            remedy="restore the files or create it again",
         )  # fmt: skip
     return artifact
 
 
 def read_artifact(folder: Path, kind: str | None = None) -> Ancestor:
-    """A finished folder as an input of a further step.
+    """Read a finished folder as an input of another step.
 
     Raises:
-        ArtifactError: if the folder is no finished artifact, or of another kind.
+        ArtifactError: if the folder is not a finished artifact, or of another kind.
     """
     if not is_artifact(folder):
-        found = "an unfinished one" if (folder / BEGUN).exists() else "a folder without manifest"
+        found = "an unfinished one" if (folder / BEGUN).exists() else "a folder without a manifest"
         raise ArtifactError(
             f"no finished {kind or 'artifact'} here", where=str(folder),
             found=found if folder.is_dir() else "a file" if folder.exists() else "no such folder",
@@ -238,11 +238,11 @@ def read_artifact(folder: Path, kind: str | None = None) -> Ancestor:
 
 
 def make_source(files: Mapping[str, str], *, location: str, started: datetime) -> Ancestor:
-    """A user's folder as an ancestor; nothing is written into it.
+    """Describe a user's folder as an ancestor, without writing into it.
 
     Args:
-        files: path in the source -> SHA-256 of its bytes, for every file that is used.
-        location: what the user called it.
+        files: path in the source -> SHA-256 of its bytes, for every file used.
+        location: as given by the user.
         started: when it was read, UTC.
     """
     step = Step("source", 1)
@@ -253,14 +253,14 @@ def make_source(files: Mapping[str, str], *, location: str, started: datetime) -
 
 
 def contradictions(folder: Path) -> list[str]:
-    """Where the files contradict the manifest, whatever the seal says."""
+    """Mismatches between the files and the manifest, independent of the seal."""
     manifest = json.loads((folder / MANIFEST).read_bytes())
     findings = []
     for name, digest in manifest["files"].items():
         if not (folder / name).is_file():
             findings.append(f"{name} is missing")
         elif content_hash(folder / name) != digest:
-            findings.append(f"{name} does not hold what the manifest says")
+            findings.append(f"{name} does not match the manifest")
     stated = json.loads((folder / PROVENANCE).read_bytes()).get("id")
     if stated != hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest():
         findings.append(f"{PROVENANCE} belongs to another manifest")
@@ -268,15 +268,15 @@ def contradictions(folder: Path) -> list[str]:
 
 
 def _as_input(ancestor: Ancestor, folder: Path) -> dict[str, str | None]:
-    """An input as the provenance of what lies in `folder` names it."""
+    """An input as recorded in the provenance of `folder`."""
     return {
         "kind": ancestor.kind, "id": ancestor.id, "record": ancestor.record,
-        "folder": _way_to(ancestor.folder, folder),
+        "folder": _relative_path(ancestor.folder, folder),
     }  # fmt: skip
 
 
-def _way_to(target: Path | None, start: Path) -> str | None:
-    """Relative, so that it holds when all is moved together and tells nothing of the machine."""
+def _relative_path(target: Path | None, start: Path) -> str | None:
+    """Relative path: valid if both folders are moved together, and reveals no machine details."""
     if target is None:
         return None
     return Path(os.path.relpath(target.resolve(), start.resolve())).as_posix()
@@ -288,12 +288,12 @@ def _key_in(manifest: Path) -> str:
     return hashlib.sha256(canonical_json(head)).hexdigest()
 
 
-def _carry_lineage(folder: Path, inputs: Iterable[Ancestor]) -> None:
+def _copy_lineage(folder: Path, inputs: Iterable[Ancestor]) -> None:
     for ancestor in inputs:
         target = folder / LINEAGE / ancestor.id
         target.mkdir(parents=True, exist_ok=True)
         write_file(target / MANIFEST, ancestor.manifest)
         write_file(target / PROVENANCE, ancestor.provenance)
-        carried = ancestor.folder / LINEAGE if ancestor.folder else None
-        if carried and carried.is_dir():
-            shutil.copytree(carried, folder / LINEAGE, dirs_exist_ok=True)
+        ancestors = ancestor.folder / LINEAGE if ancestor.folder else None
+        if ancestors and ancestors.is_dir():
+            shutil.copytree(ancestors, folder / LINEAGE, dirs_exist_ok=True)

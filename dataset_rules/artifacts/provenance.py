@@ -1,4 +1,4 @@
-"""How an artifact came about: which code, on which machine, when, and from what."""
+"""Provenance of an artifact: code version, machine, times and inputs."""
 
 import os
 import platform
@@ -23,7 +23,7 @@ def provenance_document(
     started: datetime,
     notes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """How an artifact came about: commit, libraries, machine, times, and what its inputs were."""
+    """Provenance record: commit, libraries, machine, times and inputs."""
     return {
         "id": artifact_id,
         "unetops": _version("unetops"),
@@ -40,13 +40,13 @@ def provenance_document(
 
 
 def commit() -> str | None:
-    """The commit of the running code, '+changes' behind it where files differ from it."""
-    return os.environ.get("UNETOPS_COMMIT") or checked_out(Path(__file__).resolve().parents[2])
+    """Commit of the running code, with the suffix '+changes' if files were modified."""
+    return os.environ.get("UNETOPS_COMMIT") or checkout_commit(Path(__file__).resolve().parents[2])
 
 
 @cache
-def checked_out(root: Path) -> str | None:
-    """As `commit`, of the working copy in `root`; None where there is none."""
+def checkout_commit(root: Path) -> str | None:
+    """Like `commit`, for the git checkout in `root`; None if there is none."""
     if not (root / ".git").exists():
         return None
     head = _git(root, "rev-parse", "HEAD")
@@ -54,16 +54,16 @@ def checked_out(root: Path) -> str | None:
 
 
 def deployment() -> dict[str, dict[str, str]]:
-    """Where the code was deployed: Pulumi project, stack and droplet; empty on other machines."""
+    """Pulumi project, stack and droplet of the deployment; empty on other machines."""
     names = ("project", "stack", "droplet")
-    stated = {name: os.environ.get(f"UNETOPS_{name.upper()}", "") for name in names}
-    known = {name: value for name, value in stated.items() if value}
+    values = {name: os.environ.get(f"UNETOPS_{name.upper()}", "") for name in names}
+    known = {name: value for name, value in values.items() if value}
     return {"deployment": known} if known else {}
 
 
-def _git(root: Path, *words: str) -> str:
-    # Without its locks, which git takes to write down what it saw: killed, it would leave them.
-    command = ["git", "--no-optional-locks", "-C", str(root), *words]
+def _git(root: Path, *arguments: str) -> str:
+    # Optional locks, used for index refreshes, would be left behind by a killed process.
+    command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     return done.stdout.strip() if done.returncode == 0 else ""
 

@@ -1,4 +1,4 @@
-"""The seal of an artifact: the bytes of every file, in a form that `sha256sum -c` reads."""
+"""The seal of an artifact: checksums of all files, readable by `sha256sum -c`."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -8,13 +8,13 @@ from dataset_rules.artifacts.hashes import file_hash
 from dataset_rules.ground.parallel import each
 
 SEAL = "files.sha256"
-BEGUN = ".begun.json"  # what an unfinished folder is going to be; no part of what is sealed
+BEGUN = ".begun.json"  # marks an unfinished folder and its step; not sealed
 
 
 def altered_files(folder: Path) -> list[str]:
-    """What differs from the seal, a sentence each: altered, missing and added files."""
+    """Differences from the seal, one sentence each: altered, missing and added files."""
     if not (folder / SEAL).is_file():
-        return [f"{SEAL} is missing: the folder is unfinished or was cut"]
+        return [f"{SEAL} is missing: the folder is unfinished or incomplete"]
     sealed, findings = {}, []
     for line in (folder / SEAL).read_text(encoding="utf-8", errors="replace").splitlines():
         digest, _, name = line.partition("  ")
@@ -30,23 +30,24 @@ def altered_files(folder: Path) -> list[str]:
 
 
 def seal_of(folder: Path, written: Mapping[str, str]) -> bytes:
-    """The bytes of the seal.
+    """Content of the seal file.
 
     Args:
         folder: with all its files.
-        written: SHA-256 of files that were hashed as they were written; the others are read.
+        written: SHA-256 of files that were hashed while writing; all others are read.
     """
     names = sorted(_names(folder))
     hashes = each(lambda name: written.get(name) or file_hash(folder / name), names)
-    return "".join(f"{found}  {name}\n" for found, name in zip(hashes, names, strict=True)).encode()
+    lines = (f"{digest}  {name}\n" for digest, name in zip(hashes, names, strict=True))
+    return "".join(lines).encode()
 
 
 def _names(folder: Path) -> Iterator[str]:
-    """Files of the artifact: not the seal, not our part files, not artifacts inside it."""
-    for place, folders, names in os.walk(folder):
-        here = Path(place)
-        folders[:] = [name for name in folders if not (here / name / SEAL).is_file()]
+    """Files of the artifact, except the seal, temporary files and nested artifacts."""
+    for directory, folders, names in os.walk(folder):
+        parent = Path(directory)
+        folders[:] = [name for name in folders if not (parent / name / SEAL).is_file()]
         for name in names:
-            path = here / name
+            path = parent / name
             if name not in {SEAL, BEGUN} and not name.endswith(".part"):
                 yield path.relative_to(folder).as_posix()

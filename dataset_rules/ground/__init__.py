@@ -1,1 +1,1 @@
-"""Errors, findings, documents, atomic files and thread pools; knows nothing about images."""
+"""Errors, findings, documents, atomic writes and thread pools; independent of images."""

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and waited for until they are on the disk."""
+"""Atomic, durable file writes."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -9,48 +9,48 @@ from typing import Any
 
 from dataset_rules.ground.documents import json_bytes
 
-WRITING_BYTES = len("..part")  # by which the name of a file is longer while it is written
-FLUSHED_AT_ONCE = 16  # 400 files take 0.2 s, one after the other 1.5 s
+WRITING_BYTES = len("..part")  # by which a file name is longer while the file is being written
+PARALLEL_FLUSHES = 16  # 400 files take 0.2 s instead of 1.5 s one by one
 
 
 def write_file(path: Path, data: bytes, *, flush: bool = True) -> None:
-    """Write beside, flush, rename: a reader sees the old file or the new one, never half.
+    """Write to a temporary file, flush, rename: readers see the old or the new file, never half.
 
     Args:
-        path: of the file.
-        data: its bytes.
-        flush: wait until they are on the disk; without it, a power cut may still lose them.
+        path: file to write.
+        data: its content.
+        flush: wait until the bytes are on disk; otherwise a power cut may still lose them.
     """
-    beside = path.with_name(f".{path.name}.part")
-    with beside.open("wb") as file:
+    temporary = path.with_name(f".{path.name}.part")
+    with temporary.open("wb") as file:
         file.write(data)
         if flush:
             file.flush()
             os.fsync(file.fileno())
-    beside.replace(path)
+    temporary.replace(path)
 
 
 @contextmanager
 def flushed(paths: Sequence[Path]) -> Iterator[None]:
-    """Files are on the disk when the block ends; meanwhile there is time for something else."""
-    with ThreadPoolExecutor(1) as beside:
-        flushing = beside.submit(_flush, paths)
+    """Flush files to disk in the background; they are on disk when the block ends."""
+    with ThreadPoolExecutor(1) as background:
+        flushing = background.submit(_flush, paths)
         yield
         flushing.result()
 
 
 def _flush(paths: Sequence[Path]) -> None:
-    """Many at once, since a disk gathers what it is asked for."""
+    """Flush in parallel, because disks merge concurrent requests."""
 
     def flush(path: Path) -> None:
         with path.open("rb") as file:
             os.fsync(file.fileno())
 
-    with ThreadPoolExecutor(FLUSHED_AT_ONCE) as pool:
+    with ThreadPoolExecutor(PARALLEL_FLUSHES) as pool:
         for _ in pool.map(flush, paths):
             pass
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON document for people, atomically."""
+    """Write a human-readable JSON document atomically."""
     write_file(path, json_bytes(value))

@@ -1,11 +1,11 @@
-"""What a user can cause, said so that the user can mend it."""
+"""User errors, each with its fix."""
 
 
 class UserError(Exception):
-    """A refusal: what happened, where, what was expected, what was found, what to do.
+    """A user error: what happened, where, what was expected, what was found, how to fix it.
 
-    The text of the exception is one line that holds all of it; the parts stay readable as
-    attributes for problem documents and tables.
+    The exception message is one line with all parts. They are also available as attributes,
+    for problem documents and tables.
     """
 
     def __init__(
@@ -36,8 +36,8 @@ class UserError(Exception):
 
 
 class RulesError(UserError):
-    """A rules document or a source folder that cannot be used as it is."""
+    """A rules document or source folder that cannot be used as is."""
 
 
 class ArtifactError(UserError):
-    """A finished folder that is missing, altered or of another kind."""
+    """A finished folder that is missing, altered or of the wrong kind."""

@@ -1,4 +1,4 @@
-"""What an examination says of a source: findings, and questions that only a person can answer."""
+"""Results of examining a source: findings, and questions that only a person can answer."""
 
 import json
 from collections import defaultdict
@@ -8,7 +8,7 @@ from typing import Any
 
 from dataset_rules.ground.documents import Document
 
-MAX_NAMED = 20  # paths that a message spells out; the finding itself carries all of them
+MAX_LISTED_PATHS = 20  # in a message; the finding itself contains all of them
 
 
 class Severity(StrEnum):
@@ -20,10 +20,10 @@ class Severity(StrEnum):
 
 
 class Finding(Document):
-    """One thing that a person should know; paths are relative to the source, as they lie.
+    """One issue to report; paths are relative to the source.
 
-    It rests on `looked_at` files `of` as many as there are of the kind; null where it rests on
-    names alone, or on the very files that it names.
+    It is based on `looked_at` out of `of` files of its kind. Both are null if it is based on file
+    names alone, or exactly on the files in `paths`.
     """
 
     code: str
@@ -36,19 +36,19 @@ class Finding(Document):
 
     def line(self) -> str:
         """The finding as one sentence with its first paths."""
-        places = f" ({some_of(self.paths, MAX_NAMED, ', ')})" if self.paths else ""
+        places = f" ({some_of(self.paths, MAX_LISTED_PATHS, ', ')})" if self.paths else ""
         return f"{self.message}{places}" + (f"; {self.remedy}" if self.remedy else "")
 
 
 class Question(Document):
-    """A field of the rules that the files do not decide."""
+    """A field of the rules that cannot be inferred from the files."""
 
     field: str
     why: str
     options: tuple[Any, ...] = ()
 
     def answers(self) -> list[str]:
-        """For each option the line to write into the rules."""
+        """For each option, the line to add to the rules."""
         *parents, leaf = self.field.split(".")
         lines = []
         for option in self.options:
@@ -63,14 +63,14 @@ _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
 
 def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Findings, the worst first, independent of the order in which they were made."""
+    """Findings sorted by severity, worst first, independent of their original order."""
     return tuple(sorted(findings, key=lambda f: (_ORDER[f.severity], f.code, f.paths, f.message)))
 
 
-def some_of(texts: Sequence[str], most: int, between: str) -> str:
-    """The first texts, and how many more there are."""
-    more = len(texts) - most
-    return between.join(texts[:most]) + (f" and {more} more" if more > 0 else "")
+def some_of(texts: Sequence[str], limit: int, separator: str) -> str:
+    """Join the first `limit` texts and state how many more there are."""
+    more = len(texts) - limit
+    return separator.join(texts[:limit]) + (f" and {more} more" if more > 0 else "")
 
 
 def counted(number: int, noun: str) -> str:
@@ -79,7 +79,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def merged(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """One finding, with the paths of all, where findings say the same."""
+    """Merge findings that differ only in their paths."""
     alike: dict[Finding, list[str]] = defaultdict(list)
     for finding in findings:
         alike[finding.model_copy(update={"paths": ()})] += finding.paths

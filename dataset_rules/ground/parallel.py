@@ -1,4 +1,4 @@
-"""One function over many files by a few threads: decoders and disks let the others run."""
+"""Map a function over many files with threads: decoding and disk access release the GIL."""
 
 import os
 from collections import deque
@@ -8,34 +8,34 @@ from itertools import count
 from typing import TypeVar
 
 Item = TypeVar("Item")
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 Progress = Callable[[int, int], None]
 
-AHEAD = 64  # results that may wait for their turn: bounds memory
+MAX_PENDING = 64  # results pending for their turn; bounds memory
 
 
 def processors() -> int:
-    """Processors that this process may use."""
+    """Number of CPUs available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def each(function: Callable[[Item], Made], items: Sequence[Item]) -> Iterator[Made]:
-    """What the function makes of each item, in their order."""
+def each(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """Apply the function to each item in parallel; yield the results in order."""
     with ThreadPoolExecutor(processors()) as pool:
-        waiting: deque[Future[Made]] = deque()
+        pending: deque[Future[Result]] = deque()
         try:
             for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+                pending.append(pool.submit(function, item))
+                if len(pending) > MAX_PENDING:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
 def ticker(on_progress: Progress | None, total: int) -> Callable[[], None]:
-    """A function that counts finished files; some of the total may prove not to be needed."""
+    """A callback that counts finished files; some of the total may turn out not to be needed."""
     numbers = count(1)
 
     def tick() -> None:

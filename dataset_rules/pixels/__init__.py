@@ -1,1 +1,1 @@
-"""Pixel files read and written, in every format; knows no rules, pairs or datasets."""
+"""Reading and writing pixel files in every format; independent of rules, pairs and datasets."""

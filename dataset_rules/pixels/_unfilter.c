@@ -1,7 +1,7 @@
-/* Undo the filters of a grey PNG of 8 bits.
+/* Undo the filters of an 8-bit grey PNG.
  *
- * In a mask most rows go on like the one above, so most bytes that a filter leaves are zero. Where
- * eight of them are, eight pixels are known at once; libpng predicts each by itself.
+ * In masks most rows resemble the row above, so most filtered bytes are zero. Runs of eight zeros
+ * are decoded eight pixels at a time; libpng predicts each pixel separately.
  *
  * Source: W3C, Portable Network Graphics, third edition, section 9 (filters).
  */
@@ -12,15 +12,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STEP 8 /* pixels at once */
+#define STEP 8 /* pixels per step */
 
-static uint64_t eight(const uint8_t *at) {
+static uint64_t load8(const uint8_t *at) {
     uint64_t bytes;
     memcpy(&bytes, at, STEP);
     return bytes;
 }
 
-static uint8_t nearest(int left, int up, int corner) {
+static uint8_t paeth_predictor(int left, int up, int corner) {
     const int to_left = abs(up - corner), to_up = abs(left - corner);
     const int to_corner = abs(left + up - 2 * corner);
     if (to_left <= to_up && to_left <= to_corner) return (uint8_t)left;
@@ -30,23 +30,23 @@ static uint8_t nearest(int left, int up, int corner) {
 static void undo_paeth(const uint8_t *row, const uint8_t *up, uint8_t *out, Py_ssize_t width) {
     uint8_t left = 0, corner = 0;
     for (Py_ssize_t i = 0; i < width;) {
-        if (left == corner) { /* what is left and above it is no news: the prediction is `up` */
-            for (; i + STEP <= width && eight(row + i) == 0; i += STEP) memcpy(out + i, up + i, STEP);
-        } else { /* an edge between the rows: above nothing changes, the prediction is `left` */
+        if (left == corner) { /* then the prediction is `up` */
+            for (; i + STEP <= width && load8(row + i) == 0; i += STEP) memcpy(out + i, up + i, STEP);
+        } else { /* while the row above stays constant, the prediction is `left` */
             const uint64_t flat = corner * UINT64_C(0x0101010101010101);
-            for (; i + STEP <= width && eight(row + i) == 0 && eight(up + i) == flat; i += STEP)
+            for (; i + STEP <= width && load8(row + i) == 0 && load8(up + i) == flat; i += STEP)
                 memset(out + i, left, STEP);
         }
         if (i > 0) left = out[i - 1], corner = up[i - 1];
         const Py_ssize_t end = i + STEP < width ? i + STEP : width;
         for (; i < end; i++) {
-            left = out[i] = (uint8_t)(row[i] + nearest(left, up[i], corner));
+            left = out[i] = (uint8_t)(row[i] + paeth_predictor(left, up[i], corner));
             corner = up[i];
         }
     }
 }
 
-/* Returns 0 where the filter is none of the format's. */
+/* Returns 0 if the filter type is invalid. */
 static int undo(int filter, const uint8_t *row, const uint8_t *up, uint8_t *out, Py_ssize_t width) {
     uint8_t left = 0;
     switch (filter) {
@@ -71,7 +71,7 @@ static int undo(int filter, const uint8_t *row, const uint8_t *up, uint8_t *out,
     }
 }
 
-/* Buffers are as long as height and width say. */
+/* The buffers must match height and width. */
 static int undo_all(const uint8_t *row, uint8_t *out, Py_ssize_t height, Py_ssize_t width) {
     uint8_t *blank = calloc((size_t)width, 1);
     const uint8_t *up = blank;
@@ -96,12 +96,12 @@ static PyObject *unfilter(PyObject *module, PyObject *args) {
     PyBuffer_Release(&rows);
     PyBuffer_Release(&pixels);
     if (done) Py_RETURN_NONE;
-    PyErr_SetString(PyExc_ValueError, "these are no filtered rows of this width");
+    PyErr_SetString(PyExc_ValueError, "not filtered rows of this width");
     return NULL;
 }
 
 static PyMethodDef functions[] = {
-    {"unfilter", unfilter, METH_VARARGS, "Write the pixels of filtered rows into a buffer."},
+    {"unfilter", unfilter, METH_VARARGS, "Decode filtered rows into a pixel buffer."},
     {NULL, NULL, 0, NULL},
 };
 

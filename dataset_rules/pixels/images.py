@@ -1,4 +1,4 @@
-"""The only module that opens pixel files."""
+"""Reading and encoding image files; no other module opens them."""
 
 import hashlib
 import warnings
@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dataset_rules.ground.errors import RulesError
-from dataset_rules.pixels.decoders import decode_common
+from dataset_rules.pixels.decoders import decode_fast
 from dataset_rules.pixels.pixel_size import pixel_size_um_of
 from dataset_rules.pixels.png import encode_png
 from dataset_rules.pixels.slides import SLIDE, is_slide, read_slide, slide_facts
@@ -23,34 +23,34 @@ from dataset_rules.pixels.truncation import bytes_of, is_cut_short
 Pixels = NDArray[Any]  # HW or HWC, uint8 or uint16; colours in RGB order
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
-MAX_PIXELS = 1 << 30  # 32768 x 32768: larger files are refused by their header, undecoded
-MAX_RATIO = 2_000  # bytes of pixels a stored byte: deflate reaches 1,032, LZW 1,365
-FREE_BYTES = 64 << 20  # of pixels up to which no ratio counts
+MAX_PIXELS = 1 << 30  # 32768 x 32768: larger files are rejected by their header, undecoded
+MAX_RATIO = 2_000  # decoded bytes per stored byte: deflate reaches 1,032, LZW 1,365
+UNCHECKED_BYTES = 64 << 20  # decoded size up to which the ratio is not checked
 
-_ORIENTATION = 0x0112  # EXIF's tag; values from 5 on lay the image on its side
-_ON_ITS_SIDE = 5
+_ORIENTATION = 0x0112  # EXIF tag
+_ON_ITS_SIDE = 5  # orientations from 5 on swap height and width
 
-# Whatever OpenCV would print of a damaged file is in the error that we raise.
+# Our own errors report damaged files; silence OpenCV's messages.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-# The limit is ours (MAX_PIXELS), checked on the header before any decoding.
+# MAX_PIXELS replaces Pillow's limit; it is checked on the header before decoding.
 Image.MAX_IMAGE_PIXELS = None
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself before its pixels are decoded."""
+    """Image metadata that is available without decoding pixels."""
 
-    format: str  # PNG, JPEG, BMP, TIFF as Pillow names them
+    format: str  # Pillow's name: PNG, JPEG, BMP, TIFF
     mode: str  # Pillow's mode: 1, L, LA, P, RGB, RGBA, I;16, ...
     height_px: int
     width_px: int
-    bits: int  # of one channel
+    bits: int  # per channel
     pages: int
     pixel_size_um: float | None
-    orientation: int = 1  # EXIF's: 1 is upright
+    orientation: int = 1  # EXIF orientation; 1 is upright
     has_alpha: bool = False
-    is_cut_short: bool = False  # its last bytes are not those of a whole file; no proof of damage
+    is_cut_short: bool = False  # the last bytes look truncated; not proof of damage
 
     @property
     def size_px(self) -> tuple[int, int]:
@@ -59,7 +59,7 @@ class Header:
 
 
 def read_header(path: Path, *, most_pixels: int = MAX_PIXELS) -> Header:
-    """The header of an image file; raises `RulesError` where it is none, or states too many."""
+    """Read the header; raises `RulesError` for files that are no image or have too many pixels."""
     if is_text_mask(path):
         return _header_of_text(read_grid(path))
     if is_slide(path):
@@ -67,21 +67,21 @@ def read_header(path: Path, *, most_pixels: int = MAX_PIXELS) -> Header:
     with _opened(path) as image:
         try:
             header = _header(path, image)
-        except Exception as error:  # tags and frames are parsed as they are asked for
+        except Exception as error:  # Pillow parses tags and frames lazily
             raise _damaged(path, error) from error
-    _refuse_too_large(path, header, most_pixels)
-    _refuse_impossible(path, header)
+    _check_pixel_count(path, header, most_pixels)
+    _check_compression_ratio(path, header)
     return header
 
 
 def _header_of_slide(path: Path, most_pixels: int) -> Header:
     height, width, size_um = slide_facts(path)
     header = Header(SLIDE, "RGB", height, width, 8, pages=1, pixel_size_um=size_um)
-    _refuse_too_large(path, header, most_pixels)
+    _check_pixel_count(path, header, most_pixels)
     return header
 
 
-def _refuse_too_large(path: Path, header: Header, most_pixels: int) -> None:
+def _check_pixel_count(path: Path, header: Header, most_pixels: int) -> None:
     if header.height_px * header.width_px > most_pixels:
         raise RulesError(
             "the image is too large", where=str(path), expected=f"at most {most_pixels} pixels",
@@ -89,15 +89,15 @@ def _refuse_too_large(path: Path, header: Header, most_pixels: int) -> None:
         )  # fmt: skip
 
 
-def _refuse_impossible(path: Path, header: Header) -> None:
-    """A few bytes must not make a decoder ask for gigabytes."""
+def _check_compression_ratio(path: Path, header: Header) -> None:
+    """Reject small files that would make a decoder allocate gigabytes."""
     channels = {"RGB": 3, "RGBA": 4, "CMYK": 4, "LA": 2}.get(header.mode, 1)
     decoded = header.height_px * header.width_px * channels * header.bits // 8
     stored = path.stat().st_size
-    if decoded > FREE_BYTES + MAX_RATIO * stored:
+    if decoded > UNCHECKED_BYTES + MAX_RATIO * stored:
         raise RulesError(
             "the header states more pixels than the file can hold", where=str(path),
-            expected=f"at most {MAX_RATIO} bytes of pixels a byte",
+            expected=f"at most {MAX_RATIO} decoded bytes per stored byte",
             found=f"{header.width_px} x {header.height_px} in {stored} bytes",
         )  # fmt: skip
 
@@ -109,8 +109,8 @@ def _header_of_text(values: Pixels) -> Header:
 
 def _header(path: Path, image: Image.Image) -> Header:
     orientation = _orientation(image)
-    turned = image.format != "TIFF" and orientation >= _ON_ITS_SIDE  # of a TIFF Pillow knows
-    height, width = (image.width, image.height) if turned else (image.height, image.width)
+    is_swapped = image.format != "TIFF" and orientation >= _ON_ITS_SIDE  # Pillow swaps for TIFF
+    height, width = (image.width, image.height) if is_swapped else (image.height, image.width)
     return Header(
         format=str(image.format),
         mode=image.mode,
@@ -126,9 +126,9 @@ def _header(path: Path, image: Image.Image) -> Header:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF's orientation, 1 (upright) where it is not stated or no orientation."""
+    """EXIF orientation, 1 (upright) if absent or invalid."""
     if image.format == "PNG" and "exif" not in image.info:
-        return 1  # Pillow would decode the pixels to look for it behind them
+        return 1  # otherwise Pillow would decode the pixels to search for EXIF after them
     stated = image.getexif().get(_ORIENTATION, 1)
     return int(stated) if stated in range(1, 9) else 1
 
@@ -136,15 +136,15 @@ def _orientation(image: Image.Image) -> int:
 def read_image(
     path: Path, *, shrinks_to_px: tuple[int, int] | None = None, header: Header | None = None
 ) -> Pixels:
-    """Pixels of an image: HW (grey) or HW3 (RGB), uint8 or uint16, upright, alpha dropped.
+    """Pixels of an image: HW (grey) or HW3 (RGB), uint8 or uint16, upright, without alpha.
 
     Args:
         path: the file.
-        shrinks_to_px: height and width to which the caller will shrink it. A JPEG that is three
-            times as large is decoded at half its size: a quarter faster.
-        header: of the file, where it was read already.
+        shrinks_to_px: height and width to which the caller will downscale. A JPEG at least three
+            times as large is decoded at half size, a quarter faster.
+        header: of the file, if already read.
     """
-    header = _of_one_page(path, header or read_header(path))
+    header = _check_single_page(path, header or read_header(path))
     height, width = shrinks_to_px or (MAX_PIXELS, MAX_PIXELS)
     is_halved = header.height_px >= 3 * height and header.width_px >= 3 * width
     return _read(path, header, is_halved=is_halved and header.orientation == 1)
@@ -154,12 +154,12 @@ def _read(path: Path, header: Header, *, is_halved: bool = False) -> Pixels:
     if header.format == SLIDE:
         return read_slide(path)
     if header.bits > 8 or header.mode.startswith("I;16") or header.mode in {"I", "F"}:
-        return _depth_checked(path, _upright(_decode_deep(path, header), header.orientation))
+        return _check_layout(path, _upright(_decode_deep(path, header), header.orientation))
     if header.bits == 8 and not header.is_cut_short:
         half_px = (-(-header.height_px // 2), -(-header.width_px // 2)) if is_halved else None
-        common = decode_common(path, header.format, header.mode, half_px=half_px)
-        if common is not None:
-            return _upright(common, header.orientation)
+        decoded = decode_fast(path, header.format, header.mode, half_px=half_px)
+        if decoded is not None:
+            return _upright(decoded, header.orientation)
     with _opened(path) as image:
         upright = _loaded(path, image)
         if upright.mode in {"1", "L"}:
@@ -170,19 +170,19 @@ def _read(path: Path, header: Header, *, is_halved: bool = False) -> Pixels:
 
 
 def read_mask(path: Path) -> Pixels:
-    """Values of a mask as stored: HW (grey values or palette indices) or HW3 (RGB)."""
+    """Mask values as stored: HW (grey values or palette indices) or HW3 (RGB)."""
     if is_text_mask(path):
         return read_grid(path)
-    header = _of_one_page(path, read_header(path))
+    header = _check_single_page(path, read_header(path))
     if header.mode != "P":
         return _read(path, header)
     with _opened(path) as image:
         _load(path, image)
-        return np.asarray(image)  # palette indices, which only Pillow keeps
+        return np.asarray(image)  # only Pillow keeps palette indices
 
 
 def is_opaque(path: Path) -> bool:
-    """True unless some pixel of an image with alpha is seen through, even a little."""
+    """True unless the image has transparent or semi-transparent pixels."""
     with _opened(path) as image:
         _load(path, image)
         alpha = image.convert("RGBA").getchannel("A").getextrema()
@@ -190,7 +190,7 @@ def is_opaque(path: Path) -> bool:
 
 
 def encode(pixels: Pixels, suffix: str, *, quality: int = 95) -> bytes:
-    """File bytes of an image; `suffix` (".png", ".jpg", ...) names the format."""
+    """Encode an image in the format given by `suffix` (".png", ".jpg", ...)."""
     if suffix == ".png":
         return encode_png(pixels)
     stored = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
@@ -203,23 +203,23 @@ def encode(pixels: Pixels, suffix: str, *, quality: int = 95) -> bytes:
 
 
 def pixel_hash(pixels: Pixels) -> str:
-    """SHA-256 of decoded pixels with their shape and depth, hexadecimal; encoders do not matter."""
+    """SHA-256 of decoded pixels with shape and dtype, hexadecimal; independent of the encoder."""
     digest = PixelDigest(pixels.shape, pixels.dtype)
     digest.update(pixels)
     return digest.hexdigest()
 
 
 class PixelDigest:
-    """The hash of pixels that come in blocks of rows; shape and depth are of all of them."""
+    """Hash of pixels that arrive in blocks of rows; shape and dtype are those of the whole."""
 
     def __init__(self, shape: tuple[int, ...], kind: DTypeLike) -> None:
         head = f"{'x'.join(map(str, shape))} {np.dtype(kind).name} "
         self._digest = hashlib.sha256(head.encode())
 
     def update(self, rows: Pixels) -> None:
-        """The next rows."""
-        little = rows.astype(rows.dtype.newbyteorder("<"), copy=False)
-        self._digest.update(np.ascontiguousarray(little).data)
+        """Add the next rows."""
+        little_endian = rows.astype(rows.dtype.newbyteorder("<"), copy=False)
+        self._digest.update(np.ascontiguousarray(little_endian).data)
 
     def hexdigest(self) -> str:
         """SHA-256, hexadecimal."""
@@ -229,21 +229,21 @@ class PixelDigest:
 def _opened(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata that we do not use
+            warnings.simplefilter("ignore")  # Pillow warns about unusual metadata we do not use
             return Image.open(path)
     except FileNotFoundError as error:
         raise RulesError("no such file", where=str(path)) from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError) as error:
         raise RulesError(
-            "the file is no image", where=str(path), expected="PNG, JPEG, BMP or TIFF",
-            found=_head_of(path),
+            "the file is not an image", where=str(path), expected="PNG, JPEG, BMP or TIFF",
+            found=_first_bytes(path),
         ) from error  # fmt: skip
 
 
 def _load(path: Path, image: Image.Image) -> None:
     try:
         image.load()
-    except Exception as error:  # Pillow's decoders raise whatever their format's parser raises
+    except Exception as error:  # Pillow's decoders raise many exception types
         raise _damaged(path, error) from error
 
 
@@ -251,7 +251,7 @@ def _loaded(path: Path, image: Image.Image) -> Image.Image:
     _load(path, image)
     try:
         return ImageOps.exif_transpose(image)
-    except Exception as error:  # the orientation stands in metadata that may be damaged
+    except Exception as error:  # the orientation is in metadata that may be damaged
         raise _damaged(path, error) from error
 
 
@@ -260,28 +260,28 @@ def _damaged(path: Path, error: Exception) -> RulesError:
 
 
 def _decode_deep(path: Path, header: Header) -> Pixels:
-    """Pixels that Pillow would cut to 8 bits."""
+    """Pixels that Pillow would reduce to 8 bits."""
     if header.format == "TIFF":
         return _decode_deep_tiff(path)
     with _opened(path) as image:
-        _load(path, image)  # Pillow notices damage that OpenCV passes over
+        _load(path, image)  # Pillow detects damage that OpenCV ignores
     return _decode_by_opencv(path)
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:
-    """What Pillow does for 8 bits: mirrored where EXIF's number says so, and turned."""
-    quarters = {3: 2, 4: 2, 5: 3, 6: 3, 7: 1, 8: 1}.get(orientation, 0)
+    """Apply the EXIF orientation (flip and rotate), as Pillow does for 8 bits."""
+    quarter_turns = {3: 2, 4: 2, 5: 3, 6: 3, 7: 1, 8: 1}.get(orientation, 0)
     flipped = pixels[:, ::-1] if orientation in {2, 4, 5, 7} else pixels
-    if orientation in {5, 7}:  # mirrored after the turn
-        return np.rot90(pixels, quarters)[:, ::-1]
-    return np.rot90(flipped, quarters)
+    if orientation in {5, 7}:  # flipped after the rotation
+        return np.rot90(pixels, quarter_turns)[:, ::-1]
+    return np.rot90(flipped, quarter_turns)
 
 
 def _decode_deep_tiff(path: Path) -> Pixels:
     try:
         pixels = np.asarray(tifffile.imread(path))
-    except Exception as error:  # tifffile raises what its many codecs raise
-        if "imagecodecs" in str(error):  # a compression that OpenCV's TIFF library knows
+    except Exception as error:  # tifffile passes on exceptions of its many codecs
+        if "imagecodecs" in str(error):  # a compression that OpenCV's TIFF library supports
             return _decode_by_opencv(path)
         raise RulesError("the TIFF cannot be decoded", where=str(path), found=str(error)) from error
     if pixels.ndim == 3 and pixels.shape[0] in {3, 4} and pixels.shape[2] not in {3, 4}:
@@ -299,7 +299,7 @@ def _decode_by_opencv(path: Path) -> Pixels:
     return pixels
 
 
-def _depth_checked(path: Path, pixels: Pixels) -> Pixels:
+def _check_layout(path: Path, pixels: Pixels) -> Pixels:
     if pixels.dtype == np.bool_:
         pixels = pixels.astype(np.uint8) * 255
     if pixels.dtype not in (np.uint8, np.uint16) or not (
@@ -312,26 +312,26 @@ def _depth_checked(path: Path, pixels: Pixels) -> Pixels:
     return pixels
 
 
-def _of_one_page(path: Path, header: Header) -> Header:
+def _check_single_page(path: Path, header: Header) -> Header:
     if header.pages > 1:
         raise RulesError(
             "the file is a stack of pages", where=str(path), expected="one page",
-            found=f"{header.pages} pages", remedy="split it into single images first",
+            found=f"{header.pages} pages", remedy="split it into single images",
         )  # fmt: skip
     return header
 
 
 def _bits(image: Image.Image) -> int:
-    """Bits of one channel as stored: Pillow's mode hides 16-bit colour."""
+    """Stored bits per channel; Pillow's mode hides 16-bit colour."""
     if image.format == "TIFF":
         bits = getattr(image, "tag_v2", {}).get(258, (1,))
         return max(bits) if isinstance(bits, tuple) else int(bits)
     if image.format == "PNG":
-        return bytes_of(image, 24, 1)[0]  # of the IHDR chunk, which always comes first
+        return bytes_of(image, 24, 1)[0]  # from the IHDR chunk, which always comes first
     return 8
 
 
-def _head_of(path: Path) -> str:
+def _first_bytes(path: Path) -> str:
     try:
         with path.open("rb") as file:
             head = file.read(16)

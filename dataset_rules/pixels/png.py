@@ -1,7 +1,7 @@
-"""PNG files: written fast, and their text chunks, read and written without touching a pixel.
+"""Fast PNG writing, and text chunks that are read and written without decoding pixels.
 
-The rows are filtered by numpy and deflated by ISA-L: on tissue as small as Pillow makes them in a
-tenth of the time. Bands of rows keep what is being worked on in the processor's cache.
+Rows are filtered by numpy and deflated by ISA-L: for tissue, files as small as Pillow's in a tenth
+of the time. Rows are processed in bands that fit the CPU cache.
 """
 
 import struct
@@ -15,17 +15,17 @@ from numpy.typing import DTypeLike, NDArray
 from dataset_rules.ground.errors import ArtifactError
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_GRAY, _RGB = 0, 2  # colour types of the format
-_UP, _AVERAGE = 2, 3  # filter types of the format
+_GRAY, _RGB = 0, 2  # PNG colour types
+_UP, _AVERAGE = 2, 3  # PNG filter types
 _BAND_BYTES = 1 << 18
-_FLAT = 0.4  # share of bytes that differ from the one above: masks lie below, tissue above
-_LEVEL = 1  # of ISA-L, 0 to 3; more makes neither tissue nor masks smaller
+_FLAT = 0.4  # fraction of bytes that differ from the one above: lower for masks, higher for tissue
+_LEVEL = 1  # ISA-L compression level, 0 to 3; higher makes neither tissue nor masks smaller
 
 _Bytes = NDArray[np.uint8]
 
 
 def encode_png(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
-    """The file bytes of an image: HW (grey) or HW3 (RGB), 8 or 16 bits.
+    """Encode an image as PNG: HW (grey) or HW3 (RGB), 8 or 16 bits.
 
     Raises:
         ValueError: for any other array.
@@ -49,17 +49,17 @@ def encode_png(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
 def _data(lines: _Bytes, pixel_bytes: int) -> Iterator[bytes]:
     """IDAT chunks of the filtered and deflated lines."""
     is_flat = np.count_nonzero(lines[1:] != lines[:-1]) < _FLAT * lines.size
-    packer = isal_zlib.compressobj(_LEVEL)
+    compressor = isal_zlib.compressobj(_LEVEL)
     above = np.zeros_like(lines[:1])
     count = max(1, _BAND_BYTES // lines.shape[1])
     for start in range(0, len(lines), count):
         band = lines[start : start + count]
-        uppers = np.concatenate((above, band[:-1]))
-        rows = _filtered_up(band, uppers) if is_flat else _averaged(band, uppers, pixel_bytes)
-        if packed := packer.compress(rows):
-            yield _chunk(b"IDAT", packed)
+        previous = np.concatenate((above, band[:-1]))
+        rows = _filtered_up(band, previous) if is_flat else _averaged(band, previous, pixel_bytes)
+        if compressed := compressor.compress(rows):
+            yield _chunk(b"IDAT", compressed)
         above = band[-1:]
-    yield _chunk(b"IDAT", packer.flush())
+    yield _chunk(b"IDAT", compressor.flush())
 
 
 def _filtered_up(band: _Bytes, above: _Bytes) -> _Bytes:
@@ -70,12 +70,12 @@ def _filtered_up(band: _Bytes, above: _Bytes) -> _Bytes:
 
 
 def _averaged(band: _Bytes, above: _Bytes, pixel_bytes: int) -> _Bytes:
-    """Each byte less the mean, rounded down, of the one to the left and the one above."""
+    """Each byte minus the mean, rounded down, of the bytes to the left and above."""
     rows = np.empty((band.shape[0], band.shape[1] + 1), np.uint8)
     rows[:, 0] = _AVERAGE
     left = np.zeros_like(band)
     left[:, pixel_bytes:] = band[:, :-pixel_bytes]
-    mean = (above & left) + ((above ^ left) >> 1)  # in 8 bits: the sum itself would overflow
+    mean = (above & left) + ((above ^ left) >> 1)  # stays within 8 bits; a sum would overflow
     np.subtract(band, mean, out=rows[:, 1:])
     return rows
 
@@ -86,13 +86,13 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 
 
 class PngWriter:
-    """A grey PNG that is written row by row; its bytes go to an open file.
+    """Write a grey PNG to an open file, row by row.
 
     Args:
-        file: where it goes.
+        file: output file.
         size_px: height and width.
         kind: 8 or 16 bits.
-        is_flat: true for masks, whose rows are like the ones above them.
+        is_flat: true for masks, whose rows resemble the row above.
     """
 
     def __init__(
@@ -100,41 +100,41 @@ class PngWriter:
     ) -> None:
         self._file, self._is_flat = file, is_flat
         self._stored = np.dtype(kind).newbyteorder(">")
-        self._packer = isal_zlib.compressobj(_LEVEL)
+        self._compressor = isal_zlib.compressobj(_LEVEL)
         self._above = np.zeros((1, size_px[1] * self._stored.itemsize), np.uint8)
         bits = 8 * self._stored.itemsize
         head = struct.pack(">IIBBBBB", size_px[1], size_px[0], bits, _GRAY, 0, 0, 0)
         file.write(_SIGNATURE + _chunk(b"IHDR", head))
 
     def write(self, rows: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
-        """The next rows (HW)."""
+        """Write the next rows (HW)."""
         lines = np.ascontiguousarray(rows, self._stored).view(np.uint8).reshape(len(rows), -1)
         count = max(1, _BAND_BYTES // lines.shape[1])
         for start in range(0, len(lines), count):
             band = lines[start : start + count]
-            uppers = np.concatenate((self._above, band[:-1]))
+            previous = np.concatenate((self._above, band[:-1]))
             size = self._stored.itemsize
             filtered = (
-                _filtered_up(band, uppers) if self._is_flat else _averaged(band, uppers, size)
+                _filtered_up(band, previous) if self._is_flat else _averaged(band, previous, size)
             )
-            if packed := self._packer.compress(filtered):
-                self._file.write(_chunk(b"IDAT", packed))
+            if compressed := self._compressor.compress(filtered):
+                self._file.write(_chunk(b"IDAT", compressed))
             self._above = band[-1:].copy()
 
     def close(self) -> None:
-        """End the PNG; the file stays open."""
-        self._file.write(_chunk(b"IDAT", self._packer.flush()) + _chunk(b"IEND", b""))
+        """Finish the PNG; leaves the file open."""
+        self._file.write(_chunk(b"IDAT", self._compressor.flush()) + _chunk(b"IEND", b""))
 
 
 def png_with_text(data: bytes, key: str, text: str) -> bytes:
-    """The PNG with a tEXt chunk before its end; the pixels are untouched."""
+    """Add a tEXt chunk before the end of the PNG; pixels are unchanged."""
     body = key.encode("latin-1") + b"\0" + text.encode("latin-1")
     end = data.rindex(b"IEND") - 4
     return data[:end] + _chunk(b"tEXt", body) + data[end:]
 
 
 def png_text(data: bytes, key: str) -> str | None:
-    """Text of a PNG's tEXt chunk, None without it.
+    """Text of a PNG's tEXt chunk, None if absent.
 
     Raises:
         ArtifactError: if a chunk's checksum is wrong.

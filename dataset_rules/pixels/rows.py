@@ -1,4 +1,4 @@
-"""Images as rows, read from top to bottom: one of any size in the memory of some rows."""
+"""Images read by rows from top to bottom: any size in the memory of a few rows."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,19 +20,19 @@ from dataset_rules.pixels.images import (
 )
 
 TIFF_SUFFIXES = {".tif", ".tiff"}
-MOST_PIXELS = 1 << 36  # of an image that is read by rows; its masks have to fit a disk
-WHOLE_PIXELS = 1 << 24  # up to which an image is decoded at once
-BLOCK_BYTES = 32 << 20  # of the rows that are handed on together
-MOST_SEGMENT_VALUES = 1 << 28  # of a row of strips or tiles that is decoded at once
+MOST_PIXELS = 1 << 36  # of an image read by rows; its masks must fit on disk
+WHOLE_PIXELS = 1 << 24  # smaller images are decoded at once
+BLOCK_BYTES = 32 << 20  # size of a block of rows
+MAX_SEGMENT_VALUES = 1 << 28  # of a row of strips or tiles, which is decoded at once
 
-_UPRIGHT = 1  # TIFF's number for an image whose first row is its top
+_UPRIGHT = 1  # TIFF orientation: the first row is the top
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Pixels from top to bottom; every call of `blocks` begins a pass at the first row.
+    """Pixels from top to bottom; each call of `blocks` restarts at the first row.
 
-    The blocks are HW or HWC, of any heights, and together they are the image.
+    Blocks are HW or HWC, may have any height, and together make up the image.
     """
 
     height_px: int
@@ -45,18 +45,18 @@ class Rows:
         return self.height_px, self.width_px
 
     def mapped(self, function: Callable[[Pixels], Pixels]) -> "Rows":
-        """The rows with a function of single pixels applied to every block."""
+        """Apply a per-pixel function to every block."""
         return Rows(
             self.height_px, self.width_px, lambda: (function(block) for block in self.blocks())
         )
 
     def gathered(self) -> Pixels:
-        """The whole image."""
+        """The whole image as one array."""
         return np.concatenate(list(self.blocks()))
 
 
 def rows_of(pixels: Pixels) -> Rows:
-    """The rows of an image that is in memory, in blocks of some megabytes."""
+    """Rows of an in-memory image, in blocks of about `BLOCK_BYTES`."""
     height, width = pixels.shape[:2]
     count = max(1, BLOCK_BYTES // max(1, pixels[:1].nbytes))
 
@@ -67,13 +67,13 @@ def rows_of(pixels: Pixels) -> Rows:
 
 
 def open_rows(path: Path) -> Rows:
-    """The rows of an image file as `read_image` decodes it.
+    """Open an image file by rows, decoded like `read_image`.
 
-    A large TIFF is decoded as its rows are asked for, strip by strip or tile by tile, also the
-    first level of a pyramid. Any other file is decoded at once.
+    Large TIFFs are decoded lazily, strip by strip or tile by tile, as is the first level of a
+    pyramid. Any other file is decoded at once.
 
     Raises:
-        RulesError: if it is no image, damaged, or too large for its format.
+        RulesError: if the file is not an image, damaged, or too large for its format.
     """
     header = read_header(path, most_pixels=MOST_PIXELS)
     pixels = header.height_px * header.width_px
@@ -92,9 +92,9 @@ def open_rows(path: Path) -> Rows:
 
 
 def read_numbers(path: Path) -> Pixels:
-    """Values of a mask as `read_mask` gives them, also numbers of 32 bits in a TIFF (HW)."""
+    """Mask values like `read_mask`, but also 32-bit numbers in a TIFF (HW)."""
     if path.suffix in TIFF_SUFFIXES:
-        with _damage_named(path), tifffile.TiffFile(path) as file:
+        with _damage_as_rules_error(path), tifffile.TiffFile(path) as file:
             page = file.pages.first
             if len(file.pages) == 1 and page.dtype == np.uint32 and page.samplesperpixel == 1:
                 return np.asarray(page.asarray())
@@ -102,15 +102,16 @@ def read_numbers(path: Path) -> Pixels:
 
 
 def values_hash(path: Path) -> str | None:
-    """Content hash of a TIFF whose values are no picture's, None of any other file.
+    """Content hash of a TIFF with non-image data, None for any other file.
 
-    Such are numbers of 32 bits and samples that are no colours: object numbers, probabilities.
+    Non-image data are 32-bit numbers and samples that are not colours, such as object numbers and
+    probabilities.
     """
-    with _damage_named(path), tifffile.TiffFile(path) as file:
+    with _damage_as_rules_error(path), tifffile.TiffFile(path) as file:
         page = file.pages.first
-        is_picture = page.dtype in (np.uint8, np.uint16) and (
+        is_image = page.dtype in (np.uint8, np.uint16) and (
             page.samplesperpixel == 1 or page.photometric.name != "MINISBLACK")  # fmt: skip
-        if len(file.pages) > 1 or is_picture or not _is_cut_fine(page):
+        if len(file.pages) > 1 or is_image or not _has_small_segments(page):
             return None
         shape, kind = page.shape, page.dtype
     digest = PixelDigest(shape, kind)
@@ -120,18 +121,22 @@ def values_hash(path: Path) -> str | None:
 
 
 def _rows_of_tiff(path: Path) -> Rows | None:
-    """Rows of a TIFF's first page; None where `read_image` has to see to it."""
-    with _damage_named(path), tifffile.TiffFile(path) as file:
+    """Rows of a TIFF's first page; None if it is left to `read_image`."""
+    with _damage_as_rules_error(path), tifffile.TiffFile(path) as file:
         page = file.pages.first
         is_one = len(file.pages) == 1 or bool(file.series[0].is_pyramidal)
         height, width = page.imagelength, page.imagewidth
-        if not is_one or not _is_plain(page) or not (page.is_contiguous or _is_cut_fine(page)):
+        if (
+            not is_one
+            or not _is_plain(page)
+            or not (page.is_contiguous or _has_small_segments(page))
+        ):
             return None
-    return Rows(height, width, lambda: map(_as_picture, _tiff_blocks(path)))
+    return Rows(height, width, lambda: map(_as_image, _tiff_blocks(path)))
 
 
 def _is_plain(page: Any) -> bool:
-    """True for upright grey values or RGB of 8 or 16 bits, alpha aside."""
+    """True for upright grey or RGB images of 8 or 16 bits, with or without alpha."""
     kind, samples = page.photometric.name, page.samplesperpixel
     is_color = kind == "RGB" or (kind == "YCBCR" and page.compression.name == "JPEG")
     return (
@@ -143,40 +148,40 @@ def _is_plain(page: Any) -> bool:
     )
 
 
-def _is_cut_fine(page: Any) -> bool:
-    """True where no row of strips or tiles is too large to be decoded at once."""
-    return bool(_side(page) * page.imagewidth * page.samplesperpixel <= MOST_SEGMENT_VALUES)
+def _has_small_segments(page: Any) -> bool:
+    """True if each row of strips or tiles is small enough to decode at once."""
+    return bool(_segment_rows(page) * page.imagewidth * page.samplesperpixel <= MAX_SEGMENT_VALUES)
 
 
 def _is_planar(page: Any) -> bool:
-    """True where each sample has its own plane."""
+    """True if each sample is stored in a separate plane."""
     return bool(page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and page.samplesperpixel > 1)
 
 
-def _side(page: Any) -> int:
-    """Rows of a segment: of a tile or strip."""
+def _segment_rows(page: Any) -> int:
+    """Number of rows in a tile or strip."""
     return int(page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength))
 
 
 def _tiff_blocks(path: Path) -> Iterator[Pixels]:
-    """All samples of the first page, HWC, some megabytes at a time."""
-    with _damage_named(path), tifffile.TiffFile(path) as file, path.open("rb") as data:
+    """Blocks of the first page with all samples, HWC."""
+    with _damage_as_rules_error(path), tifffile.TiffFile(path) as file, path.open("rb") as data:
         page = file.pages.first
         row_bytes = page.imagewidth * page.samplesperpixel * page.dtype.itemsize
-        side = 1 if page.is_contiguous else _side(page)
-        count = side * max(1, BLOCK_BYTES // (side * row_bytes))
-        read = _stored if page.is_contiguous else _segments
+        segment_rows = 1 if page.is_contiguous else _segment_rows(page)
+        count = segment_rows * max(1, BLOCK_BYTES // (segment_rows * row_bytes))
+        read = _read_uncompressed if page.is_contiguous else _read_segments
         for top in range(0, page.imagelength, count):
             yield read(page, data, top, min(count, page.imagelength - top))
 
 
-def _as_picture(block: Pixels) -> Pixels:
-    """Grey values or RGB, without alpha."""
+def _as_image(block: Pixels) -> Pixels:
+    """Grey or RGB, without alpha."""
     return block[..., 0] if block.shape[2] < 3 else np.ascontiguousarray(block[..., :3])
 
 
-def _stored(page: Any, data: BinaryIO, top: int, rows: int) -> Pixels:
-    """Rows that lie in the file as they are, HWC."""
+def _read_uncompressed(page: Any, data: BinaryIO, top: int, rows: int) -> Pixels:
+    """Read contiguous uncompressed rows, HWC."""
     planes = page.samplesperpixel if _is_planar(page) else 1
     shape = (rows, page.imagewidth, page.samplesperpixel // planes)
     row_bytes = shape[1] * shape[2] * page.dtype.itemsize
@@ -185,23 +190,23 @@ def _stored(page: Any, data: BinaryIO, top: int, rows: int) -> Pixels:
         data.seek(page.dataoffsets[0] + (plane * page.imagelength + top) * row_bytes)
         parts.append(np.fromfile(data, kind, rows * shape[1] * shape[2]))
         if parts[-1].nbytes < rows * row_bytes:
-            raise ValueError(f"it ends within the rows from {top} on")
+            raise ValueError(f"the file ends within the rows from {top}")
     joined = np.concatenate([part.reshape(shape) for part in parts], axis=2)
     return joined.astype(page.dtype, copy=False)
 
 
-def _segments(page: Any, data: BinaryIO, top: int, rows: int) -> Pixels:
-    """Whole rows of strips or tiles, HWC."""
-    samples, side = page.samplesperpixel, _side(page)
+def _read_segments(page: Any, data: BinaryIO, top: int, rows: int) -> Pixels:
+    """Decode whole rows of strips or tiles, HWC."""
+    samples, segment_rows = page.samplesperpixel, _segment_rows(page)
     is_planar = _is_planar(page)
     across = -(-page.imagewidth // page.tilewidth) if page.is_tiled else 1
-    down = -(-page.imagelength // side)
+    down = -(-page.imagelength // segment_rows)
     block = np.zeros((rows, page.imagewidth, samples), page.dtype)
     for plane in range(samples if is_planar else 1):
-        first = (plane * down + top // side) * across
-        for index in range(first, first + -(-rows // side) * across):
-            pixels, (_, _, row, left, _), _ = _decoded(page, data, index)
-            if pixels is None:  # a segment that the file leaves out is empty
+        first = (plane * down + top // segment_rows) * across
+        for index in range(first, first + -(-rows // segment_rows) * across):
+            pixels, (_, _, row, left, _), _ = _decode_segment(page, data, index)
+            if pixels is None:  # segments missing from the file are empty
                 continue
             part = pixels[0, : rows + top - row, : page.imagewidth - left]
             place = block[row - top : row - top + len(part), left : left + part.shape[1]]
@@ -209,19 +214,19 @@ def _segments(page: Any, data: BinaryIO, top: int, rows: int) -> Pixels:
     return block
 
 
-def _decoded(page: Any, data: BinaryIO, index: int) -> Any:
-    """A segment, its place and its shape as tifffile gives them."""
+def _decode_segment(page: Any, data: BinaryIO, index: int) -> Any:
+    """A segment with its position and shape, as returned by tifffile."""
     size = page.databytecounts[index]
     data.seek(page.dataoffsets[index])
     stored = data.read(size) if size else None
     if stored is not None and len(stored) < size:
-        raise ValueError(f"part {index} has {len(stored)} of {size} bytes")
+        raise ValueError(f"segment {index} has {len(stored)} of {size} bytes")
     return page.decode(stored, index, jpegtables=page.jpegtables, jpegheader=page.jpegheader)
 
 
 @contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
-    """Whatever tifffile and its codecs raise, as what it is: a damaged file."""
+def _damage_as_rules_error(path: Path) -> Iterator[None]:
+    """Turn any exception of tifffile and its codecs into an error about a damaged file."""
     try:
         yield
     except RulesError:

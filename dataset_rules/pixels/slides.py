@@ -1,7 +1,7 @@
-"""Whole-slide files through openslide, where it is installed: the pixels of the finest level alone.
+"""Whole-slide files through openslide, if installed: only the full-resolution level is read.
 
-The photograph of the slide's label and what the scanner notes (names, dates, device numbers) are
-not read, so that no dataset can hold them.
+The label photograph and scanner metadata (names, dates, device numbers) are not read, so that
+no dataset can contain them.
 """
 
 from collections.abc import Iterator
@@ -16,23 +16,23 @@ from numpy.typing import NDArray
 from dataset_rules.ground.errors import RulesError
 
 SLIDE_SUFFIXES = frozenset({".svs", ".ndpi"})
-SLIDE = "SLIDE"  # the format of a slide's header
-_BAND_PX = 1024  # rows that are decoded at once
-_WHITE = 255  # where the scanner looked at nothing
+SLIDE = "SLIDE"  # `Header.format` of slides
+_BAND_PX = 1024  # rows decoded at once
+_WHITE = 255  # for areas that were not scanned
 
 
 def reads_slides() -> bool:
-    """True where openslide is installed."""
+    """True if openslide is installed."""
     return find_spec("openslide") is not None
 
 
 def is_slide(path: Path) -> bool:
-    """True for a file whose name is a whole-slide file's."""
+    """True for file names of whole-slide images."""
     return path.suffix.lower() in SLIDE_SUFFIXES
 
 
 def slide_facts(path: Path) -> tuple[int, int, float | None]:
-    """Height and width in pixels of the finest level, and the micrometres that a pixel spans."""
+    """Height and width in pixels at full resolution, and micrometres per pixel."""
     with _opened(path) as slide:
         width, height = slide.dimensions
         stated = slide.properties.get("openslide.mpp-x")
@@ -44,7 +44,7 @@ def slide_facts(path: Path) -> tuple[int, int, float | None]:
 
 
 def read_slide(path: Path) -> NDArray[np.uint8]:
-    """The finest level, HW3 in RGB."""
+    """The full-resolution level, HW3 in RGB."""
     with _opened(path) as slide:
         width, height = slide.dimensions
         pixels = np.empty((height, width, 3), np.uint8)
@@ -59,10 +59,10 @@ def read_slide(path: Path) -> NDArray[np.uint8]:
 def _opened(path: Path) -> Iterator[Any]:
     if not reads_slides():
         raise RulesError(
-            "whole-slide files are read through openslide, which is not installed",
+            "whole-slide files need openslide, which is not installed",
             where=str(path), remedy="pip install 'unetops[slides]'",
         )  # fmt: skip
-    import openslide  # an extra, and its library takes 30 ms
+    import openslide  # optional dependency; importing its library takes 30 ms
 
     try:
         with openslide.OpenSlide(path) as slide:
@@ -71,6 +71,6 @@ def _opened(path: Path) -> Iterator[Any]:
         raise RulesError("no such file", where=str(path)) from error
     except (openslide.OpenSlideError, OSError) as error:
         raise RulesError(
-            "the slide is damaged or of a kind that openslide does not know", where=str(path),
+            "the slide is damaged or not supported by openslide", where=str(path),
             found=str(error)[:200],
         ) from error  # fmt: skip

@@ -1,4 +1,4 @@
-"""Masks that are text: one number a pixel, one line a row, between spaces, commas or tabs."""
+"""Masks as text: one number per pixel, one line per row, separated by spaces, commas or tabs."""
 
 import os
 from collections.abc import Iterable
@@ -13,71 +13,71 @@ from dataset_rules.ground.errors import RulesError
 
 TEXT_SUFFIXES = frozenset({".txt", ".csv", ".tsv", ".dat"})
 MAX_TEXT_BYTES = 1 << 30
-MIN_COLUMNS = 4  # a narrower table is no mask of an image
-SNIFFED = 1 << 20  # bytes in which two lines are looked for
+MIN_COLUMNS = 4  # narrower tables are not image masks
+SNIFF_BYTES = 1 << 20  # maximum length of each of the first two lines
 
 _ALLOWED = frozenset(b"0123456789 \t\r\n,;.+-eE")
 _TO_SPACES = bytes.maketrans(b",;\t", b"   ")
 
 
 def is_text_mask(path: str | Path) -> bool:
-    """True where the suffix is that of a text file."""
-    return os.path.splitext(path)[1].lower() in TEXT_SUFFIXES  # noqa: PTH122  a string, mostly
+    """True if the suffix is that of a text file."""
+    return os.path.splitext(path)[1].lower() in TEXT_SUFFIXES  # noqa: PTH122  mostly strings
 
 
 def read_grid(path: Path) -> NDArray[Any]:
-    """The numbers of a text file: HW, uint8 or uint16.
+    """Read a text mask: HW, uint8 or uint16.
 
     Raises:
-        RulesError: if it is no grid of whole numbers from 0 to 65535.
+        RulesError: if the file is not a grid of whole numbers from 0 to 65535.
     """
-    data = _bytes_of(path)
+    data = _read_bytes(path)
     rows = [line for line in data.translate(_TO_SPACES).splitlines() if line.strip()]
     widths = {len(row.split()) for row in (rows[0], rows[-1])} if rows else set()
-    if not rows or len(widths) != 1 or not set(data[:SNIFFED]) <= _ALLOWED:
-        raise _no_grid(path, "rows of different lengths or text")
-    return _parsed(path, b" ".join(rows), (len(rows), widths.pop()))
+    if not rows or len(widths) != 1 or not set(data[:SNIFF_BYTES]) <= _ALLOWED:
+        raise _not_a_mask(path, "rows of different lengths or text")
+    return _parse(path, b" ".join(rows), (len(rows), widths.pop()))
 
 
-def _bytes_of(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     try:
         if path.stat().st_size > MAX_TEXT_BYTES:
-            raise _no_grid(path, f"more than {MAX_TEXT_BYTES >> 20} MiB")
+            raise _not_a_mask(path, f"more than {MAX_TEXT_BYTES >> 20} MiB")
         return path.read_bytes()
     except OSError as error:
         raise RulesError("the file cannot be read", where=str(path), found=str(error)) from error
 
 
-def _parsed(path: Path, text: bytes, size: tuple[int, int]) -> NDArray[Any]:
+def _parse(path: Path, text: bytes, size: tuple[int, int]) -> NDArray[Any]:
     try:
         numbers = np.array(text.split(), np.float64)
     except ValueError as error:
-        raise _no_grid(path, str(error)) from error
+        raise _not_a_mask(path, str(error)) from error
     if numbers.size != size[0] * size[1]:
-        raise _no_grid(path, "rows of different lengths")
+        raise _not_a_mask(path, "rows of different lengths")
     if numbers.min() < 0 or numbers.max() > 65_535 or (numbers % 1).any():
-        raise _no_grid(path, f"numbers from {numbers.min():g} to {numbers.max():g}")
+        raise _not_a_mask(path, f"numbers from {numbers.min():g} to {numbers.max():g}")
     depth = np.uint8 if numbers.max() < 256 else np.uint16
     return numbers.astype(depth).reshape(size)
 
 
-def _no_grid(path: Path, found: str) -> RulesError:
+def _not_a_mask(path: Path, found: str) -> RulesError:
     return RulesError(
-        "the text file is no mask", where=str(path), found=found,
-        expected="a whole number from 0 to 65535 for each pixel, a line for each row",
+        "the text file is not a mask", where=str(path), found=found,
+        expected="one whole number from 0 to 65535 per pixel, one line per row",
         remedy="correct it or list it in source.exclude",
     )  # fmt: skip
 
 
 def grids_among(files: Iterable[tuple[str, Path]]) -> list[str]:
-    """Text files that begin like a mask: two lines of equally many whole numbers."""
-    return [name for name, path in files if is_text_mask(name) and _begins_like_a_grid(path)]
+    """Text files that start like a mask: two lines with the same count of whole numbers."""
+    return [name for name, path in files if is_text_mask(name) and _starts_like_a_mask(path)]
 
 
-def _begins_like_a_grid(path: Path) -> bool:
+def _starts_like_a_mask(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            lines = list(islice(iter(lambda: file.readline(SNIFFED), b""), 2))
+            lines = list(islice(iter(lambda: file.readline(SNIFF_BYTES), b""), 2))
     except OSError:
         return False
     widths = {len(line.translate(_TO_SPACES).split()) for line in lines}

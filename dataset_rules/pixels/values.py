@@ -1,4 +1,4 @@
-"""The values of pixels: colours packed into integers, panels of a composite, values that occur."""
+"""Pixel values: colours packed into integers, panels of a composite, unique values."""
 
 import cv2
 import numpy as np
@@ -9,10 +9,10 @@ from dataset_rules.rules.fields import Panel
 
 
 def panel_of(pixels: Pixels, panel: Panel, index: int) -> Pixels:
-    """One panel of a composite; what does not fill a whole panel at the end is left out.
+    """One panel of a composite; remainders at the right and bottom are dropped.
 
     Raises:
-        RulesError: if the file is smaller than one pixel a panel.
+        RulesError: if the file is smaller than one pixel per panel.
     """
     height, width = pixels.shape[0] // panel.rows, pixels.shape[1] // panel.columns
     if not height or not width:
@@ -26,7 +26,7 @@ def panel_of(pixels: Pixels, panel: Panel, index: int) -> Pixels:
 
 
 def gray_if_equal(pixels: Pixels) -> Pixels:
-    """HW of an image whose three channels are equal, else the image as it is."""
+    """HW if all three channels are equal, else the image unchanged."""
     if pixels.ndim == 2:
         return pixels
     first = pixels[..., 0]
@@ -35,7 +35,7 @@ def gray_if_equal(pixels: Pixels) -> Pixels:
 
 
 def pack(pixels: Pixels) -> Pixels:
-    """One integer a pixel: HW as it is, HW3 (uint8) as 0xRRGGBB."""
+    """One integer per pixel: HW unchanged, HW3 (uint8) as 0xRRGGBB."""
     if pixels.ndim == 2:
         return pixels
     red, green, blue = (pixels[..., channel].astype(np.uint64) for channel in range(3))
@@ -44,14 +44,14 @@ def pack(pixels: Pixels) -> Pixels:
 
 
 def unpack(value: int) -> tuple[int, int, int]:
-    """The colour in a packed value."""
+    """The RGB colour of a packed value."""
     return value >> 16, value >> 8 & 255, value & 255
 
 
 def values_in(label: Pixels) -> list[int]:
-    """The values of an array of 8 bits, ascending."""
+    """Unique values of a uint8 array, ascending."""
     low, high = int(label.min()), int(label.max())
     if high - low <= 1:
         return sorted({low, high})
-    counts = cv2.calcHist([label], [0], None, [256], [0, 256])  # 4 times as fast as np.unique
+    counts = cv2.calcHist([label], [0], None, [256], [0, 256])  # 4x faster than np.unique
     return [int(value) for value in np.flatnonzero(counts)]

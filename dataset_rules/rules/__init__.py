@@ -1,1 +1,1 @@
-"""The rules document in both forms, and path templates; never opens a source."""
+"""The rules document in both forms, and path templates; opens no source."""

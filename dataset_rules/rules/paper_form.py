@@ -1,4 +1,4 @@
-"""The form of the rules that the reference paper publishes: flat, and all values are strings."""
+"""The form of the rules published in the reference paper: flat, with all values as strings."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,12 +13,12 @@ PAPER_KEYS = {
 
 
 def is_paper_form(data: Mapping[str, Any]) -> bool:
-    """True for the flat form in which all values are strings."""
+    """True for the flat form with string values."""
     return "version" not in data and bool({"image_type", "description"} & data.keys())
 
 
-def version_2_of(data: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    """The same rules as version 2 says them; raises `RulesError` that lists every mistake."""
+def paper_to_version_2(data: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    """Convert the paper's form to version 2; raises `RulesError` that lists every mistake."""
     mistakes = [f"{key}: unknown key" for key in sorted(data.keys() - PAPER_KEYS)]
     sizes = {name: _int(data, name, mistakes) for name in ("height", "width")}
     image_format = _choice(data, "image_type", PAPER_IMAGE_TYPES, mistakes)
@@ -31,7 +31,7 @@ def version_2_of(data: Mapping[str, Any], *, where: str) -> dict[str, Any]:
         mistakes.append(f"description: expected the mask keyword as text, found {keyword!r}")
     if mistakes:
         raise RulesError(
-            "the rules (paper's form) are wrong in " + "; ".join(mistakes), where=where
+            "the rules (paper's form) are invalid: " + "; ".join(mistakes), where=where
         )
     return {
         "version": 2, **sizes, "fit": "stretch", "image_format": image_format,
@@ -40,17 +40,17 @@ def version_2_of(data: Mapping[str, Any], *, where: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def paper_form_of(document: Mapping[str, Any]) -> dict[str, str]:
-    """The paper's form of a canonical document of version 2.
+def version_2_to_paper(document: Mapping[str, Any]) -> dict[str, str]:
+    """Convert a canonical version 2 document to the paper's form.
 
     Raises:
-        RulesError: for what that form cannot say (a fit other than stretch, TIFF).
+        RulesError: for settings that form cannot express (a fit other than stretch, TIFF).
     """
     types = {name: code for code, name in PAPER_IMAGE_TYPES.items()}
     models = {name: code for code, name in PAPER_COLOR_MODELS.items()}
     if document["fit"] != "stretch" or document["image_format"] not in types:
         raise RulesError(
-            "the paper's form cannot say this", expected="fit 'stretch' and jpg, png or bmp",
+            "the paper's form cannot express this", expected="fit 'stretch' and jpg, png or bmp",
             found=f"fit '{document['fit']}' and {document['image_format']}",
             remedy="set height, width, fit and image_format, or keep version 2",
         )  # fmt: skip

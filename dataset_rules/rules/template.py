@@ -1,15 +1,15 @@
-"""Path templates: how the paths of images and of masks are made, and what joins them.
+"""Path templates: match image and mask paths, and join them by shared placeholders.
 
-    {name}        one or more characters within one segment of the path
-    {name:int}    digits, compared as a number: 7 joins 007
-    {name:path}   whole segments, also none when a slash follows: {folder:path}/{name}.png
-    {object:int}  the number of one of the objects of an image, joined with nothing
-    *             any characters within one segment, joined with nothing
-    {{ }} {*}     the characters themselves
+    {name}        one or more characters within one path segment
+    {name:int}    digits, compared as a number: 7 matches 007
+    {name:path}   whole segments, or none if a slash follows: {folder:path}/{name}.png
+    {object:int}  number of an object within an image, not part of the join key
+    *             any characters within one segment, not part of the join key
+    {{ }} {*}     literal characters
 
-A placeholder that stands twice must be equal both times: `{id}/images/{id}.png`. The
-placeholders that the image template and the mask template share are the key that joins them;
-keys are compared as wholes, so 1 never joins 10. Upper and lower case differ.
+A repeated placeholder must have the same value everywhere: `{id}/images/{id}.png`. Placeholders
+that occur in both the image and the mask template form the join key. Keys are compared as a
+whole, so 1 never matches 10. Matching is case-sensitive.
 
     >>> Template("{patient}/img_{n}.png").match("p7/img_1.png")
     {'patient': 'p7', 'n': '1'}
@@ -22,7 +22,7 @@ from functools import cached_property
 
 from dataset_rules.ground.errors import RulesError
 
-OBJECT = "object"  # the placeholder that tells the files of one image apart
+OBJECT = "object"  # placeholder that distinguishes the mask files of one image
 
 _TOKEN = re.compile(
     r"(?P<open>\{\{)|(?P<close>\}\})|(?P<star>\{\*\})"
@@ -33,36 +33,36 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True)
 class Template:
-    """A compiled path template; `text` is what stands in the rules."""
+    """A compiled path template; `text` is its form in the rules."""
 
     text: str
 
     def __post_init__(self) -> None:
-        """Refuses a template that is malformed."""
+        """Raise `RulesError` for a malformed template."""
         assert self._pattern
 
     @cached_property
     def fields(self) -> tuple[str, ...]:
-        """Names of the placeholders, in order, each once."""
+        """Unique placeholder names, in order."""
         return tuple(self._pattern.groupindex)
 
     @cached_property
     def has_many(self) -> bool:
-        """True if several paths may belong to one image: by a star or a number of the object."""
+        """True if several paths may belong to one image, by a star or an object number."""
         return OBJECT in self.fields or any(token["any"] for token in _TOKEN.finditer(self.text))
 
     @cached_property
     def weight(self) -> int:
-        """Literal characters: of two templates that fit a path the heavier one says more."""
+        """Number of literal characters: of two matching templates, the heavier is more specific."""
         return sum(len(token["text"] or "") for token in _TOKEN.finditer(self.text))
 
     def match(self, path: str) -> dict[str, str] | None:
-        """Values of the placeholders, None where the path does not fit."""
-        found = self._pattern.fullmatch(unicodedata.normalize("NFC", path))
-        if found is None:
+        """Values of the placeholders, None if the path does not match."""
+        match = self._pattern.fullmatch(unicodedata.normalize("NFC", path))
+        if match is None:
             return None
-        values = found.groupdict(default="")
-        return {name: _normal(self._types[name], value) for name, value in values.items()}
+        values = match.groupdict(default="")
+        return {name: _normalized(self._types[name], value) for name, value in values.items()}
 
     @cached_property
     def _types(self) -> dict[str, str]:
@@ -72,25 +72,25 @@ class Template:
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
         seen: set[str] = set()
-        parts = [self._part(token, seen) for token in _TOKEN.finditer(self.text)]
+        parts = [self._token_pattern(token, seen) for token in _TOKEN.finditer(self.text)]
         return re.compile("".join(parts), re.DOTALL)
 
-    def _part(self, token: re.Match[str], seen: set[str]) -> str:
+    def _token_pattern(self, token: re.Match[str], seen: set[str]) -> str:
         if token["wrong"]:
             raise RulesError(
-                "the path template has a lone brace", where=self.text,
+                "the path template has an unmatched brace", where=self.text,
                 expected="{name}, {name:int}, {name:path} or *",
                 remedy="write {{ or }} for a brace that is part of the path",
             )  # fmt: skip
         if token["name"]:
-            return self._placeholder(token, seen)
+            return self._placeholder_pattern(token, seen)
         if token["any"]:
             return "[^/]*"
         literal = token["text"] or {"{{": "{", "}}": "}", "{*}": "*"}[token[0]]
         return re.escape(unicodedata.normalize("NFC", literal))
 
     @staticmethod
-    def _placeholder(token: re.Match[str], seen: set[str]) -> str:
+    def _placeholder_pattern(token: re.Match[str], seen: set[str]) -> str:
         name, kind, slash = token["name"], token["type"], token["slash"] or ""
         if name in seen:
             return f"(?P={name}){slash}"
@@ -102,9 +102,9 @@ class Template:
 
 
 def escape(literal: str) -> str:
-    """The template that fits exactly this text."""
-    return re.sub(r"[{}*]", lambda sign: {"{": "{{", "}": "}}", "*": "{*}"}[sign[0]], literal)
+    """The template that matches exactly this text."""
+    return re.sub(r"[{}*]", lambda match: {"{": "{{", "}": "}}", "*": "{*}"}[match[0]], literal)
 
 
-def _normal(kind: str, value: str) -> str:
+def _normalized(kind: str, value: str) -> str:
     return str(int(value)) if kind == "int" and value else value

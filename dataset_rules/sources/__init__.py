@@ -1,1 +1,1 @@
-"""Folders, archives, downloads and buckets as lists of files; knows no masks or pairs."""
+"""Folders, archives, downloads and buckets as lists of files; independent of masks and pairs."""

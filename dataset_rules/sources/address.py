@@ -12,7 +12,7 @@ HEX_DIGITS = {"sha256": 64, "md5": 32}
 
 @dataclass(frozen=True)
 class Address:
-    """Where a file is, and what it must be."""
+    """Address of a file, with its expected checksum."""
 
     url: str  # without fragment
     name: str  # of the file
@@ -20,26 +20,26 @@ class Address:
 
     @property
     def shown(self) -> str:
-        """The address as errors and provenances show it."""
-        return shown(self.url)
+        """The address without secrets, for errors and provenances."""
+        return redact(self.url)
 
     @property
     def has_password(self) -> bool:
-        """True if a user's name stands before the host."""
+        """True if the address contains a user name or password."""
         return "@" in urlsplit(self.url).netloc
 
 
 def address_of(text: str) -> Address:
-    """The parts of an address; raises `RulesError` where it is none that can be fetched."""
+    """Parse an address; raises `RulesError` if it cannot be fetched."""
     try:
         parts = urlsplit(text)
-        is_whole = parts.scheme == "https" and bool(parts.hostname) and parts.port != 0
+        is_valid = parts.scheme == "https" and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        is_whole = False
-    if not is_whole or any(ord(sign) <= 32 for sign in text):
+        is_valid = False
+    if not is_valid or any(ord(character) <= 32 for character in text):
         raise RulesError(
-            "this is no address that can be fetched", where=shown(text),
-            expected="https://HOST/PATH, with #sha256= or #md5= at its end where it is known",
+            "this address cannot be fetched", where=redact(text),
+            expected="https://HOST/PATH, optionally with #sha256= or #md5= at its end",
         )  # fmt: skip
     checksum = _checksum(parts.fragment, text) if parts.fragment else None
     name = unquote(parts.path.rstrip("/").rpartition("/")[2]) or str(parts.hostname)
@@ -48,14 +48,14 @@ def address_of(text: str) -> Address:
     return Address(parts._replace(fragment="").geturl(), last or "file", checksum)
 
 
-def shown(text: str) -> str:
-    """An address without password, query and fragment, which may hold secrets."""
+def redact(text: str) -> str:
+    """Remove password, query and fragment, which may contain secrets, from an address."""
     try:
         parts = urlsplit(text)
     except ValueError:
         return "the address"
-    place = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=place, query="", fragment="").geturl()[:500]
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=host, query="", fragment="").geturl()[:500]
 
 
 def _checksum(fragment: str, text: str) -> tuple[str, str]:
@@ -63,7 +63,7 @@ def _checksum(fragment: str, text: str) -> tuple[str, str]:
     is_hexadecimal = re.fullmatch("[0-9a-fA-F]+", digits) is not None
     if not is_hexadecimal or len(digits) != HEX_DIGITS.get(algorithm):
         raise RulesError(
-            "the end of the address is no checksum", where=shown(text),
+            "the end of the address is no checksum", where=redact(text),
             expected="#sha256= and 64 hexadecimal digits, or #md5= and 32",
             found=f"#{fragment[:100]}",
         )  # fmt: skip

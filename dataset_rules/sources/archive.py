@@ -1,7 +1,7 @@
-"""Archives: what is in them, checked before any damage, and unpacked or packed anew.
+"""Archives: listing, unpacking and repacking, with all members checked first.
 
-All names, kinds and sizes are checked before the first byte is written. Archives inside an
-archive are files like others and are never opened, so none unfolds twice.
+All names, types and sizes are checked before the first byte is written. Nested archives are
+ordinary files and are never opened.
 """
 
 import errno
@@ -19,113 +19,119 @@ from pathlib import Path
 from typing import IO
 
 from dataset_rules.ground.errors import RulesError
-from dataset_rules.sources.limits import LIMITS, Gate, Limits, Member, refuse_without_room
-from dataset_rules.sources.tar import headers_of, opened_tar
+from dataset_rules.sources.limits import (
+    LIMITS,
+    Limits,
+    Member,
+    MemberValidator,
+    require_free_space,
+)
+from dataset_rules.sources.tar import iter_headers, open_tar
 from dataset_rules.sources.temporary import spool_folder
 
 EXPECTED = "a folder, zip, tar, tar.gz, tar.bz2, tar.xz or tar.zst"
 METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2})
 COMPRESSIONS = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zst"}
-STRANGERS = {b"7z\xbc\xaf": "a 7-Zip archive", b"Rar!": "a RAR archive"}
-PACKED_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gz", ".zip"})  # packing adds nothing
-OUR_TROUBLE = frozenset(  # errors of the machine, which say nothing of the archive
+UNSUPPORTED = {b"7z\xbc\xaf": "a 7-Zip archive", b"Rar!": "a RAR archive"}
+PACKED_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gz", ".zip"})  # already compressed
+MACHINE_ERRORS = frozenset(  # not caused by the archive
     {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE, errno.EIO}
 )
-_ENTRY, _ENTRY_BYTES = b"PK\x01\x02", 46  # head of each entry of a zip's directory, without name
-_ENTRY_LENGTHS = struct.Struct("<28x3H")  # of the name, the extra fields and the comment behind it
+_ENTRY, _ENTRY_BYTES = b"PK\x01\x02", 46  # fixed part of an entry in the central directory
+_ENTRY_LENGTHS = struct.Struct("<28x3H")  # of the name, extra fields and comment
 _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Found:
-    """A file in an archive, and how it is read while the archive is open."""
+class PackedFile:
+    """A file in an archive, readable while the archive is open."""
 
     path: str
     size_bytes: int
-    place: int | str  # where its bytes begin in a tar, its own name in a zip
+    position: int | str  # data offset in a tar, member name in a zip
     open: Callable[[], IO[bytes]]
 
 
 @contextmanager
-def opened_source(source: Path, limits: Limits = LIMITS) -> Iterator[Path]:
-    """The folder of a source, for readers that walk: an archive is unpacked while it is used.
+def unpacked_source(source: Path, limits: Limits = LIMITS) -> Iterator[Path]:
+    """A source as a folder; an archive is unpacked temporarily.
 
-    `dataset_rules.sources.files` reads one in place.
+    `dataset_rules.sources.files` reads archives in place.
     """
     if not source.is_file():
         yield source
         return
-    with spool_folder() as place:
-        folder = unpack(source, place / "source", limits)
+    with spool_folder() as temporary:
+        folder = unpack(source, temporary / "source", limits)
         try:
             yield folder
         except RulesError as error:
             raise told_of(error, str(folder), source) from error
 
 
-def told_of(error: RulesError, place: str, archive: Path) -> RulesError:
-    """The error with the archive's name instead of the place where we hold its files."""
-    where = (error.where or "").replace(place, str(archive)) or None
+def told_of(error: RulesError, folder: str, archive: Path) -> RulesError:
+    """The error with the archive's path instead of the folder it was extracted to."""
+    where = (error.where or "").replace(folder, str(archive)) or None
     return RulesError(
         error.what, where=where, expected=error.expected, found=error.found, remedy=error.remedy
     )
 
 
 def unpack(archive: Path, target: Path, limits: Limits = LIMITS) -> Path:
-    """Unpack an archive into `target`, a new or empty folder, which is returned.
+    """Unpack an archive into `target`, a new or empty folder, and return it.
 
     Raises:
-        RulesError: if the archive is damaged or encrypted, or holds links, devices, paths that
-            leave the folder, equal names or more than the limits; then nothing is left behind.
+        RulesError: if the archive is damaged, encrypted or over the limits, or contains links,
+            devices, paths that leave the folder or clashing names; then nothing is left behind.
     """
     target.mkdir(parents=True, exist_ok=True)
     if any(target.iterdir()):
         raise ValueError(f"{target} is not empty")
     try:
-        size_bytes = sum(found.size_bytes for found in files_in(archive, limits))
-        refuse_without_room(target, size_bytes, str(archive))
-        for found in files_in(archive, limits):
-            with refusing(archive):
-                _write(found, target / found.path)
+        size_bytes = sum(file.size_bytes for file in files_in(archive, limits))
+        require_free_space(target, size_bytes, str(archive))
+        for file in files_in(archive, limits):
+            with as_rules_error(archive):
+                _write(file, target / file.path)
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
     return target
 
 
-def files_in(archive: Path, limits: Limits = LIMITS) -> Iterator[Found]:
-    """Every file of an archive in its own order; raises `RulesError` where one is not taken."""
-    gate = Gate(str(archive), limits, archive.stat().st_size)
-    with refusing(archive):
-        yield from (_in_zip if _is_zip(archive) else _in_tar)(archive, gate)
+def files_in(archive: Path, limits: Limits = LIMITS) -> Iterator[PackedFile]:
+    """Files of an archive in archive order; raises `RulesError` if one is not accepted."""
+    validator = MemberValidator(str(archive), limits, archive.stat().st_size)
+    with as_rules_error(archive):
+        yield from (_in_zip if _is_zip(archive) else _in_tar)(archive, validator)
 
 
-def is_in_order(archive: Path) -> bool:
-    """True for a compressed tar, which can only be read from its start to its end."""
+def is_sequential(archive: Path) -> bool:
+    """True for a compressed tar, which can only be read sequentially."""
     return not _is_zip(archive) and bool(_compression_of(archive))
 
 
 def repack(archive: Path, target: Path, limits: Limits = LIMITS) -> None:
-    """Pack an archive anew as a zip, whose files can be read in any order.
+    """Repack an archive as a zip, whose files can be read in any order.
 
-    The copy is about as large as a compressed archive: what is packed already is kept as it is,
-    the rest is packed lightly. Nothing of it is ever unpacked on the disk.
+    The zip is about as large as a compressed archive: compressed files are stored, all others use
+    fast compression. No uncompressed file is written to disk.
     """
     with zipfile.ZipFile(target, "x", compresslevel=1) as copy:
-        for found in files_in(archive, limits):
-            with refusing(archive):
-                _pack(copy, found)
+        for file in files_in(archive, limits):
+            with as_rules_error(archive):
+                _pack(copy, file)
 
 
 @contextmanager
-def refusing(archive: Path) -> Iterator[None]:
-    """Make one error of ours of whatever a decoder raises: parsers of formats raise anything."""
+def as_rules_error(archive: Path) -> Iterator[None]:
+    """Turn any exception of a decoder into a `RulesError`, because parsers raise many types."""
     try:
         yield
     except (RulesError, GeneratorExit):
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in OUR_TROUBLE:
+        if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
             raise
         raise _damaged(archive, error) from error
 
@@ -133,28 +139,28 @@ def refusing(archive: Path) -> Iterator[None]:
 def _damaged(archive: Path, error: Exception) -> RulesError:
     with archive.open("rb") as file:
         head = file.read(8)
-    said = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
-    stranger = next((name for magic, name in STRANGERS.items() if head.startswith(magic)), None)
+    message = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
+    format_name = next((n for magic, n in UNSUPPORTED.items() if head.startswith(magic)), None)
     return RulesError(
         "this is no archive, or a damaged one", where=str(archive), expected=EXPECTED,
-        found=stranger or said, remedy="pack the folder again",
+        found=format_name or message, remedy="pack the folder again",
     )  # fmt: skip
 
 
-class _Zip(io.BufferedReader):
-    """A zip whose directory is looked through before it is read, and refused if it is too long.
+class _ZipReader(io.BufferedReader):
+    """Reader of a zip that checks the central directory before `zipfile` loads it into memory.
 
-    `zipfile` reads it in one piece, of the size that the end of the zip states. This very read is
-    judged, so that there is no second opinion on where the directory is.
+    `zipfile` reads the directory in one call, with the size stated at the end of the zip. Exactly
+    this call is intercepted, so that there is no second parser to disagree with.
     """
 
-    def __init__(self, archive: Path, gate: Gate) -> None:
+    def __init__(self, archive: Path, validator: MemberValidator) -> None:
         super().__init__(io.FileIO(archive))
-        self._gate = gate
+        self._validator = validator
         self._is_listed = False
 
-    def opened(self) -> zipfile.ZipFile:
-        """The zip with the list of its files."""
+    def open(self) -> zipfile.ZipFile:
+        """The zip with its central directory loaded."""
         packed = zipfile.ZipFile(self)
         self._is_listed = True
         return packed
@@ -162,38 +168,38 @@ class _Zip(io.BufferedReader):
     def read(self, size: int | None = -1) -> bytes:
         size = -1 if size is None else size
         if size >= _ENTRY_BYTES and not self._is_listed:
-            self._look_through(size)
+            self._check_directory(size)
         return super().read(size)
 
-    def _look_through(self, size: int) -> None:
-        """Count the entries of the directory that begins here; whatever ends it is not judged."""
-        self._gate.refuse_longer_list(size)
+    def _check_directory(self, size: int) -> None:
+        """Count the entries of the directory that starts at the current position."""
+        self._validator.check_directory_size(size)
         start = self.tell()
         place, count = 0, 0
         while place < size and (head := super().read(_ENTRY_BYTES)).startswith(_ENTRY):
             count += 1
-            self._gate.refuse_more_than(count)
+            self._validator.check_count(count)
             rest = sum(_ENTRY_LENGTHS.unpack_from(head.ljust(_ENTRY_BYTES)))
             place += _ENTRY_BYTES + rest
             self.seek(rest, io.SEEK_CUR)
         self.seek(start)
 
 
-def _in_zip(archive: Path, gate: Gate) -> Iterator[Found]:
-    with _Zip(archive, gate) as raw, raw.opened() as packed:
+def _in_zip(archive: Path, validator: MemberValidator) -> Iterator[PackedFile]:
+    with _ZipReader(archive, validator) as raw, raw.open() as packed:
         for info in packed.infolist():
             member = _zip_member(info)
-            path = gate.admit(member)
+            path = validator.validate(member)
             if not member.is_folder:
-                yield Found(path, info.file_size, info.filename, partial(packed.open, info))
+                yield PackedFile(path, info.file_size, info.filename, partial(packed.open, info))
 
 
-def _in_tar(archive: Path, gate: Gate) -> Iterator[Found]:
-    with opened_tar(archive, _compression_of(archive)) as packed:
-        for info in headers_of(packed):
-            path = gate.admit(_tar_member(info))
+def _in_tar(archive: Path, validator: MemberValidator) -> Iterator[PackedFile]:
+    with open_tar(archive, _compression_of(archive)) as packed:
+        for info in iter_headers(packed):
+            path = validator.validate(_tar_member(info))
             if info.isreg():
-                yield Found(path, info.size, info.offset_data, partial(_content, packed, info))
+                yield PackedFile(path, info.size, info.offset_data, partial(_content, packed, info))
 
 
 def _content(packed: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
@@ -209,7 +215,7 @@ def _zip_member(info: zipfile.ZipInfo) -> Member:
     elif info.flag_bits & 1:
         refusal = "an encrypted file"
     elif info.compress_type not in METHODS:
-        refusal = f"a file packed by a method that is not read (number {info.compress_type})"
+        refusal = f"a file with an unsupported compression method (number {info.compress_type})"
     is_folder = info.filename.endswith(("/", "\\"))
     return Member(info.filename, info.file_size, is_folder, refusal)
 
@@ -222,7 +228,7 @@ def _tar_member(info: tarfile.TarInfo) -> Member:
 
 
 def _is_zip(archive: Path) -> bool:
-    """By the content; a tar that ends in a zip is none."""
+    """True for a zip, by content; False for a tar that ends with a zip."""
     with archive.open("rb") as file:
         head = file.read(512)
     is_tar = head[257:262] == b"ustar" or any(head.startswith(magic) for magic in COMPRESSIONS)
@@ -235,15 +241,15 @@ def _compression_of(archive: Path) -> str:
     return next((name for magic, name in COMPRESSIONS.items() if head.startswith(magic)), "")
 
 
-def _write(found: Found, path: Path) -> None:
+def _write(file: PackedFile, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with found.open() as file, path.open("xb") as out:
-        shutil.copyfileobj(file, out, _BLOCK)
+    with file.open() as content, path.open("xb") as out:
+        shutil.copyfileobj(content, out, _BLOCK)
 
 
-def _pack(copy: zipfile.ZipFile, found: Found) -> None:
-    entry = zipfile.ZipInfo(found.path)
-    is_packed = Path(found.path).suffix.lower() in PACKED_SUFFIXES
+def _pack(copy: zipfile.ZipFile, file: PackedFile) -> None:
+    entry = zipfile.ZipInfo(file.path)
+    is_packed = Path(file.path).suffix.lower() in PACKED_SUFFIXES
     entry.compress_type = zipfile.ZIP_STORED if is_packed else zipfile.ZIP_DEFLATED
-    with found.open() as file, copy.open(entry, "w", force_zip64=True) as out:
-        shutil.copyfileobj(file, out, _BLOCK)
+    with file.open() as content, copy.open(entry, "w", force_zip64=True) as out:
+        shutil.copyfileobj(content, out, _BLOCK)

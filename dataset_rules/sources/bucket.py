@@ -1,4 +1,4 @@
-"""A prefix of an S3 bucket as a folder: fetched by many at once, and again only what changed."""
+"""Fetching a prefix of an S3 bucket as a folder: in parallel, and only changed objects."""
 
 import hashlib
 import os
@@ -22,11 +22,18 @@ from obstore.exceptions import (
 from obstore.store import S3Store
 
 from dataset_rules.ground.errors import RulesError
-from dataset_rules.sources.limits import LIMITS, Gate, Limits, Member, Progress, refuse_without_room
+from dataset_rules.sources.limits import (
+    LIMITS,
+    Limits,
+    Member,
+    MemberValidator,
+    Progress,
+    require_free_space,
+)
 
-AT_ONCE = 16  # small files wait for the network, not for us
-READ_TIMEOUT, LONGEST_REQUEST = timedelta(seconds=60), timedelta(days=1)
-PATIENCE = timedelta(seconds=30)  # with a server that does not answer or answers with errors
+PARALLEL_REQUESTS = 16  # small files are limited by network latency
+READ_TIMEOUT, REQUEST_TIMEOUT = timedelta(seconds=60), timedelta(days=1)
+CONNECT_TIMEOUT = timedelta(seconds=30)  # also the total time of retries
 BLOCK = 1 << 20
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 CREDENTIALS = (
@@ -37,7 +44,7 @@ CREDENTIALS = (
 
 @dataclass(frozen=True)
 class _Object:
-    """An object and where it goes."""
+    """An object and its local path."""
 
     key: str
     path: Path
@@ -46,12 +53,12 @@ class _Object:
     etag: str | None
 
     @property
-    def is_here(self) -> bool:
-        """True if the file has the size and the time of the object."""
+    def is_current(self) -> bool:
+        """True if the local file has the size and time of the object."""
         if not self.path.is_file():
             return False
-        found = self.path.stat()
-        return found.st_size == self.size_bytes and found.st_mtime == self.changed_at.timestamp()
+        status = self.path.stat()
+        return status.st_size == self.size_bytes and status.st_mtime == self.changed_at.timestamp()
 
 
 def fetch_bucket(
@@ -62,40 +69,40 @@ def fetch_bucket(
     limits: Limits = LIMITS,
     on_progress: Progress | None = None,
 ) -> Path:
-    """The objects below `s3://bucket/prefix` as a folder in `folder`; a single object as a file.
+    """Fetch the objects below `s3://bucket/prefix` as a folder, or a single object as a file.
 
     Args:
         url: bucket and prefix.
-        folder: is made where it is absent; what an earlier call fetched is used.
-        environment: `AWS_*`: keys, region, endpoint. Without keys a public bucket can be read.
-        limits: beyond them it is refused, before anything is fetched.
-        on_progress: called with the bytes that are here and all bytes.
+        folder: parent of the result, created if absent; reuses an earlier download.
+        environment: `AWS_*` variables: keys, region, endpoint. Public buckets need no keys.
+        limits: checked before anything is fetched.
+        on_progress: called with the bytes received and the total bytes.
 
     Raises:
-        RulesError: if it cannot be had, or holds names that no folder can have.
+        RulesError: if the bucket cannot be read or contains unsupported names.
     """
     bucket, prefix = _parts_of(url)
     store = _store(bucket, environment)
     name = hashlib.sha256(f"{bucket}/{prefix}".encode()).hexdigest()[:16]
     last = re.sub(r"[^\w.-]", "_", prefix.rpartition("/")[2] or bucket)[-100:].lstrip(".")
-    place = folder / f"{name}-{last}"
-    with _told(url):
-        objects = _objects(store, url, prefix, place, limits)
+    target = folder / f"{name}-{last}"
+    with _as_rules_error(url):
+        objects = _list_objects(store, url, prefix, target, limits)
     folder.mkdir(parents=True, exist_ok=True)
-    todo = [found for found in objects if not found.is_here]
-    missing = sum(found.size_bytes for found in todo)
-    refuse_without_room(folder, missing, url)
-    _tidy(place, {found.path for found in objects})
-    with _told(url):
-        _bring(store, todo, sum(found.size_bytes for found in objects), missing, on_progress)
-    return place
+    outdated = [item for item in objects if not item.is_current]
+    missing = sum(item.size_bytes for item in outdated)
+    require_free_space(folder, missing, url)
+    _remove_obsolete(target, {item.path for item in objects})
+    with _as_rules_error(url):
+        _download(store, outdated, sum(item.size_bytes for item in objects), missing, on_progress)
+    return target
 
 
 def _parts_of(url: str) -> tuple[str, str]:
     match = re.fullmatch(r"s3://([A-Za-z0-9][A-Za-z0-9._-]{1,62})(?:/(.*))?", url)
     if match is None:
         raise RulesError(
-            "this is no address of a bucket", where=url[:300], expected="s3://BUCKET/PREFIX"
+            "not the address of a bucket", where=url[:300], expected="s3://BUCKET/PREFIX"
         )
     return match[1], (match[2] or "").strip("/")
 
@@ -104,40 +111,43 @@ def _store(bucket: str, environment: Mapping[str, str]) -> S3Store:
     endpoint = next((environment[name] for name in ENDPOINTS if environment.get(name)), None)
     options: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
     if not any(environment.get(name) for name in CREDENTIALS):
-        options["skip_signature"] = True  # else it would ask for keys where no machine answers
+        options["skip_signature"] = True  # otherwise it would query a metadata service for keys
     return S3Store(
         bucket,
         client_options={
             "allow_http": bool(endpoint and endpoint.startswith("http://")),
-            "connect_timeout": PATIENCE, "read_timeout": READ_TIMEOUT, "timeout": LONGEST_REQUEST,
+            "connect_timeout": CONNECT_TIMEOUT, "read_timeout": READ_TIMEOUT,
+            "timeout": REQUEST_TIMEOUT,
         },
-        retry_config={"max_retries": 4, "retry_timeout": PATIENCE},
+        retry_config={"max_retries": 4, "retry_timeout": CONNECT_TIMEOUT},
         **options,
     )  # fmt: skip
 
 
-def _objects(store: S3Store, url: str, prefix: str, place: Path, limits: Limits) -> list[_Object]:
-    """All objects below the prefix, or the one of exactly this key."""
-    gate = Gate(url, limits)
+def _list_objects(
+    store: S3Store, url: str, prefix: str, target: Path, limits: Limits
+) -> list[_Object]:
+    """All objects below the prefix, or the one with exactly this key."""
+    validator = MemberValidator(url, limits)
     listed: list[Any] = []
     for chunk in store.list(prefix or None):
         listed += chunk
-        gate.refuse_more_than(len(listed))
+        validator.check_count(len(listed))
     if not listed and prefix:
-        return [_object(store.head(prefix), place)]
+        return [_object(store.head(prefix), target)]
     found = []
     keys = {str(meta["path"]) for meta in listed}
-    folders = {key[:at] for key in keys for at, sign in enumerate(key) if sign == "/"}
+    folders = {key[:at] for key in keys for at, character in enumerate(key) if character == "/"}
     for meta in listed:
         key = str(meta["path"])
         if (key in folders or key == prefix) and meta["size"] == 0:
-            continue  # what consoles leave where somebody made a folder
-        path = gate.admit(Member(key.removeprefix(prefix).lstrip("/"), int(meta["size"])))
-        found.append(_object(meta, place / path))
+            continue  # folder placeholder created by an S3 console
+        path = validator.validate(Member(key.removeprefix(prefix).lstrip("/"), int(meta["size"])))
+        found.append(_object(meta, target / path))
     if not found:
         raise RulesError(
             "there is no object below this prefix", where=url, expected="images and their masks",
-            remedy="look at the name of the bucket and at the prefix",
+            remedy="check the bucket name and the prefix",
         )  # fmt: skip
     return found
 
@@ -148,26 +158,26 @@ def _object(meta: Any, path: Path) -> _Object:
     )
 
 
-def _tidy(place: Path, wanted: set[Path]) -> None:
-    """Remove what is no longer in the bucket, and what stands in the way."""
-    if place.is_dir() and place in wanted:
-        shutil.rmtree(place)
-    elif place.is_file() and place not in wanted:
-        place.unlink()
-    for path in [path for path in place.rglob("*") if path.is_file() and path not in wanted]:
+def _remove_obsolete(target: Path, wanted: set[Path]) -> None:
+    """Remove files no longer in the bucket, and files or folders in place of the other."""
+    if target.is_dir() and target in wanted:
+        shutil.rmtree(target)
+    elif target.is_file() and target not in wanted:
+        target.unlink()
+    for path in [path for path in target.rglob("*") if path.is_file() and path not in wanted]:
         path.unlink()
-    for path in sorted(place.rglob("*"), reverse=True):
+    for path in sorted(target.rglob("*"), reverse=True):
         if path.is_dir() and (path in wanted or not any(path.iterdir())):
             path.rmdir()
 
 
-def _bring(
-    store: S3Store, todo: list[_Object], total: int, missing: int, on_progress: Progress | None
+def _download(
+    store: S3Store, outdated: list[_Object], total: int, missing: int, on_progress: Progress | None
 ) -> None:
     done, stop = total - missing, threading.Event()
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
         try:
-            running = {pool.submit(_get, store, found, stop): found for found in todo}
+            running = {pool.submit(_get, store, item, stop): item for item in outdated}
             for ended in as_completed(running):
                 ended.result()
                 done += running[ended].size_bytes
@@ -179,29 +189,29 @@ def _bring(
             raise
 
 
-def _get(store: S3Store, found: _Object, stop: threading.Event) -> None:
-    """Write beside, give it the time of the object, rename."""
-    found.path.parent.mkdir(parents=True, exist_ok=True)
-    beside = found.path.with_name(f".{hashlib.sha256(found.key.encode()).hexdigest()[:16]}.part")
-    answer = store.get(found.key, options={"if_match": found.etag} if found.etag else None)
-    with beside.open("wb") as out:
-        for block in answer.stream(BLOCK):
+def _get(store: S3Store, item: _Object, stop: threading.Event) -> None:
+    """Write to a temporary file, set the object's modification time, rename."""
+    item.path.parent.mkdir(parents=True, exist_ok=True)
+    part = item.path.with_name(f".{hashlib.sha256(item.key.encode()).hexdigest()[:16]}.part")
+    response = store.get(item.key, options={"if_match": item.etag} if item.etag else None)
+    with part.open("wb") as out:
+        for block in response.stream(BLOCK):
             if stop.is_set():
                 return
             out.write(block)
-    if beside.stat().st_size != found.size_bytes:
-        beside.unlink()
+    if part.stat().st_size != item.size_bytes:
+        part.unlink()
         raise RulesError(
-            "an object came in part only", where=found.key, expected=f"{found.size_bytes} bytes",
-            remedy="the same command goes on where it broke off",
+            "an object is incomplete", where=item.key, expected=f"{item.size_bytes} bytes",
+            remedy="run the same command again to resume",
         )  # fmt: skip
-    at = found.changed_at.timestamp()
-    os.utime(beside, (at, at))
-    beside.replace(found.path)
+    at = item.changed_at.timestamp()
+    os.utime(part, (at, at))
+    part.replace(item.path)
 
 
 @contextmanager
-def _told(url: str) -> Iterator[None]:
+def _as_rules_error(url: str) -> Iterator[None]:
     try:
         yield
     except RulesError:
@@ -213,21 +223,21 @@ def _told(url: str) -> Iterator[None]:
 
 
 def _error_of(url: str, error: Exception) -> RulesError:
-    """One line of what the client tells in many."""
-    said = str(error).splitlines()[0]
-    if isinstance(error, NotFoundError | FileNotFoundError) or "404 Not Found" in said:
+    """A one-line error for the client's multi-line exception."""
+    message = str(error).splitlines()[0]
+    if isinstance(error, NotFoundError | FileNotFoundError) or "404 Not Found" in message:
         return RulesError(
             "there is no such bucket or object", where=url,
-            remedy="look at the name; AWS_ENDPOINT_URL says whose bucket it is",
+            remedy="check the name, and AWS_ENDPOINT_URL if the bucket is not on AWS",
         )  # fmt: skip
     is_denied = isinstance(error, PermissionDeniedError | UnauthenticatedError | PermissionError)
-    if is_denied or "403 Forbidden" in said or "401 Unauthorized" in said:
+    if is_denied or "403 Forbidden" in message or "401 Unauthorized" in message:
         return RulesError(
-            "the bucket may not be read", where=url,
-            remedy="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of one who may, and "
-            "AWS_ENDPOINT_URL where it is not of AWS",
+            "access to the bucket is denied", where=url,
+            remedy="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY with read access, and "
+            "AWS_ENDPOINT_URL if the bucket is not on AWS",
         )  # fmt: skip
     return RulesError(
-        "the bucket cannot be read", where=url, found=said[:300],
-        remedy="look at AWS_ENDPOINT_URL and AWS_REGION; the same command goes on",
+        "the bucket cannot be read", where=url, found=message[:300],
+        remedy="check AWS_ENDPOINT_URL and AWS_REGION; run the same command again to resume",
     )  # fmt: skip

@@ -1,8 +1,8 @@
-"""The files of a source, whether it is a folder or an archive that is read in place.
+"""The files of a source, whether a folder or an archive that is read in place.
 
-A folder's files are where they are. A file of an archive is brought into a spool when it is asked
-for and leaves it when nobody holds its path any more, so the spool is never larger than what is
-being looked at. Processes that share an archive have a spool each.
+Files of a folder are used directly. A file of an archive is extracted to a spool folder on access
+and deleted when its path is garbage-collected, so the spool only contains files in use. Each
+process that reads the archive has a separate spool.
 """
 
 import os
@@ -20,44 +20,44 @@ from weakref import WeakValueDictionary
 from zipfile import ZipFile
 
 from dataset_rules.ground.errors import RulesError
-from dataset_rules.sources.archive import files_in, is_in_order, refusing, repack, told_of
+from dataset_rules.sources.archive import as_rules_error, files_in, is_sequential, repack, told_of
 from dataset_rules.sources.limits import LIMITS, Limits
 from dataset_rules.sources.temporary import spool_folder
 
-KEPT = 4  # files that stay for a moment: one is often read twice, header first
+KEPT = 4  # recently used files to keep: most are read twice, first the header
 
 
 class Files(Protocol):
-    """What every reader of a source needs: `files / "a/b.png"` is a path that can be opened."""
+    """Interface of sources: `files / "a/b.png"` is a path that can be opened."""
 
     def __truediv__(self, path: str, /) -> Path:
-        """The file at this place of the source."""
+        """The file at this relative path."""
 
 
-class _Held(type(Path())):  # type: ignore[misc]  # on 3.11 only the concrete class has subclasses
-    """A path that can be watched: when it is gone, so is the file."""
+class _SpooledPath(type(Path())):  # type: ignore[misc]  # on 3.11 only the concrete class has subclasses
+    """A weakly referenceable path, whose file is deleted with it."""
 
 
-class Packed:
-    """Files of a zip or a bare tar, read in place."""
+class ArchiveFiles:
+    """Files of a zip or uncompressed tar, read in place."""
 
     def __init__(self, archive: Path, spools: Path, limits: Limits) -> None:
-        """`spools` is a folder for this archive alone; what is brought lies below it."""
+        """`spools` is a folder for this archive only; files are extracted below it."""
         self._archive, self._spools, self._limits = archive, spools, limits
         self._spool = spools / f"spool-{os.getpid()}"
-        found = [(f.path, f.size_bytes, f.place) for f in files_in(archive, limits)]
-        self._places = {path: place for path, _, place in found}
+        found = [(f.path, f.size_bytes, f.position) for f in files_in(archive, limits)]
+        self._positions = {path: position for path, _, position in found}
         self.sizes = {path: size_bytes for path, size_bytes, _ in found}
         self._zip = ZipFile(archive) if any(isinstance(p, str) for _, _, p in found) else None
-        self._lent: WeakValueDictionary[str, Path] = WeakValueDictionary()
-        self._kept: deque[Path] = deque(maxlen=KEPT)
-        self._lock = threading.RLock()  # paths may go, and be removed, while one is brought
+        self._in_use: WeakValueDictionary[str, Path] = WeakValueDictionary()
+        self._recent: deque[Path] = deque(maxlen=KEPT)
+        self._lock = threading.RLock()  # reentrant: finalizers may run during extraction
 
     def __truediv__(self, path: str, /) -> Path:
         with self._lock:
-            held = self._lent.get(path) or self._bring(path)
-            self._kept.append(held)
-            return held
+            spooled = self._in_use.get(path) or self._extract(path)
+            self._recent.append(spooled)
+            return spooled
 
     def __str__(self) -> str:
         return str(self._spool)
@@ -66,81 +66,83 @@ class Packed:
         return _reopened, (self._archive, self._spools, self._limits)
 
     def close(self) -> None:
-        """Let go of the archive and of what was brought last."""
-        self._kept.clear()
+        """Close the archive and release recently used files."""
+        self._recent.clear()
         if self._zip is not None:
             self._zip.close()
 
-    def _bring(self, path: str) -> Path:
-        held: Path = _Held(self._spool / path)
-        if path not in self._places:
-            return held  # as in a folder: opening it says that there is no such file
-        held.parent.mkdir(parents=True, exist_ok=True)
-        weakref.finalize(held, _remove, path, str(held), self._lent, self._lock).atexit = False
+    def _extract(self, path: str) -> Path:
+        spooled: Path = _SpooledPath(self._spool / path)
+        if path not in self._positions:
+            return spooled  # as in a folder, opening it raises FileNotFoundError
+        spooled.parent.mkdir(parents=True, exist_ok=True)
+        weakref.finalize(
+            spooled, _remove, path, str(spooled), self._in_use, self._lock
+        ).atexit = False
         try:
-            with refusing(self._archive), held.open("wb") as out:
+            with as_rules_error(self._archive), spooled.open("wb") as out:
                 self._copy(path, out)
         except RulesError as error:
             raise RulesError(
-                "the file is damaged in its archive", where=str(held), found=error.found
+                "the file is damaged in its archive", where=str(spooled), found=error.found
             ) from error
-        self._lent[path] = held
-        return held
+        self._in_use[path] = spooled
+        return spooled
 
     def _copy(self, path: str, out: IO[bytes]) -> None:
-        place, left = self._places[path], self.sizes[path]
-        if self._zip is not None and isinstance(place, str):
-            with self._zip.open(place) as file:
+        position, left = self._positions[path], self.sizes[path]
+        if self._zip is not None and isinstance(position, str):
+            with self._zip.open(position) as file:
                 shutil.copyfileobj(file, out)
             return
         with self._archive.open("rb") as raw:
-            raw.seek(int(place))
+            raw.seek(int(position))
             while left and (block := raw.read(min(left, 1 << 20))):
                 out.write(block)
                 left -= len(block)
 
 
 def size_of(files: Files, path: str) -> int:
-    """Bytes of a file, without bringing it."""
-    known = files.sizes.get(path) if isinstance(files, Packed) else None
+    """Size of a file in bytes, without extracting it."""
+    known = files.sizes.get(path) if isinstance(files, ArchiveFiles) else None
     return (files / path).stat().st_size if known is None else known
 
 
 @contextmanager
 def opened_files(source: Path, limits: Limits = LIMITS) -> Iterator[Files]:
-    """The files of a folder or an archive; of an archive nothing stays behind.
+    """Open the files of a folder or archive; extracted files are removed at the end.
 
     Raises:
-        RulesError: if the archive is damaged or holds what no archive should.
+        RulesError: if the archive is damaged or has members that are not accepted.
     """
     if not source.is_file():
         yield source
         return
-    with spool_folder() as place:
+    with spool_folder() as folder:
         archive = source
-        if is_in_order(source):
-            archive = place / "repacked.zip"
+        if is_sequential(source):
+            archive = folder / "repacked.zip"
             repack(source, archive, limits)
-            limits = replace(limits, ratio=1 << 62)  # the archive itself was judged already
-        packed = Packed(archive, place, limits)
+            limits = replace(limits, ratio=1 << 62)  # already checked for the original archive
+        files = ArchiveFiles(archive, folder, limits)
         try:
-            yield packed
+            yield files
         except RulesError as error:
-            raise told_of(error, str(packed), source) from error
+            raise told_of(error, str(files), source) from error
         finally:
-            packed.close()
+            files.close()
 
 
 @cache
-def _reopened(archive: Path, spools: Path, limits: Limits) -> Packed:
-    """The archive in another process: opened once, however often it is sent there."""
-    return Packed(archive, spools, limits)
+def _reopened(archive: Path, spools: Path, limits: Limits) -> ArchiveFiles:
+    """The archive in another process, opened once however often it is unpickled."""
+    return ArchiveFiles(archive, spools, limits)
 
 
 def _remove(
-    path: str, file: str, lent: WeakValueDictionary[str, Path], lock: AbstractContextManager[Any]
+    path: str, file: str, in_use: WeakValueDictionary[str, Path], lock: AbstractContextManager[Any]
 ) -> None:
-    """Remove a file whose path is gone, unless it was brought anew in this very moment."""
+    """Delete the file of a collected path, unless it has been extracted again meanwhile."""
     with lock, suppress(OSError):
-        if path not in lent:
+        if path not in in_use:
             Path(file).unlink()

@@ -1,4 +1,4 @@
-"""The headers of all image files of a source, and which files have none."""
+"""Reading the headers of all image files of a source, and errors of unreadable files."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,41 +9,41 @@ from dataset_rules.ground.parallel import each
 from dataset_rules.pixels.images import Header, read_header, read_image
 from dataset_rules.sources.files import Files
 
-_BLOCK = 256  # files that a thread takes at once: a header takes it 50 us
+_BLOCK = 256  # files per thread task; one header takes 50 us
 
 
 @dataclass(frozen=True)
 class Survey:
-    """Headers of the files that have one, and what is wrong with the others."""
+    """Headers of readable files, and error messages of the others, by path."""
 
     headers: Mapping[str, Header]
     damage: Mapping[str, str]
 
     def among(self, paths: Iterable[str]) -> list[tuple[str, Header]]:
-        """The paths that have a header, with it."""
+        """Those of the paths that have a header, with the header."""
         return [(path, self.headers[path]) for path in paths if path in self.headers]
 
 
 def survey_of(files: Files, paths: Sequence[str]) -> Survey:
-    """Read the header of every file; those that seem cut short are decoded to be sure."""
+    """Read the header of every file; files that look truncated are decoded to make sure."""
 
-    def surveyed(block: Sequence[str]) -> list[Header | str]:
-        return [_surveyed(files, path) for path in block]
+    def read_block(block: Sequence[str]) -> list[Header | str]:
+        return [_header_or_error(files, path) for path in block]
 
     headers: dict[str, Header] = {}
     damage: dict[str, str] = {}
-    equal: dict[Header, Header] = {}  # most are: 100,000 of them would take 30 MB
+    unique: dict[Header, Header] = {}  # shares equal headers: 100,000 copies would take 30 MB
     blocks = [paths[start : start + _BLOCK] for start in range(0, len(paths), _BLOCK)]
-    for block, found in zip(blocks, each(surveyed, blocks), strict=True):
-        for path, seen in zip(block, found, strict=True):
-            if isinstance(seen, str):
-                damage[path] = seen
+    for block, found in zip(blocks, each(read_block, blocks), strict=True):
+        for path, header in zip(block, found, strict=True):
+            if isinstance(header, str):
+                damage[path] = header
             else:
-                headers[path] = equal.setdefault(seen, seen)
+                headers[path] = unique.setdefault(header, header)
     return Survey(headers, damage)
 
 
-def _surveyed(files: Files, path: str) -> Header | str:
+def _header_or_error(files: Files, path: str) -> Header | str:
     try:
         file = files / path
         header = read_header(file)
@@ -55,12 +55,12 @@ def _surveyed(files: Files, path: str) -> Header | str:
 
 
 def told(error: RulesError) -> str:
-    """What is wrong with a file, without its place."""
+    """The error without its location."""
     return error.what + (f": {error.found}" if error.found else "")
 
 
 def sample_of(paths: Sequence[str], count: int) -> list[str]:
-    """At most `count` paths, chosen by their hash, so that another file hardly matters."""
+    """At most `count` paths, chosen by hash so that added files hardly change the sample."""
     if len(paths) <= count:
         return list(paths)
     return sorted(paths, key=lambda path: hashlib.sha256(path.encode()).digest())[:count]

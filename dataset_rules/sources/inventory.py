@@ -1,4 +1,4 @@
-"""Walk a source into a sorted list of entries: no pixels are read and nothing is decided."""
+"""List the files of a source, sorted by path, without reading pixels."""
 
 import os
 import stat
@@ -12,14 +12,14 @@ from dataset_rules.artifacts.seal import BEGUN, SEAL
 from dataset_rules.ground.errors import RulesError
 from dataset_rules.pixels.images import IMAGE_SUFFIXES
 from dataset_rules.pixels.slides import SLIDE_SUFFIXES, reads_slides
-from dataset_rules.sources.files import Files, Packed
+from dataset_rules.sources.files import ArchiveFiles, Files
 
 JUNK_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir"})
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 
 class Kind(StrEnum):
-    """What the name of a file says that it is."""
+    """Kind of a file, by its name."""
 
     IMAGE = "image"
     OTHER = "other"
@@ -42,7 +42,7 @@ WHY = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of the source; the path is relative to it, with forward slashes."""
+    """A file of the source, with a relative path and forward slashes."""
 
     path: str
     size_bytes: int
@@ -50,16 +50,18 @@ class Entry:
 
 
 def discover(source: Files, exclude: tuple[str, ...] = ()) -> tuple[Entry, ...]:
-    """Every file of `source`, sorted by path.
+    """All files of `source`, sorted by path.
 
     Args:
         source: a folder or an opened archive.
-        exclude: relative paths as they are, or shell patterns in which `*` also crosses folders.
+        exclude: literal relative paths, or shell patterns in which `*` also matches slashes.
 
     Raises:
-        RulesError: if there is no such folder, or no file in it.
+        RulesError: if the folder does not exist or contains no files.
     """
-    found = _in_archive(source) if isinstance(source, Packed) else _in_folder(Path(str(source)))
+    found = (
+        _in_archive(source) if isinstance(source, ArchiveFiles) else _in_folder(Path(str(source)))
+    )
     entries = [
         Entry(path, size_bytes or 0, _kind_of(path, exclude, is_file=size_bytes is not None))
         for path, size_bytes in found
@@ -67,43 +69,43 @@ def discover(source: Files, exclude: tuple[str, ...] = ()) -> tuple[Entry, ...]:
     if not entries:
         raise RulesError(
             "the source is empty", where=str(source), expected="images and their masks",
-            remedy="name the folder that holds them",
+            remedy="give the folder that contains them",
         )  # fmt: skip
     return tuple(sorted(entries, key=lambda entry: entry.path))
 
 
-def _in_archive(source: Packed) -> Iterator[tuple[str, int]]:
-    """Path and bytes of each file; as in a folder, our own datasets are passed over."""
+def _in_archive(source: ArchiveFiles) -> Iterator[tuple[str, int]]:
+    """Path and size of each file; like in folders, our own datasets are skipped."""
     marks = {mark for path in source.sizes if (mark := path.rpartition("/"))[2] in {SEAL, BEGUN}}
     ours = tuple(f"{folder}/" for folder, slash, _ in marks if slash)
     return ((path, size) for path, size in source.sizes.items() if not path.startswith(ours))
 
 
 def _in_folder(source: Path) -> Iterator[tuple[str, int | None]]:
-    """Path of each file and its bytes, None for what is no file.
+    """Path of each file and its size in bytes, None for special files.
 
-    Our own datasets inside the source are results and are passed over.
+    Our own datasets inside the source are results and are skipped.
     """
-    _refuse_non_folder(source)
-    for place, folders, names in os.walk(source, onerror=_refuse_unreadable):
-        here = Path(place)
-        links = [name for name in folders if (here / name).is_symlink()]
-        folders[:] = [name for name in folders if not _is_ours(here / name)]
-        inside = here.relative_to(source).as_posix()
+    _require_folder(source)
+    for directory, folders, names in os.walk(source, onerror=_raise_unreadable):
+        parent = Path(directory)
+        links = [name for name in folders if (parent / name).is_symlink()]
+        folders[:] = [name for name in folders if not _is_ours(parent / name)]
+        relative = parent.relative_to(source).as_posix()
         for name in [*names, *links]:
-            yield (name if inside == "." else f"{inside}/{name}"), _size_of_file(here / name)
+            yield (name if relative == "." else f"{relative}/{name}"), _size_of_file(parent / name)
 
 
-def _refuse_non_folder(source: Path) -> None:
+def _require_folder(source: Path) -> None:
     if source.is_dir():
         return
     raise RulesError(
-        "no such folder or archive" if not source.exists() else "this is no folder",
+        "no such folder or archive" if not source.exists() else "not a folder",
         where=str(source), expected="a folder, zip, tar or compressed tar with images and masks",
     )  # fmt: skip
 
 
-def _refuse_unreadable(error: OSError) -> None:
+def _raise_unreadable(error: OSError) -> None:
     raise RulesError(
         "the folder cannot be read", where=str(error.filename), found=str(error.strerror)
     ) from error
@@ -114,7 +116,7 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _size_of_file(path: Path) -> int | None:
-    """None for what would not end when it is read, or cannot be read at all."""
+    """Size in bytes, None for pipes, devices and files that cannot be read."""
     try:
         status = path.stat()
     except OSError:
@@ -132,7 +134,7 @@ def _kind_of(path: str, exclude: tuple[str, ...], *, is_file: bool) -> Kind:
         return Kind.SPECIAL
     if segments[-1].endswith(ARCHIVE_SUFFIXES):
         return Kind.ARCHIVE
-    suffix = os.path.splitext(segments[-1])[1]  # noqa: PTH122  a string here, not a path
+    suffix = os.path.splitext(segments[-1])[1]  # noqa: PTH122  a string, not a Path
     if suffix in SLIDE_SUFFIXES:
         return Kind.IMAGE if reads_slides() else Kind.SLIDE
     return Kind.IMAGE if suffix in IMAGE_SUFFIXES else Kind.OTHER

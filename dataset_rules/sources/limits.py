@@ -1,4 +1,4 @@
-"""What a source that comes packed or from afar may hold, checked name by name before any damage."""
+"""Limits for archives and remote sources, checked for each member before anything is written."""
 
 import re
 import shutil
@@ -9,23 +9,23 @@ from pathlib import Path
 
 from dataset_rules.ground.errors import RulesError
 
-Progress = Callable[[int, int], None]  # bytes that are here, bytes in all (0: not stated)
+Progress = Callable[[int, int], None]  # bytes received, total bytes (0: unknown)
 
-LONGEST_NAME_BYTES = 255  # of one part of a path, as file systems have it
-LONGEST_PATH_BYTES = 1000
-DEEPEST = 40  # folders inside each other
-RESERVE_BYTES = 64 << 20  # of free space that no source takes
+MAX_NAME_BYTES = 255  # of one path component, the usual file system limit
+MAX_PATH_BYTES = 1000
+MAX_DEPTH = 40  # nested folders
+RESERVE_BYTES = 64 << 20  # of disk space to keep free
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a source may hold at most."""
+    """Maximum size of a source."""
 
     files: int = 1_000_000
-    directory_bytes: int = 256 << 20  # of a zip's list of files, which is held in memory
+    directory_bytes: int = 256 << 20  # of a zip's central directory, which is kept in memory
     size_bytes: int = 64 << 30
-    ratio: int = 200  # unpacked to packed bytes; a bomb has 1,000 and more
-    free_bytes: int = 64 << 20  # unpacked bytes up to which no ratio counts
+    ratio: int = 200  # unpacked to packed bytes; zip bombs have 1,000 and more
+    free_bytes: int = 64 << 20  # unpacked size up to which the ratio is not checked
 
 
 LIMITS = Limits()
@@ -33,7 +33,7 @@ LIMITS = Limits()
 
 @dataclass(frozen=True)
 class Member:
-    """An entry of a source; `refusal` says why its kind is not taken."""
+    """An entry of a source; `refusal` is the reason if its type is not accepted."""
 
     name: str
     size_bytes: int
@@ -41,109 +41,108 @@ class Member:
     refusal: str | None = None
 
 
-class Gate:
-    """Lets the members of one source in, one after the other, or refuses the source."""
+class MemberValidator:
+    """Checks the members of a source one by one and rejects the source if one is invalid."""
 
     def __init__(self, where: str, limits: Limits, packed_bytes: int | None = None) -> None:
-        """`packed_bytes` is the size of the archive; what lies open has no ratio to keep."""
+        """`packed_bytes` is the size of the archive; None for sources without compression."""
         self.where = where
         self.limits = limits
         self.total_bytes = 0
         self._count = 0
         self._files: set[str] = set()
         self._folders: set[str] = set()
-        self._most = limits.size_bytes
+        self._max_bytes = limits.size_bytes
         if packed_bytes is not None:
-            explained = max(limits.free_bytes, limits.ratio * packed_bytes)
-            self._most = min(limits.size_bytes, explained)
+            plausible = max(limits.free_bytes, limits.ratio * packed_bytes)
+            self._max_bytes = min(limits.size_bytes, plausible)
 
-    def admit(self, member: Member) -> str:
-        """The path of the member inside the source; raises `RulesError` if it is not taken."""
+    def validate(self, member: Member) -> str:
+        """Path of the member inside the source; raises `RulesError` if it is not accepted."""
         self._count += 1
         self.total_bytes += member.size_bytes
-        self.refuse_more_than(self._count)
+        self.check_count(self._count)
         if member.refusal or member.size_bytes < 0:
-            raise self.refused(member.refusal or "a size below zero", member.name)
-        if self.total_bytes > self._most:
-            raise self.refused("more bytes than its size explains", f"over {self._most} bytes")
-        if reason := _unfit(member.name):
-            raise self.refused(reason, member.name)
-        path = cleaned(member.name)
+            raise self._error(member.refusal or "a negative size", member.name)
+        if self.total_bytes > self._max_bytes:
+            raise self._error("more bytes than allowed", f"over {self._max_bytes} bytes")
+        if reason := _name_problem(member.name):
+            raise self._error(reason, member.name)
+        path = normalized(member.name)
         if not path and not member.is_folder:
-            raise self.refused("a file without a name", member.name)
-        self._refuse_clash(path, member.is_folder)
+            raise self._error("a file without a name", member.name)
+        self._check_clash(path, member.is_folder)
         return path
 
-    def refuse_more_than(self, count: int) -> None:
-        """Raise `RulesError` where a list of so many members is too long already."""
+    def check_count(self, count: int) -> None:
+        """Raise `RulesError` if the source has too many members."""
         if count > self.limits.files:
-            raise self.refused("too many files", f"more than {self.limits.files}")
+            raise self._error("too many files", f"more than {self.limits.files}")
 
-    def refuse_longer_list(self, size_bytes: int) -> None:
-        """Raise `RulesError` where the list of a zip's files would take too much memory."""
+    def check_directory_size(self, size_bytes: int) -> None:
+        """Raise `RulesError` if a zip's central directory would take too much memory."""
         if size_bytes > self.limits.directory_bytes:
-            raise self.refused("too long a list of files", f"{size_bytes} bytes")
+            raise self._error("too long a list of files", f"{size_bytes} bytes")
 
-    def refused(self, what: str, found: str) -> RulesError:
-        """The error that says what the source holds."""
+    def _error(self, what: str, found: str) -> RulesError:
         return RulesError(
-            f"the source is refused: it holds {what}", where=self.where, found=_shown(found),
-            remedy="pack plain files and folders only, or name the folder itself",
+            f"the source is refused: it contains {what}", where=self.where, found=_printable(found),
+            remedy="pack plain files and folders only, or give the folder itself",
         )  # fmt: skip
 
-    def _refuse_clash(self, path: str, is_folder: bool) -> None:
-        """Names that one file system keeps apart and another does not are one name."""
+    def _check_clash(self, path: str, is_folder: bool) -> None:
+        """Reject names that are equal on case- or Unicode-insensitive file systems."""
         name = unicodedata.normalize("NFC", path).casefold()
         folder = name if is_folder else name.rpartition("/")[0]
         if not is_folder:
             if name in self._files:
-                raise self.refused("two files of one name", path)
+                raise self._error("two files of the same name", path)
             if name in self._folders:
-                raise self.refused("a file and a folder of one name", path)
+                raise self._error("a file and a folder of the same name", path)
             self._files.add(name)
         while folder and folder not in self._folders:
             if folder in self._files:
-                raise self.refused("a file and a folder of one name", path)
+                raise self._error("a file and a folder of the same name", path)
             self._folders.add(folder)
             folder = folder.rpartition("/")[0]
 
 
-def _unfit(name: str) -> str | None:
-    """Why a name is not taken: it leads out of the folder, or no file system takes it."""
+def _name_problem(name: str) -> str | None:
+    """Reason to reject a name: it leaves the folder, or is not portable across file systems."""
     path = name.replace("\\", "/")
     if path.startswith("/") or re.match("[A-Za-z]:", path) or ".." in path.split("/"):
         return "a path that leaves the folder"
-    if any(ord(sign) < 32 or ord(sign) == 127 for sign in path):
+    if any(ord(character) < 32 or ord(character) == 127 for character in path):
         return "a name with control characters"
-    if any(0xD800 <= ord(sign) < 0xE000 for sign in path):
+    if any(0xD800 <= ord(character) < 0xE000 for character in path):
         return "a name that is not UTF-8"
     parts = path.split("/")
-    is_long = any(len(part.encode()) > LONGEST_NAME_BYTES for part in parts)
-    if is_long or len(path.encode()) > LONGEST_PATH_BYTES or len(parts) > DEEPEST:
+    is_long = any(len(part.encode()) > MAX_NAME_BYTES for part in parts)
+    if is_long or len(path.encode()) > MAX_PATH_BYTES or len(parts) > MAX_DEPTH:
         return "a name that is too long or too deep"
     return None
 
 
-def cleaned(name: str) -> str:
-    """The name with forward slashes and without empty parts and dots."""
+def normalized(name: str) -> str:
+    """The name with forward slashes, without empty components and dots."""
     parts = name.replace("\\", "/").split("/")
     return "/".join(part for part in parts if part not in {"", "."})
 
 
-def refuse_without_room(place: Path, size_bytes: int, where: str) -> None:
-    """Raise `RulesError` where the file system of `place` has less room than is needed."""
-    free = shutil.disk_usage(place).free - RESERVE_BYTES
+def require_free_space(folder: Path, size_bytes: int, where: str) -> None:
+    """Raise `RulesError` if the file system of `folder` has too little free space."""
+    free = shutil.disk_usage(folder).free - RESERVE_BYTES
     if size_bytes > free:
         raise RulesError(
-            "there is not enough room for the source", where=where,
-            expected=f"{size_bytes} free bytes in {place}", found=f"{max(free, 0)}",
-            remedy="free some space, or let the folder lie elsewhere",
+            "not enough disk space for the source", where=where,
+            expected=f"{size_bytes} free bytes in {folder}", found=f"{max(free, 0)}",
+            remedy="free some space or use a folder on another disk",
         )  # fmt: skip
 
 
-def _shown(text: str) -> str:
-    """The text as a terminal and a JSON document can show it."""
+def _printable(text: str) -> str:
+    """The text, shortened and escaped for terminals and JSON."""
     plain = text if len(text) <= 200 else f"{text[:200]}..."
     return plain.encode("utf-8", "backslashreplace").decode().translate(
-        {sign: f"\\x{sign:02x}" for sign in [*range(32), 127]}
+        {character: f"\\x{character:02x}" for character in [*range(32), 127]}
     )  # fmt: skip

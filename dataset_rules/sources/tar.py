@@ -1,7 +1,7 @@
-"""Tar archives read strictly: what is cut short or damaged is an error, never a silent end.
+"""Strict reading of tar archives: truncation and damage raise errors instead of ending silently.
 
-`tarfile` takes a damaged header in the middle for the end of the archive, reads extended headers
-of any size into memory, and on older Pythons follows sizes below zero round in a circle.
+`tarfile` treats a damaged header in the middle as the end of the archive, reads extended headers
+of any size into memory, and on older Pythons loops forever on negative sizes.
 """
 
 import bz2
@@ -15,10 +15,10 @@ from typing import IO, Any, Self, cast
 
 import zstandard
 
-MOST_HEADER_BYTES = 64 << 10  # of an extended header: a path and some attributes
-MOST_GLOBAL_FIELDS = 100  # that hold for all files; `git archive` writes one, the commit
-MOST_PADDING_BYTES = 1 << 20  # behind the mark of the end
-MOST_DECODER_BYTES = 256 << 20  # of memory that a decoder may ask for; xz -9 takes 65 MiB
+MAX_HEADER_BYTES = 64 << 10  # of an extended header: a path and some attributes
+MAX_GLOBAL_FIELDS = 100  # of global pax headers; `git archive` writes one, the commit
+MAX_PADDING_BYTES = 1 << 20  # after the end-of-archive marker
+MAX_DECODER_BYTES = 256 << 20  # memory of a decompressor; xz -9 needs 65 MiB
 EXTENDED = frozenset(
     {
         tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
@@ -28,8 +28,8 @@ EXTENDED = frozenset(
 
 
 @contextmanager
-def opened_tar(path: Path, compression: str) -> Iterator[tarfile.TarFile]:
-    """The tar inside a file; a compressed one can only be read from its start to its end.
+def open_tar(path: Path, compression: str) -> Iterator[tarfile.TarFile]:
+    """Open a tar; compressed ones can only be read sequentially.
 
     Args:
         path: the archive.
@@ -37,28 +37,28 @@ def opened_tar(path: Path, compression: str) -> Iterator[tarfile.TarFile]:
     """
     with path.open("rb") as raw:
         if not compression:
-            with tarfile.open(fileobj=raw, mode="r:", tarinfo=_StrictHeader) as packed:
-                yield packed
+            with tarfile.open(fileobj=raw, mode="r:", tarinfo=_StrictHeader) as archive:
+                yield archive
             return
-        stream = _inflated(raw, compression)
-        with tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictHeader) as packed:
-            yield packed
-        left = MOST_PADDING_BYTES
-        while left > 0 and (data := stream.read(left)):  # the check sum stands at the very end
+        stream = _decompressed(raw, compression)
+        with tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictHeader) as archive:
+            yield archive
+        left = MAX_PADDING_BYTES
+        while left > 0 and (data := stream.read(left)):  # the checksum is at the very end
             left -= len(data)
 
 
-def headers_of(packed: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Headers in the order of the archive; what tarfile keeps of them does not grow."""
-    while (info := packed.next()) is not None:
-        if len(packed.pax_headers) > MOST_GLOBAL_FIELDS:
-            raise tarfile.ReadError(f"over {MOST_GLOBAL_FIELDS} headers for all its files")
-        packed.members = []  # type: ignore[attr-defined]
+def iter_headers(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Headers in archive order; clears tarfile's list of members so that it does not grow."""
+    while (info := archive.next()) is not None:
+        if len(archive.pax_headers) > MAX_GLOBAL_FIELDS:
+            raise tarfile.ReadError(f"over {MAX_GLOBAL_FIELDS} global headers")
+        archive.members = []  # type: ignore[attr-defined]
         yield info
 
 
 class _StrictHeader(tarfile.TarInfo):
-    """A header that must be one, up to the mark of the archive's end."""
+    """A header that must be valid unless it is the end-of-archive marker."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> Self:
@@ -66,30 +66,30 @@ class _StrictHeader(tarfile.TarInfo):
             header = super().frombuf(buf, encoding, errors)  # type: ignore[arg-type]
         except tarfile.HeaderError as error:
             if len(buf) == tarfile.BLOCKSIZE and not any(buf):
-                raise  # the mark of the end
+                raise  # the end-of-archive marker
             raise tarfile.ReadError(f"{error}: it is cut short or damaged") from error
-        if header.size < 0 or (header.type in EXTENDED and header.size > MOST_HEADER_BYTES):
+        if header.size < 0 or (header.type in EXTENDED and header.size > MAX_HEADER_BYTES):
             raise tarfile.ReadError(f"a header states {header.size} bytes")
         return header
 
 
-def _inflated(raw: IO[bytes], compression: str) -> IO[bytes]:
+def _decompressed(raw: IO[bytes], compression: str) -> IO[bytes]:
     if compression == "gz":
         return cast("IO[bytes]", gzip.GzipFile(fileobj=raw))
     if compression == "bz2":
         return cast("IO[bytes]", bz2.BZ2File(raw))
     if compression == "xz":
         return cast("IO[bytes]", _Xz(raw))
-    decoder = zstandard.ZstdDecompressor(max_window_size=MOST_DECODER_BYTES)
+    decoder = zstandard.ZstdDecompressor(max_window_size=MAX_DECODER_BYTES)
     return cast("IO[bytes]", decoder.stream_reader(raw, read_across_frames=True))
 
 
 class _Xz:
-    """Reads xz with a bound on the memory of the decoder, which `lzma.open` does not have."""
+    """Reads xz with a memory limit for the decoder, which `lzma.open` lacks."""
 
     def __init__(self, raw: IO[bytes]) -> None:
         self._raw = raw
-        self._decoder = lzma.LZMADecompressor(memlimit=MOST_DECODER_BYTES)
+        self._decoder = lzma.LZMADecompressor(memlimit=MAX_DECODER_BYTES)
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes; none at the end."""
@@ -101,7 +101,7 @@ class _Xz:
             if self._decoder.eof:
                 if not data.strip(b"\0"):
                     return b""
-                self._decoder = lzma.LZMADecompressor(memlimit=MOST_DECODER_BYTES)
+                self._decoder = lzma.LZMADecompressor(memlimit=MAX_DECODER_BYTES)
             elif self._decoder.needs_input and not data:
                 raise EOFError("the compressed data is cut short")
             if block := self._decoder.decompress(data, size):

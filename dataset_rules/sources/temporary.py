@@ -1,4 +1,4 @@
-"""Temporary folders that a kill may leave behind: the next one that is made clears them away."""
+"""Temporary folders; those left behind by killed processes are removed by the next run."""
 
 import shutil
 import sys
@@ -12,37 +12,37 @@ if sys.platform != "win32":
     import fcntl
 
 PREFIX = "unetops-source-"
-MARK = "in-use"  # locked as long as the process lives that made the folder
+LOCK = "in-use"  # locked while the process that created the folder is running
 
 
 @contextmanager
 def spool_folder() -> Iterator[Path]:
-    """A new folder for this process, removed at the end; those of dead processes go as well."""
-    _clear_leftovers()
+    """Create a folder for this process, removed at the end; removes those of dead processes."""
+    _remove_leftovers()
     with tempfile.TemporaryDirectory(prefix=PREFIX) as name:
-        place = Path(name)
-        with (place / f"{MARK}.new").open("w") as mark:
-            _is_taken(mark)
-            (place / f"{MARK}.new").rename(place / MARK)  # seen by others only once it is locked
-            yield place
+        folder = Path(name)
+        with (folder / f"{LOCK}.new").open("w") as lock:
+            _acquire(lock)
+            (folder / f"{LOCK}.new").rename(folder / LOCK)  # visible to others only once locked
+            yield folder
 
 
-def _clear_leftovers() -> None:
-    for place in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+def _remove_leftovers() -> None:
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         try:
-            with (place / MARK).open("r+") as mark:
-                if _is_taken(mark):
-                    shutil.rmtree(place, ignore_errors=True)
+            with (folder / LOCK).open("r+") as lock:
+                if _acquire(lock):
+                    shutil.rmtree(folder, ignore_errors=True)
         except OSError:
-            continue  # without a mark it is just being made, or it is not ours
+            continue  # no lock file: the folder is just being created or is not ours
 
 
-def _is_taken(mark: IO[str]) -> bool:
-    """True if the lock is ours now; never where the system has no such locks."""
+def _acquire(lock: IO[str]) -> bool:
+    """Try to lock; True on success, always False on systems without such locks."""
     if sys.platform == "win32":
         return False
     try:
-        fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

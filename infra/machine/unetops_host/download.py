@@ -1,8 +1,8 @@
-"""Files by their address, brought to the volume: resumed where one broke off, checked.
+"""Files downloaded to the volume: verified, and resumed after an interruption.
 
-As `dataset_rules/sources/download.py` does it for the service, in the standard library. A file is
-named by its address, so that two of one name are two files. Its part grows beside it, and notes say of which
-state of the file the part, or the whole, is.
+The standard-library counterpart of `dataset_rules/sources/download.py`. A file is stored under a
+name made from its address, so that two addresses with equal file names do not collide. The partial
+file grows next to it; a note records which version of the remote file it belongs to.
 """
 
 import contextlib

@@ -19,7 +19,7 @@ from tests.drawn import write_dataset
 
 @pytest.fixture
 def chain(tmp_path: Path) -> Path:
-    """dataset -> run -> model -> prediction, as the steps write them, with tiny contents."""
+    """dataset -> run -> model -> prediction, as the steps write them, but tiny."""
     now = datetime.now(UTC)
     dataset = write_dataset(tmp_path / "dataset", train=2, val=0, test=0)
     run = tmp_path / "run"
@@ -49,11 +49,11 @@ def flip(path: Path, at: int = -1) -> None:
     path.write_bytes(bytes(data))
 
 
-def broken(mask: Path) -> dict[str, str]:
+def broken_links(mask: Path) -> dict[str, str]:
     return {link.kind: link.detail for link in trace(mask) if link.state is LinkState.BROKEN}
 
 
-def test_the_chain_leads_from_the_mask_to_source_and_commit(chain: Path) -> None:
+def test_chain_leads_from_mask_to_source_and_commit(chain: Path) -> None:
     links = trace(chain)
     assert is_whole(links), [link for link in links if link.state is LinkState.BROKEN]
     kinds = [link.kind for link in links]
@@ -63,7 +63,7 @@ def test_the_chain_leads_from_the_mask_to_source_and_commit(chain: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("file", "named"),
+    ("file", "expected"),
     [
         ("prediction/a_mask.png", "mask"),
         ("prediction/manifest.json", "prediction"),
@@ -79,31 +79,29 @@ def test_the_chain_leads_from_the_mask_to_source_and_commit(chain: Path) -> None
     ],
 )
 @pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
-def test_one_altered_byte_names_its_link(
-    chain: Path, tmp_path: Path, file: str, named: str, place: float
+def test_one_altered_byte_breaks_its_link(
+    chain: Path, tmp_path: Path, file: str, expected: str, place: float
 ) -> None:
     flip(tmp_path / file, int(place * len((tmp_path / file).read_bytes())))
-    found = broken(chain)
-    assert named in found or (file == "prediction/manifest.json" and "artifact" in found), found
-    assert not set(found) - {named, "mask", "artifact"}, found
+    found = broken_links(chain)
+    assert expected in found or (file == "prediction/manifest.json" and "artifact" in found), found
+    assert not set(found) - {expected, "mask", "artifact"}, found
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "provenance.json"])
 @pytest.mark.parametrize("kind", ["source", "dataset", "run", "model"])
-def test_an_altered_ancestor_that_the_prediction_carries_is_named(
-    chain: Path, kind: str, name: str
-) -> None:
+def test_altered_ancestor_record_breaks_its_link(chain: Path, kind: str, name: str) -> None:
     for folder in (chain.parent / "lineage").iterdir():
         manifest = json.loads((folder / "manifest.json").read_bytes())
         if manifest["kind"] == kind:
             flip(folder / name)
-            found = broken(chain)
+            found = broken_links(chain)
             assert kind in found, found
             return
-    pytest.fail(f"the prediction carries no {kind}")
+    pytest.fail(f"the prediction has no {kind} among its ancestors")
 
 
-def test_the_chain_holds_when_the_prediction_alone_is_moved(chain: Path, tmp_path: Path) -> None:
+def test_chain_is_intact_when_only_the_prediction_is_moved(chain: Path, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere" / "p"
     moved.parent.mkdir()
     shutil.move(chain.parent, moved)
@@ -112,7 +110,7 @@ def test_the_chain_holds_when_the_prediction_alone_is_moved(chain: Path, tmp_pat
     assert {"model", "run", "dataset", "rules", "commit"} <= {link.kind for link in links}
 
 
-def test_a_mask_without_its_folder_says_what_to_name(chain: Path, tmp_path: Path) -> None:
+def test_mask_without_its_folder_needs_the_artifact_option(chain: Path, tmp_path: Path) -> None:
     alone = tmp_path / "alone" / "mask.png"
     alone.parent.mkdir()
     shutil.copy(chain, alone)
@@ -123,7 +121,7 @@ def test_a_mask_without_its_folder_says_what_to_name(chain: Path, tmp_path: Path
     assert not is_whole(trace(alone, artifact=chain.parent))
 
 
-def test_every_byte_of_a_small_artifact_is_watched(chain: Path) -> None:
+def test_seal_covers_every_file_of_a_small_artifact(chain: Path) -> None:
     folder = chain.parent
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         data = path.read_bytes()
@@ -134,7 +132,7 @@ def test_every_byte_of_a_small_artifact_is_watched(chain: Path) -> None:
     assert not altered_files(folder)
 
 
-def test_another_artifact_in_the_place_of_an_ancestor_breaks_nothing(
+def test_another_artifact_in_place_of_an_ancestor_breaks_no_link(
     chain: Path, tmp_path: Path
 ) -> None:
     shutil.rmtree(tmp_path / "dataset")
@@ -144,7 +142,7 @@ def test_another_artifact_in_the_place_of_an_ancestor_breaks_nothing(
     assert "elsewhere" in links["dataset"].detail
 
 
-def test_an_ancestor_that_lies_beside_under_its_id_is_found(chain: Path, tmp_path: Path) -> None:
+def test_ancestor_named_by_its_id_next_to_its_child_is_found(chain: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     store.mkdir()
     for name in ("dataset", "run", "prediction"):
@@ -156,12 +154,12 @@ def test_an_ancestor_that_lies_beside_under_its_id_is_found(chain: Path, tmp_pat
         assert details[kind] == "its files are intact"
 
 
-def test_an_added_file_is_noticed(chain: Path) -> None:
+def test_added_file_breaks_the_link(chain: Path) -> None:
     (chain.parent / "extra.txt").write_text("x")
-    assert "added" in broken(chain)["prediction"]
+    assert "added" in broken_links(chain)["prediction"]
 
 
-def test_a_source_file_that_changed_since_is_named(tmp_path: Path) -> None:
+def test_changed_source_file_is_reported(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     for name in ("a.png", "b.png"):
@@ -174,6 +172,6 @@ def test_a_source_file_that_changed_since_is_named(tmp_path: Path) -> None:
     finish(dataset, step, content={}, started=datetime.now(UTC))
     assert is_whole(trace(dataset))
     (source / "b.png").write_bytes(b"other")
-    assert "b.png" in broken(dataset)["source"]
+    assert "b.png" in broken_links(dataset)["source"]
     shutil.rmtree(source)
     assert is_whole(trace(dataset))

@@ -25,7 +25,7 @@ def saved(tmp_path, image, name, **options):
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tiff"])
 @pytest.mark.parametrize("pixels", [GRADIENT, COLOR], ids=["grey", "colour"])
-def test_pixels_come_back_from_lossless_files(tmp_path, suffix, pixels):
+def test_lossless_formats_round_trip(tmp_path, suffix, pixels):
     path = tmp_path / f"a{suffix}"
     path.write_bytes(encode(pixels, suffix))
     assert np.array_equal(read_image(path), pixels)
@@ -33,7 +33,7 @@ def test_pixels_come_back_from_lossless_files(tmp_path, suffix, pixels):
 
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
 @pytest.mark.parametrize("pixels", [DEEP, np.dstack([DEEP, DEEP[::-1], DEEP])], ids=["g", "c"])
-def test_16_bits_keep_their_depth(tmp_path, suffix, pixels):
+def test_16_bit_images_keep_their_depth(tmp_path, suffix, pixels):
     path = tmp_path / f"a{suffix}"
     path.write_bytes(encode(pixels, suffix))
     assert read_header(path).bits == 16
@@ -46,7 +46,7 @@ def test_compressed_tiff_is_read(tmp_path, compression):
     assert np.array_equal(read_image(path), COLOR)
 
 
-def test_palette_mask_keeps_its_indices_and_image_its_colours(tmp_path):
+def test_palette_is_read_as_indices_for_masks_and_colours_for_images(tmp_path):
     image = Image.fromarray(GRADIENT % 3, mode=None).convert("P")
     image.putpalette([9, 9, 9, 200, 0, 0, 0, 0, 200])
     path = saved(tmp_path, image, "a.png")
@@ -61,7 +61,7 @@ def test_alpha_is_dropped(tmp_path):
     assert np.array_equal(read_image(saved(tmp_path, grey, "b.png")), GRADIENT)
 
 
-def test_photograph_on_its_side_is_turned_upright(tmp_path):
+def test_image_with_exif_rotation_is_read_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     path = saved(tmp_path, Image.fromarray(COLOR), "a.jpg", exif=exif)
@@ -69,7 +69,7 @@ def test_photograph_on_its_side_is_turned_upright(tmp_path):
     assert (read_header(path).height_px, read_header(path).width_px) == (50, 40)
 
 
-def test_pixel_size_is_read_where_a_tiff_states_one(tmp_path):
+def test_pixel_size_is_read_from_tiff_tags(tmp_path):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, GRADIENT, resolution=(40_000, 40_000), resolutionunit="CENTIMETER")
     assert read_header(path).pixel_size_um == pytest.approx(0.25)
@@ -81,7 +81,7 @@ def test_stack_of_pages_is_refused(tmp_path):
         read_image(tmp_path / "a.tif")
 
 
-def test_hash_notices_a_pixel_and_a_shape_and_no_encoder(tmp_path):
+def test_hash_depends_on_pixels_and_shape_but_not_on_the_encoder(tmp_path):
     other = GRADIENT.copy()
     other[3, 3] ^= 1
     hashes = {pixel_hash(p) for p in (GRADIENT, other, GRADIENT.reshape(50, 40), DEEP)}
@@ -92,7 +92,7 @@ def test_hash_notices_a_pixel_and_a_shape_and_no_encoder(tmp_path):
 
 def files():
     image = Image.fromarray(tissue(1)[0])
-    made = []
+    encoded = []
     for kind, options in (
         ("PNG", {}),
         ("JPEG", {}),
@@ -101,9 +101,9 @@ def files():
     ):
         buffer = io.BytesIO()
         image.save(buffer, kind, **options)
-        made.append((kind.lower(), buffer.getvalue()))
-    made += [("png", encode(DEEP, ".png")), ("tiff", encode(DEEP, ".tiff"))]
-    return made
+        encoded.append((kind.lower(), buffer.getvalue()))
+    encoded += [("png", encode(DEEP, ".png")), ("tiff", encode(DEEP, ".tiff"))]
+    return encoded
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
@@ -125,26 +125,26 @@ def test_mutated_file_is_read_or_refused(tmp_path_factory, file, changes, keep):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("pixels", [GRADIENT[:30], DEEP[:30]], ids=["8 bits", "16 bits"])
-def test_image_is_upright_and_its_header_says_the_size_that_is_read(tmp_path, pixels, orientation):
+def test_image_is_read_upright_and_matches_the_size_in_its_header(tmp_path, pixels, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = saved(tmp_path, Image.fromarray(pixels), "a.png", exif=exif)
     header, image = read_header(path), read_image(path)
     assert header.orientation == orientation
     assert (header.height_px, header.width_px) == image.shape
-    turns = {1: 0, 3: 2, 6: 3, 8: 1}
-    if orientation in turns:
-        assert np.array_equal(image, np.rot90(pixels, turns[orientation]))
+    quarter_turns = {1: 0, 3: 2, 6: 3, 8: 1}
+    if orientation in quarter_turns:
+        assert np.array_equal(image, np.rot90(pixels, quarter_turns[orientation]))
     else:
         mirrored = {2: pixels[:, ::-1], 4: pixels[::-1], 5: pixels.T, 7: pixels[::-1, ::-1].T}
         assert np.array_equal(image, mirrored[orientation])
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
-def test_header_of_a_file_that_ends_too_early_says_so(tmp_path, suffix):
+def test_header_of_truncated_file_is_marked_as_cut_short(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     if suffix == ".tif":
-        tifffile.imwrite(path, tissue(1, size=60)[0])  # the directory lies before the pixels
+        tifffile.imwrite(path, tissue(1, size=60)[0])  # the directory precedes the pixels
     else:
         path.write_bytes(encode(tissue(1, size=60)[0], suffix))
     assert not read_header(path).is_cut_short
@@ -153,6 +153,6 @@ def test_header_of_a_file_that_ends_too_early_says_so(tmp_path, suffix):
 
 
 @pytest.mark.parametrize(("mode", "has_alpha"), [("RGBA", True), ("LA", True), ("RGB", False)])
-def test_header_says_whether_there_is_alpha(tmp_path, mode, has_alpha):
+def test_header_states_whether_there_is_alpha(tmp_path, mode, has_alpha):
     path = saved(tmp_path, Image.new(mode, (5, 5)), "a.png")
     assert read_header(path).has_alpha is has_alpha

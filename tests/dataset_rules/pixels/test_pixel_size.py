@@ -21,7 +21,7 @@ def tiff(path, description="", **tags):
     ("description", "tags", "size_um"),
     [
         ("", {"resolution": (20_000, 20_000), "resolutionunit": "CENTIMETER"}, 0.5),
-        ("", {"resolution": (72, 72), "resolutionunit": "INCH"}, None),  # paper
+        ("", {"resolution": (72, 72), "resolutionunit": "INCH"}, None),  # print resolution
         ("ImageJ=1.53\nunit=micron\n", {"resolution": (4, 4), "resolutionunit": "NONE"}, 0.25),
         ("ImageJ=1.53\nunit=pixel\n", {"resolution": (4, 4), "resolutionunit": "NONE"}, None),
         ('<OME><Image><Pixels PhysicalSizeX="0.325"/></Image></OME>', {}, 0.325),
@@ -48,13 +48,13 @@ def tiff(path, description="", **tags):
         ("Aperio Image Library|AppMag = 40|MPP = 0", {}, None),
     ],
 )
-def test_pixel_size_is_read_where_a_tiff_states_it(tmp_path, description, tags, size_um):
+def test_pixel_size_is_read_from_tiff_metadata(tmp_path, description, tags, size_um):
     found = read_header(tiff(tmp_path / "a.tif", description, **tags)).pixel_size_um
     assert found == (None if size_um is None else pytest.approx(size_um))
 
 
 @pytest.mark.parametrize(("dpi", "size_um"), [(50_800, 0.5), (300, None)])
-def test_pixel_size_is_read_of_a_png_that_is_no_paper(tmp_path, dpi, size_um):
+def test_pixel_size_is_read_from_png_unless_it_is_a_print_resolution(tmp_path, dpi, size_um):
     Image.fromarray(PIXELS).save(tmp_path / "a.png", dpi=(dpi, dpi))
     found = read_header(tmp_path / "a.png").pixel_size_um
     assert found == (None if size_um is None else pytest.approx(size_um, rel=1e-3))

@@ -19,7 +19,7 @@ PIXELS = st.sampled_from([np.uint8, np.uint16]).flatmap(lambda kind: arrays.arra
 
 
 def decoded(data):
-    """By OpenCV, which checks nothing of what Pillow checks and the other way round."""
+    """Decode with both Pillow and OpenCV, which check different things."""
     Image.open(io.BytesIO(data)).load()
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     return pixels[..., ::-1] if pixels.ndim == 3 else pixels
@@ -27,20 +27,20 @@ def decoded(data):
 
 @settings(deadline=None)
 @given(pixels=PIXELS)
-def test_any_pixels_come_back(pixels):
-    back = decoded(encode_png(pixels))
-    assert back.dtype == pixels.dtype
-    assert np.array_equal(back.reshape(pixels.shape), pixels)
+def test_any_pixels_round_trip(pixels):
+    found = decoded(encode_png(pixels))
+    assert found.dtype == pixels.dtype
+    assert np.array_equal(found.reshape(pixels.shape), pixels)
 
 
 @pytest.mark.parametrize("kind", ["flat", "noise"])
-def test_image_of_several_bands_comes_back(kind):
+def test_image_of_several_bands_round_trips(kind):
     noise = np.random.default_rng(0).integers(0, 256, (400, 1000, 3), np.uint8)
     pixels = noise if kind == "noise" else np.zeros_like(noise)
     assert np.array_equal(decoded(encode_png(pixels)), pixels)
 
 
-def test_tissue_and_masks_are_no_larger_than_pillow_makes_them_by_more_than_a_twentieth():
+def test_tissue_is_at_most_5_percent_larger_than_pillows_file():
     image = np.tile(tissue(3)[0], (4, 4, 1))
     noisy = image + np.random.default_rng(0).integers(0, 9, image.shape, np.uint8)
     expected = io.BytesIO()
@@ -48,18 +48,18 @@ def test_tissue_and_masks_are_no_larger_than_pillow_makes_them_by_more_than_a_tw
     assert len(encode_png(noisy)) < 1.05 * len(expected.getvalue())
 
 
-def test_view_that_is_not_contiguous_is_written_as_it_looks():
+def test_non_contiguous_view_is_written_correctly():
     pixels = np.arange(60, dtype=np.uint8).reshape(6, 10)
     assert np.array_equal(decoded(encode_png(pixels[::2, ::-1].T)), pixels[::2, ::-1].T)
 
 
 @pytest.mark.parametrize("pixels", [np.zeros((2, 2), np.float32), np.zeros((2, 2, 4), np.uint8)])
-def test_what_no_reader_of_ours_takes_is_not_written(pixels):
+def test_unsupported_array_is_refused(pixels):
     with pytest.raises(ValueError, match="as PNG"):
         encode_png(pixels)
 
 
-def test_text_is_added_and_read_and_the_pixels_stay():
+def test_text_chunk_round_trips_and_pixels_are_unchanged():
     pixels = np.eye(9, dtype=np.uint8)
     data = png_with_text(encode_png(pixels), "key", "text")
     assert png_text(data, "key") == "text"
@@ -67,9 +67,7 @@ def test_text_is_added_and_read_and_the_pixels_stay():
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 17), st.sampled_from(["u1", "u2"]))
-def test_a_png_written_row_by_row_holds_the_pixels(
-    height: int, width: int, step: int, kind: str
-) -> None:
+def test_png_written_row_by_row_round_trips(height: int, width: int, step: int, kind: str) -> None:
     rng = np.random.default_rng(height * 41 + width)
     pixels = rng.integers(0, np.iinfo(kind).max, (height, width)).astype(kind)
     for is_flat in (True, False):

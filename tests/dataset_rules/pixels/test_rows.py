@@ -39,7 +39,7 @@ def noise(shape: tuple[int, ...], kind: str, seed: int = 0) -> np.ndarray:
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small files are read like large ones."""
+    """Read small files like large ones."""
     monkeypatch.setattr(rows_module, "WHOLE_PIXELS", 0)
     monkeypatch.setattr(rows_module, "BLOCK_BYTES", 7_000)
 
@@ -48,7 +48,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize("kind", ["uint8", "uint16"])
 @pytest.mark.parametrize("channels", [(), (3,), (4,)])
-def test_rows_of_a_tiff_are_those_of_the_whole(
+def test_rows_of_a_tiff_equal_the_whole_image(
     layout: dict, kind: str, channels: tuple[int, ...], tmp_path: Path
 ) -> None:
     pixels = noise((151, 107, *channels), kind)
@@ -65,7 +65,7 @@ def test_rows_of_a_tiff_are_those_of_the_whole(
 
 
 @pytest.mark.usefixtures("small_blocks")
-def test_the_first_level_of_a_pyramid_is_the_image(tmp_path: Path) -> None:
+def test_first_level_of_a_pyramid_is_the_image(tmp_path: Path) -> None:
     pixels = noise((128, 160, 3), "uint8")
     with tifffile.TiffWriter(tmp_path / "p.tif") as file:
         options = {"tile": (32, 32), "photometric": "rgb"}
@@ -76,7 +76,7 @@ def test_the_first_level_of_a_pyramid_is_the_image(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("layout", [{}, {"tile": (32, 32)}, {"compression": "zlib"}], ids=str)
-def test_a_tiff_that_ends_too_early_is_said(layout: dict, tmp_path: Path) -> None:
+def test_truncated_tiff_is_reported(layout: dict, tmp_path: Path) -> None:
     whole, cut = tmp_path / "a.tif", tmp_path / "cut.tif"
     tifffile.imwrite(whole, noise((150, 100, 3), "uint8"), photometric="rgb", **layout)
     with tifffile.TiffFile(whole) as file:
@@ -87,7 +87,7 @@ def test_a_tiff_that_ends_too_early_is_said(layout: dict, tmp_path: Path) -> Non
         open_rows(cut).gathered()
 
 
-def test_a_stack_is_refused_and_what_is_no_image_named(tmp_path: Path) -> None:
+def test_stack_and_non_image_are_refused(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "stack.tif", noise((5, 40, 40), "uint8"), photometric="minisblack")
     with pytest.raises(RulesError, match="stack of pages"):
         open_rows(tmp_path / "stack.tif")
@@ -96,7 +96,7 @@ def test_a_stack_is_refused_and_what_is_no_image_named(tmp_path: Path) -> None:
         open_rows(tmp_path / "a.tif")
 
 
-def test_other_files_are_decoded_at_once(tmp_path: Path) -> None:
+def test_rows_of_a_png_equal_the_whole_image(tmp_path: Path) -> None:
     pixels = noise((20, 30, 3), "uint8")
     (tmp_path / "a.png").write_bytes(encode(pixels, ".png"))
     assert (open_rows(tmp_path / "a.png").gathered() == pixels).all()
@@ -104,7 +104,7 @@ def test_other_files_are_decoded_at_once(tmp_path: Path) -> None:
 
 @settings(deadline=None)
 @given(st.data())
-def test_shrunk_rows_are_the_area_means_of_the_whole(data: st.DataObject) -> None:
+def test_downscaled_rows_equal_area_interpolation_of_the_whole_image(data: st.DataObject) -> None:
     size = [data.draw(st.integers(1, 60)) for _ in "hw"]
     small = [data.draw(st.integers(1, side)) for side in size]
     pixels = noise((*size, 3), data.draw(st.sampled_from(["uint8", "uint16"])), sum(size))
@@ -118,7 +118,7 @@ def test_shrunk_rows_are_the_area_means_of_the_whole(data: st.DataObject) -> Non
 @pytest.mark.parametrize("model", ["rgb", "grayscale", "binary"])
 @pytest.mark.parametrize("fit", ["keep", "pad", "stretch"])
 @pytest.mark.parametrize("depth", [None, "range"])
-def test_rows_take_the_form_of_the_dataset(
+def test_converted_rows_equal_the_converted_whole_image(
     kind: str, model: str, fit: str, depth: str | None
 ) -> None:
     size = {} if fit == "keep" else {"height": 50, "width": 40}
@@ -130,11 +130,11 @@ def test_rows_take_the_form_of_the_dataset(
     assert found.shape == whole.shape
     assert found.dtype == whole.dtype
     differs = np.abs(found.astype(int) - whole.astype(int))
-    assert (differs > 1).mean() < (0.01 if model == "binary" else 1e-9)  # at the threshold's edge
+    assert (differs > 1).mean() < (0.01 if model == "binary" else 1e-9)  # values near the threshold
     assert fit != "keep" or not differs.any()
 
 
-def test_an_image_smaller_than_the_form_is_enlarged_as_a_whole() -> None:
+def test_small_image_is_upscaled_like_the_whole_image() -> None:
     pixels, rules = noise((20, 30, 3), "uint8"), Rules(fit="stretch", height=64, width=48)
     found = rows_as_in_dataset(rows_of(pixels), rules).gathered()
     assert (found == as_in_dataset(pixels, rules)).all()

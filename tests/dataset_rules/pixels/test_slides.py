@@ -21,7 +21,7 @@ SCANNER = (
 
 
 def slide(path, seed=1):
-    """A scanner's file with a smaller level, and its mask."""
+    """Write a slide with a lower-resolution level; return its pixels and mask."""
     pixels, instances = draw_discs(np.random.default_rng(seed), size=512, count=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tifffile.TiffWriter(path) as file:
@@ -42,7 +42,7 @@ def without_openslide(monkeypatch):
     monkeypatch.setitem(sys.modules, "openslide", None)
 
 
-def test_finest_level_and_pixel_size_are_read(tmp_path):
+def test_full_resolution_level_and_pixel_size_are_read(tmp_path):
     pixels, _ = slide(tmp_path / "a.svs")
     assert np.array_equal(read_image(tmp_path / "a.svs"), pixels)
     header = read_header(tmp_path / "a.svs")
@@ -80,7 +80,7 @@ def test_metadata_of_a_photograph_is_not_copied(tmp_path):
     assert b"2009:12:29" not in written
 
 
-def test_without_openslide_one_sentence_refuses_and_the_rest_is_read(tmp_path, without_openslide):
+def test_without_openslide_slides_are_reported_and_the_rest_is_read(tmp_path, without_openslide):
     source = two_folders(tmp_path / "source")
     slide(source / "images/s.svs")
     report = examine(source)
@@ -93,7 +93,7 @@ def test_without_openslide_one_sentence_refuses_and_the_rest_is_read(tmp_path, w
         slides.read_slide(source / "images/s.svs")
 
 
-def test_damaged_slide_is_named(tmp_path):
+def test_damaged_slide_is_refused(tmp_path):
     (tmp_path / "a.ndpi").write_bytes(bytes(1000))
-    with pytest.raises(RulesError, match="damaged or of a kind that openslide"):
+    with pytest.raises(RulesError, match="damaged or not supported by openslide"):
         read_image(tmp_path / "a.ndpi")

@@ -1,4 +1,4 @@
-"""Each field of the rules does what it says where that makes sense, and is refused where not."""
+"""Fields of the rules take effect in valid combinations and are refused in invalid ones."""
 
 import json
 
@@ -26,7 +26,7 @@ PANEL = {"columns": 2, "image": 0, "mask": 1}
 EACH = [{"template": "{n}_a.png", "class": 1}, {"template": "{n}_b.png", "class": 2}]
 
 
-def made(folder, out, **fields):
+def formatted(folder, out, **fields):
     return format_dataset(folder, out, rules_from_mapping({"version": 2, **fields}), jobs=1)
 
 
@@ -36,46 +36,46 @@ def sample_of(out, name="1"):
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
-        ({"overlap": 8}, "overlap is of fit 'tile'"),
-        ({"fit": "tile", "height": 8, "width": 8, "overlap": 8}, "no step from tile to tile"),
-        ({"depth": "keep", "image_format": "jpg"}, "a format that holds 16 bits"),
-        ({"depth": "keep", "color_model": "binary"}, "images of two values"),
+        ({"overlap": 8}, "overlap needs fit 'tile'"),
+        ({"fit": "tile", "height": 8, "width": 8, "overlap": 8}, "no step between tiles"),
+        ({"depth": "keep", "image_format": "jpg"}, "a 16-bit format"),
+        ({"depth": "keep", "color_model": "binary"}, "two-valued images"),
         ({"drop": [9], "classes": TWO}, "more than one of classes, ignore_values and drop: 9"),
         ({"ignore_values": [0], "classes": TWO}, "more than one of classes"),
-        ({"source": {"mask_kind": "binary"}, "classes": THREE}, "tells one class from"),
-        ({"source": {"mask_kind": "inverted"}, "classes": THREE}, "tells one class from"),
-        ({"source": {"mask_kind": "instances"}, "classes": THREE}, "tells one class from"),
-        ({"source": {"mask_kind": "label", "object_value": 1}}, "object_value is of two-valued"),
-        ({"source": {"mask_kind": "colors", "object_value": 1}}, "object_value is of two-valued"),
-        ({"source": {"mask_kind": "text", "object_value": 1}}, "object_value is of two-valued"),
+        ({"source": {"mask_kind": "binary"}, "classes": THREE}, "one class besides background"),
+        ({"source": {"mask_kind": "inverted"}, "classes": THREE}, "one class besides background"),
+        ({"source": {"mask_kind": "instances"}, "classes": THREE}, "one class besides background"),
+        ({"source": {"mask_kind": "label", "object_value": 1}}, "applies to two-valued"),
+        ({"source": {"mask_kind": "colors", "object_value": 1}}, "applies to two-valued"),
+        ({"source": {"mask_kind": "text", "object_value": 1}}, "applies to two-valued"),
         ({"source": {"mask_kind": "label"}, "drop": [[1, 2, 3]]}, "is a colour"),
         ({"source": {"panel": PANEL}}, "panel needs image"),
         ({"source": {"panel": PANEL, "image": "{n}.png", "mask": "{n}.png"}}, "leave mask null"),
-        ({"source": {"panel": PANEL, "image": "{n}.png", "mask_kind": "text"}}, "of other files"),
+        ({"source": {"panel": PANEL, "image": "{n}.png", "mask_kind": "text"}}, "cannot have"),
         ({"source": {"panel": {**PANEL, "mask": 2}, "image": "{n}.png"}}, "panels 0 to 1"),
         ({"source": {"panel": {**PANEL, "mask": 0}, "image": "{n}.png"}}, "they must differ"),
         ({"source": {"mask": EACH}}, "image is null: give both"),
         ({"source": {"mask": [], "image": "{n}.png"}}, "empty list"),
-        ({"source": {"mask": EACH, "image": "{n}.png"}, "classes": TWO}, "names class 2"),
+        ({"source": {"mask": EACH, "image": "{n}.png"}, "classes": TWO}, "unknown class 2"),
     ],
 )  # fmt: skip
-def test_combination_without_sense_is_refused_with_the_reason(fields, said):
-    with pytest.raises(RulesError, match="the rules are wrong in") as caught:
+def test_invalid_combination_is_refused_with_the_reason(fields, message):
+    with pytest.raises(RulesError, match="the rules are invalid: ") as caught:
         parse_rules(json.dumps({"version": 2, **fields}))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_later_fields_at_their_defaults_leave_the_id_of_a_document_as_it_was():
+def test_added_fields_at_their_defaults_do_not_change_the_id():
     document = rules_document(Rules())
     assert not {"overlap", "depth", "drop"} & document.keys()
     assert not {"panel", "list"} & document["source"].keys()
-    known = "db1860640056a274a423f5370e9f685871f0623b6fcac9670bf66f9706b4d3d3"
-    assert rules_id(Rules()) == known
+    expected = "db1860640056a274a423f5370e9f685871f0623b6fcac9670bf66f9706b4d3d3"
+    assert rules_id(Rules()) == expected
 
 
-def test_dropped_values_become_background_and_ignored_ones_255(tmp_path):
+def test_dropped_values_become_background_and_ignored_values_255(tmp_path):
     image, _ = tissue(1)
     label = np.zeros((40, 40), np.uint8)
     label[:10], label[10:20], label[20:30] = 1, 2, 3
@@ -83,31 +83,31 @@ def test_dropped_values_become_background_and_ignored_ones_255(tmp_path):
     put(tmp_path / "source", "masks/1.png", label)
     classes = [{"id": 0, "name": "b", "source_values": [0]},
                {"id": 1, "name": "c", "source_values": [1]}]  # fmt: skip
-    out = made(tmp_path / "source", tmp_path / "out", classes=classes, drop=[2], ignore_values=[3],
-               source={"mask_kind": "label"})  # fmt: skip
+    out = formatted(tmp_path / "source", tmp_path / "out", classes=classes, drop=[2],
+               ignore_values=[3], source={"mask_kind": "label"})  # fmt: skip
     assert np.array_equal(np.unique(sample_of(out)[1][10:20]), [0])
     assert np.array_equal(np.unique(sample_of(out)[1][20:30]), [255])
 
 
-def test_dropped_objects_vanish_and_ignored_ones_are_no_objects(tmp_path):
+def test_dropped_and_ignored_objects_are_not_in_the_instance_map(tmp_path):
     image, instances = tissue(2)
     put(tmp_path / "source", "images/1.png", image)
     put(tmp_path / "source", "masks/1.png", instances)
-    out = made(tmp_path / "source", tmp_path / "out", drop=[1], ignore_values=[2],
+    out = formatted(tmp_path / "source", tmp_path / "out", drop=[1], ignore_values=[2],
                source={"mask_kind": "instances"})  # fmt: skip
     _, label, objects = sample_of(out)
     assert np.array_equal(label, np.select([instances > 2, instances == 2], [1, 255], 0))
     assert np.array_equal(objects, np.where(instances > 2, instances, 0))
 
 
-def test_instance_maps_of_two_classes_are_merged_with_numbers_that_go_on(tmp_path):
+def test_instance_maps_of_two_classes_are_merged_with_consecutive_numbers(tmp_path):
     image, instances = tissue(2)
     put(tmp_path / "source", "1.jpg", image)
     for word, values in (("a", (1, 2)), ("b", (3, 4))):
         put(
             tmp_path / "source", f"1_{word}.png", np.where(np.isin(instances, values), instances, 0)
         )
-    out = made(tmp_path / "source", tmp_path / "out", source={
+    out = formatted(tmp_path / "source", tmp_path / "out", source={
         "image": "{n}.jpg", "mask": EACH, "mask_kind": "instances",
     })  # fmt: skip
     _, label, objects = sample_of(out)
@@ -116,7 +116,7 @@ def test_instance_maps_of_two_classes_are_merged_with_numbers_that_go_on(tmp_pat
 
 
 def test_tiles_share_the_overlap_and_cover_the_image(tmp_path):
-    out = made(two_folders(tmp_path / "source", 1), tmp_path / "out", fit="tile", height=16,
+    out = formatted(two_folders(tmp_path / "source", 1), tmp_path / "out", fit="tile", height=16,
                width=16, overlap=4)  # fmt: skip
     samples = read_dataset(out).samples
     assert [sample.name for sample in samples] == [
@@ -141,7 +141,9 @@ def test_tiles_share_the_overlap_and_cover_the_image(tmp_path):
         ({"image_format": "bmp"}, np.uint8([[4, 12]])),
     ],
 )
-def test_deep_images_keep_their_bits_or_are_scaled_as_the_rules_say(tmp_path, fields, expected):
+def test_16_bit_images_keep_their_depth_or_are_scaled_as_the_rules_specify(
+    tmp_path, fields, expected
+):
     for number in range(2):
         _, instances = tissue(number)
         deep = np.where(instances > 0, 3000, 1000).astype(np.uint16)
@@ -149,7 +151,7 @@ def test_deep_images_keep_their_bits_or_are_scaled_as_the_rules_say(tmp_path, fi
         put(tmp_path / "source", f"masks/{number}.png", (instances > 0).astype(np.uint8) * 255)
     fields = {**fields, "color_model": "grayscale",
               "source": {"image": "images/{n}.png", "mask": "masks/{n}.png"}}  # fmt: skip
-    out = made(tmp_path / "source", tmp_path / "out", **fields)
+    out = formatted(tmp_path / "source", tmp_path / "out", **fields)
     image, label, _ = sample_of(out)
     assert image.dtype == expected.dtype
     assert np.array_equal(image, expected[0, label])
@@ -171,10 +173,12 @@ def test_three_grey_levels_survive_jpeg_and_close_ids_are_refused(tmp_path):
     assert np.array_equal(sample_of(out)[1], np.select([levels == 128, levels == 255], [1, 2], 0))
     close = [{"id": i, "name": str(i), "source_values": [i]} for i in range(3)]
     with pytest.raises(RulesError, match="beyond repair"):
-        made(tmp_path / "source", tmp_path / "o2", classes=close, source={"mask_kind": "label"})
+        formatted(
+            tmp_path / "source", tmp_path / "o2", classes=close, source={"mask_kind": "label"}
+        )
 
 
-def test_palettes_that_give_an_index_other_colours_are_read_as_colours(tmp_path):
+def test_masks_with_different_palettes_are_read_as_colours(tmp_path):
     _, instances = tissue(1)
     for number, order in enumerate(([0, 0, 0, 250, 0, 0], [250, 0, 0, 0, 0, 0])):
         put(tmp_path / "source", f"images/{number}.png", tissue(1)[0])

@@ -22,8 +22,8 @@ from tests.packing import KINDS, SQUEEZE, archive_of, link, packed_bytes, tar_by
 TARS = KINDS[1:]
 
 
-def refused(archive, tmp_path, match, limits=None):
-    """Both ways of reading refuse it, and leave nothing behind."""
+def assert_refused(archive, tmp_path, match, limits=None):
+    """Assert that unpacking and reading in place both fail and leave nothing behind."""
     place = tmp_path / "place"
     place.mkdir(exist_ok=True)
     before = tree_of(tmp_path)
@@ -36,7 +36,7 @@ def refused(archive, tmp_path, match, limits=None):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_unpacked_archive_is_the_folder(tmp_path, kind):
+def test_unpacked_archive_equals_the_folder(tmp_path, kind):
     folder = two_folders(tmp_path / "source")
     archive = archive_of(tmp_path / f"a.{kind}", *sorted(tree_of(folder).items()))
     assert tree_of(unpack(archive, tmp_path / "target")) == tree_of(folder)
@@ -48,7 +48,7 @@ def test_unpacked_archive_is_the_folder(tmp_path, kind):
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.zst"])
 def test_path_that_leaves_the_folder_is_refused(tmp_path, kind, name):
     archive = archive_of(tmp_path / f"a.{kind}", ("ok.png", b"1"), (name, b"2"))
-    refused(archive, tmp_path, "leaves the folder")
+    assert_refused(archive, tmp_path, "leaves the folder")
 
 
 @pytest.mark.parametrize(
@@ -58,13 +58,13 @@ def test_path_that_leaves_the_folder_is_refused(tmp_path, kind, name):
     ids=["control", "long part", "deep", "long path"],
 )  # fmt: skip
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_name_that_no_file_system_should_take_is_refused(tmp_path, kind, name, match):
-    refused(archive_of(tmp_path / f"a.{kind}", (name, b"")), tmp_path, match)
+def test_non_portable_name_is_refused(tmp_path, kind, name, match):
+    assert_refused(archive_of(tmp_path / f"a.{kind}", (name, b"")), tmp_path, match)
 
 
 def test_name_that_is_not_utf8_is_refused(tmp_path):
     archive = archive_of(tmp_path / "a.tar", (os.fsdecode(b"M\xfcller.png"), b"1"))
-    refused(archive, tmp_path, r"not UTF-8; found M\\udcfcller.png")
+    assert_refused(archive, tmp_path, r"not UTF-8; found M\\udcfcller.png")
 
 
 @pytest.mark.parametrize(
@@ -78,38 +78,42 @@ def test_name_that_is_not_utf8_is_refused(tmp_path):
     ids=["symlink", "hardlink", "pipe", "device"],
 )
 def test_links_and_devices_in_a_tar_are_refused(tmp_path, member):
-    refused(archive_of(tmp_path / "a.tar", member), tmp_path, "a link or a device")
+    assert_refused(archive_of(tmp_path / "a.tar", member), tmp_path, "a link or a device")
 
 
 def test_link_in_a_zip_is_refused(tmp_path):
     info = zipfile.ZipInfo("a")
     info.external_attr = 0o120777 << 16
-    refused(archive_of(tmp_path / "a.zip", (info, b"/etc/passwd")), tmp_path, "a link or a device")
+    assert_refused(
+        archive_of(tmp_path / "a.zip", (info, b"/etc/passwd")), tmp_path, "a link or a device"
+    )
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 @pytest.mark.parametrize(
-    ("one", "two", "match"),
+    ("first", "second", "match"),
     [
-        ("a/B.png", "./a/b.png", "two files of one name"),
-        ("M\u00fc.png", "Mu\u0308.png", "two files of one name"),
-        ("a", "A/b.png", "a file and a folder of one name"),
-        ("a/b/c.png", "a/B", "a file and a folder of one name"),
+        ("a/B.png", "./a/b.png", "two files of the same name"),
+        ("M\u00fc.png", "Mu\u0308.png", "two files of the same name"),
+        ("a", "A/b.png", "a file and a folder of the same name"),
+        ("a/b/c.png", "a/B", "a file and a folder of the same name"),
     ],
     ids=["case", "unicode form", "file, then folder", "folder, then file"],
 )
-def test_names_that_some_file_system_takes_for_one_are_refused(tmp_path, kind, one, two, match):
-    refused(archive_of(tmp_path / f"a.{kind}", (one, b"1"), (two, b"2")), tmp_path, match)
+def test_names_that_clash_on_some_file_systems_are_refused(tmp_path, kind, first, second, match):
+    assert_refused(
+        archive_of(tmp_path / f"a.{kind}", (first, b"1"), (second, b"2")), tmp_path, match
+    )
 
 
-def test_folders_that_a_zip_writes_with_backslashes_are_folders(tmp_path):
+def test_zip_folders_with_backslashes_are_unpacked_as_folders(tmp_path):
     archive = archive_of(tmp_path / "a.zip", ("a\\", b""), ("a\\b.png", b"1"))
     assert tree_of(unpack(archive, tmp_path / "target")) == {"a/b.png": b"1"}
 
 
 def test_too_many_files_are_refused(tmp_path):
     archive = archive_of(tmp_path / "a.zip", *((f"{n}", b"") for n in range(5)))
-    refused(archive, tmp_path, "too many files", Limits(files=4))
+    assert_refused(archive, tmp_path, "too many files", Limits(files=4))
 
 
 def zip_of_directory(path, head, size, *, is_large=False):
@@ -170,12 +174,12 @@ def test_zip_of_too_many_files_is_refused_before_its_directory_is_read(tmp_path,
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar.gz", "tar.xz", "tar.zst"])
-def test_bomb_is_refused_by_its_ratio(tmp_path, kind):
+def test_zip_bomb_is_refused_by_its_ratio(tmp_path, kind):
     archive = archive_of(tmp_path / f"a.{kind}", ("zeros", bytes(3_000_000)))
-    refused(archive, tmp_path, "more bytes than its size explains", Limits(free_bytes=1_000_000))
+    assert_refused(archive, tmp_path, "more bytes than allowed", Limits(free_bytes=1_000_000))
 
 
-def test_archive_inside_an_archive_is_a_file_that_is_never_opened(tmp_path):
+def test_nested_archive_is_never_opened(tmp_path):
     inner = zip_bytes(("zeros", bytes(1 << 20)))
     folder = two_folders(tmp_path / "source")
     archive = archive_of(tmp_path / "a.zip", *tree_of(folder).items(), ("more.zip", inner))
@@ -184,10 +188,10 @@ def test_archive_inside_an_archive_is_a_file_that_is_never_opened(tmp_path):
     assert "not opened" in ignored[0]["why"]
 
 
-def test_archive_larger_than_the_free_space_is_refused_unwritten(tmp_path, monkeypatch):
+def test_archive_larger_than_the_free_space_is_refused_before_unpacking(tmp_path, monkeypatch):
     monkeypatch.setattr("dataset_rules.sources.limits.RESERVE_BYTES", 1 << 60)
     archive = archive_of(tmp_path / "a.zip", ("a", b"1"))
-    with pytest.raises(RulesError, match="not enough room"):
+    with pytest.raises(RulesError, match="not enough disk space"):
         unpack(archive, tmp_path / "target")
     assert not (tmp_path / "target").exists()
 
@@ -198,36 +202,38 @@ def test_encrypted_file_is_refused(tmp_path):
     data[6] |= 1  # the flag in the local header
     data[data.index(b"PK\x01\x02") + 8] |= 1
     archive.write_bytes(data)
-    refused(archive, tmp_path, "an encrypted file")
+    assert_refused(archive, tmp_path, "an encrypted file")
 
 
-def test_zip_method_that_we_do_not_read_is_named(tmp_path):
+def test_unsupported_zip_compression_method_is_refused(tmp_path):
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w", zipfile.ZIP_LZMA) as packed:
         packed.writestr("a.png", b"1" * 1000)
     (tmp_path / "a.zip").write_bytes(data.getvalue())
-    refused(tmp_path / "a.zip", tmp_path, "a method that is not read .number 14.")
+    assert_refused(tmp_path / "a.zip", tmp_path, "unsupported compression method .number 14.")
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.png"])
-def test_what_is_no_archive_is_refused(tmp_path, name):
+def test_file_that_is_not_an_archive_is_refused(tmp_path, name):
     (tmp_path / name).write_bytes(b"this is no archive" * 100)
-    refused(tmp_path / name, tmp_path, "no archive, or a damaged one")
+    assert_refused(tmp_path / name, tmp_path, "no archive, or a damaged one")
 
 
 @pytest.mark.parametrize(("head", "kind"), [(b"7z\xbc\xaf\x27\x1c", "7-Zip"), (b"Rar!\x1a", "RAR")])
-def test_archive_of_a_kind_that_is_not_read_is_named(tmp_path, head, kind):
+def test_unsupported_archive_format_is_named_in_the_error(tmp_path, head, kind):
     (tmp_path / "a.zip").write_bytes(head + bytes(100))
-    refused(tmp_path / "a.zip", tmp_path, f"expected a folder, zip, .*; found a {kind} archive")
+    assert_refused(
+        tmp_path / "a.zip", tmp_path, f"expected a folder, zip, .*; found a {kind} archive"
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_archive_cut_anywhere_is_refused(tmp_path, kind):
+def test_truncated_archive_is_refused(tmp_path, kind):
     rng = np.random.default_rng(0)
     files = [(f"{n}.png", rng.bytes(900)) for n in range(6)]
     data = packed_bytes(kind, *files)
     archive = tmp_path / f"a.{kind}"
-    # A tar ends in a mark of zeros, which is padded: what is cut from the padding is no loss.
+    # A tar ends with zeros and padding; truncating the padding loses nothing.
     ends = 6 * 1536 + 511 if kind == "tar" else len(data) - 1
     for end in np.linspace(20, ends, 12).astype(int):
         archive.write_bytes(data[:end])
@@ -236,22 +242,22 @@ def test_archive_cut_anywhere_is_refused(tmp_path, kind):
         assert not (tmp_path / "target").exists()
 
 
-def test_tar_cut_between_two_files_is_refused(tmp_path):
+def test_tar_truncated_between_two_files_is_refused(tmp_path):
     whole = tar_bytes(("1.png", b"1" * 512), ("2.png", b"2" * 512))
     for kind in TARS:
         (tmp_path / f"a.{kind}").write_bytes(SQUEEZE[kind](whole[:1024]))
-        refused(tmp_path / f"a.{kind}", tmp_path, "cut short or damaged")
+        assert_refused(tmp_path / f"a.{kind}", tmp_path, "cut short or damaged")
 
 
-def test_damaged_header_in_the_middle_of_a_tar_is_no_silent_end(tmp_path):
+def test_damaged_header_in_the_middle_of_a_tar_is_refused(tmp_path):
     whole = bytearray(tar_bytes(("1.png", b"1"), ("2.png", b"2"), ("3.png", b"3")))
-    whole[1024 + 148] ^= 1  # of the checksum of the second
+    whole[1024 + 148] ^= 1  # checksum of the second header
     (tmp_path / "a.tar").write_bytes(whole)
-    refused(tmp_path / "a.tar", tmp_path, "cut short or damaged")
+    assert_refused(tmp_path / "a.tar", tmp_path, "cut short or damaged")
 
 
 def crafted(kind: bytes, size: int, *, body: bytes = b"") -> bytes:
-    """A tar whose header states any size, also one below zero."""
+    """A tar whose header states an arbitrary size, possibly negative."""
     info = tarfile.TarInfo("x")
     info.type = kind
     header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
@@ -265,11 +271,11 @@ def crafted(kind: bytes, size: int, *, body: bytes = b"") -> bytes:
 
 @pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
 @pytest.mark.parametrize("size", [-512, -(1 << 40), 1 << 40, (1 << 62)])
-def test_size_that_cannot_be_is_refused_at_once(tmp_path, kind, size):
+def test_impossible_size_is_refused(tmp_path, kind, size):
     for pack in ("tar", "tar.gz"):
         archive = tmp_path / f"a.{pack}"
         archive.write_bytes(SQUEEZE[pack](crafted(kind, size, body=bytes(4096))))
-        refused(archive, tmp_path, "refused|damaged")
+        assert_refused(archive, tmp_path, "refused|damaged")
 
 
 @pytest.mark.parametrize("kind", TARS)
@@ -285,21 +291,21 @@ def test_headers_of_a_whole_tar_are_not_heaped_up(tmp_path, kind):
     archive.write_bytes(tar(range(3)))
     assert set(tree_of(unpack(archive, tmp_path / "target"))) == {"0", "1", "2"}
     archive.write_bytes(tar(range(101)))
-    refused(archive, tmp_path, "headers for all its files")
+    assert_refused(archive, tmp_path, "global headers")
 
 
 def test_negative_size_in_an_extended_header_is_refused(tmp_path):
-    """Followed, it leads back to the same header for ever."""
+    """Following it would loop on the same header forever."""
     info = tarfile.TarInfo("a")
     info.pax_headers = {"size": "-1024"}
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w", format=tarfile.PAX_FORMAT) as archive:
         archive.addfile(info)
     (tmp_path / "a.tar").write_bytes(data.getvalue())
-    refused(tmp_path / "a.tar", tmp_path, "a size below zero|damaged")
+    assert_refused(tmp_path / "a.tar", tmp_path, "a negative size|damaged")
 
 
-def test_xz_that_asks_for_the_memory_of_a_machine_is_refused(tmp_path):
+def test_xz_that_needs_excessive_memory_is_refused(tmp_path):
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 1, "dict_size": 1 << 20}]
     data = bytearray(lzma.compress(tar_bytes(("a", b"1")), filters=filters, check=lzma.CHECK_NONE))
     header = bytearray(data[12 : 12 + (data[12] + 1) * 4 - 4])
@@ -307,10 +313,10 @@ def test_xz_that_asks_for_the_memory_of_a_machine_is_refused(tmp_path):
     data[12 : 12 + len(header)] = header
     data[12 + len(header) : 16 + len(header)] = struct.pack("<I", zlib.crc32(header))
     (tmp_path / "a.tar.xz").write_bytes(data)
-    refused(tmp_path / "a.tar.xz", tmp_path, "[Mm]emory")
+    assert_refused(tmp_path / "a.tar.xz", tmp_path, "[Mm]emory")
 
 
-def test_image_of_absurd_size_in_an_archive_is_a_finding_that_is_not_decoded(tmp_path):
+def test_image_of_implausible_size_in_an_archive_is_reported(tmp_path):
     image = bytearray(encode(np.zeros((4, 4), np.uint8), ".png"))
     image[16:24] = struct.pack(">II", 60_000, 60_000)
     image[29:33] = struct.pack(">I", zlib.crc32(image[12:29]))

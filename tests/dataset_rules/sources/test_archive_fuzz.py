@@ -1,7 +1,7 @@
 """Mutated archives: no crash, no hang, no file outside the target, bounded memory.
 
-`python THIS_FILE FIRST COUNT FOLDER` runs a part of it and prints what it took; each
-test runs it in a process of its own, whose memory is its own as well.
+`python THIS_FILE FIRST COUNT FOLDER` runs some of the cases and prints time and memory. Each test
+runs it in a separate process to measure its memory.
 """
 
 import json
@@ -15,23 +15,30 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[3]))  # as a program it is not started by pytest
+sys.path.insert(0, str(Path(__file__).parents[3]))  # when run as a script, without pytest
 
 from dataset_rules.ground.errors import RulesError
 from dataset_rules.sources.archive import unpack
-from dataset_rules.sources.files import Packed, opened_files
+from dataset_rules.sources.files import ArchiveFiles, opened_files
 from tests.memory import peak_bytes
 from tests.messy import tree_of, two_folders
 from tests.packing import KINDS, SQUEEZE, tar_bytes, zip_bytes
 
-SLOWEST_S = 5.0
-MOST_RESIDENT_MIB = 300  # of which the libraries take some 80
+MAX_S = 5.0
+MAX_RESIDENT_MIB = 300  # libraries alone take about 80
 EXTREMES = [b"\0" * 4, b"\xff" * 4, b"\x7f\xff\xff\xff", b"\x80\0\0\0", b"../../", b"/etc/", b"\0"]
-FIELDS = [(0, 100), (124, 136), (156, 157), (157, 257), (257, 265), (345, 500)]  # of a tar's header
+FIELDS = [
+    (0, 100),
+    (124, 136),
+    (156, 157),
+    (157, 257),
+    (257, 265),
+    (345, 500),
+]  # byte ranges of a tar header
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:
-    """The bytes with some changes of one kind."""
+    """The bytes with random mutations."""
     found = bytearray(data)
     for _ in range(rng.choice([1, 1, 2, 5, 40])):
         at = rng.randrange(max(len(found), 1))
@@ -54,7 +61,7 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
 
 
 def hostile_tar(data: bytes, rng: random.Random) -> bytes:
-    """A tar with changed fields in headers whose check sums are right."""
+    """A tar with mutated header fields but valid header checksums."""
     found = bytearray(data)
     starts = [n for n in range(0, len(found) - 512, 512) if found[n + 257 : n + 262] == b"ustar"]
     for start in rng.sample(starts, min(len(starts), rng.choice([1, 1, 3]))):
@@ -71,7 +78,7 @@ def hostile_tar(data: bytes, rng: random.Random) -> bytes:
 
 
 def hostile_zip(data: bytes, rng: random.Random) -> bytes:
-    """A zip with changed fields in its directory."""
+    """A zip with mutated fields in its central directory."""
     found = bytearray(data)
     starts = [
         n for n in range(len(found) - 4) if found[n : n + 4] in (b"PK\x01\x02", b"PK\x05\x06")
@@ -84,90 +91,90 @@ def hostile_zip(data: bytes, rng: random.Random) -> bytes:
 
 
 def hostile(kind: str, members: list[tuple[str, bytes]], rng: random.Random) -> bytes:
-    """One archive that nobody should make."""
-    how = rng.randrange(3)
+    """A malicious or damaged archive."""
+    mutation = rng.randrange(3)
     if kind == "zip":
         whole = zip_bytes(*members)
-        return hostile_zip(whole, rng) if how else mutated(whole, rng)
+        return hostile_zip(whole, rng) if mutation else mutated(whole, rng)
     whole = tar_bytes(*members)
-    if how == 0:
+    if mutation == 0:
         return mutated(SQUEEZE[kind](whole), rng)
-    return SQUEEZE[kind](hostile_tar(whole, rng) if how == 1 else mutated(whole, rng))
+    return SQUEEZE[kind](hostile_tar(whole, rng) if mutation == 1 else mutated(whole, rng))
 
 
 def read_both_ways(archive: Path, target: Path) -> int:
-    """How many of the two ways of reading took the archive; the other must refuse it."""
-    taken = 0
+    """Number of reading methods that accept the archive; the others must raise `RulesError`."""
+    accepted = 0
     try:
         unpack(archive, target)
-        taken += 1
+        accepted += 1
     except RulesError:
         assert not target.exists()
     try:
         with opened_files(archive) as files:
-            assert isinstance(files, Packed)
+            assert isinstance(files, ArchiveFiles)
             for path in files.sizes:
                 try:
                     (files / path).read_bytes()
                 except RulesError as error:
                     assert "damaged" in error.what  # noqa: PT017  one file of many
-        taken += 1
+        accepted += 1
     except RulesError:
         pass
-    return taken
+    return accepted
 
 
 def run(first: int, count: int, folder: Path) -> dict[str, float]:
-    """Read the archives with these numbers; what it took at most."""
+    """Read the archives with these seeds; return maximum time and memory."""
     members = sorted(tree_of(two_folders(folder / "source", count=2)).items())
     members.append(("a/notes " + "long " * 30 + ".txt", b"text" * 100))
     sandbox = folder / "sandbox"
     sandbox.mkdir()
-    slowest = taken = 0.0
+    slowest = accepted = 0.0
     for number in range(first, first + count):
         rng = random.Random(number)
         kind = KINDS[number % len(KINDS)]
         archive = sandbox / f"a.{kind}"
         archive.write_bytes(hostile(kind, members, rng))
         started = time.monotonic()
-        taken += read_both_ways(archive, sandbox / "target")
+        accepted += read_both_ways(archive, sandbox / "target")
         slowest = max(slowest, time.monotonic() - started)
         shutil.rmtree(sandbox / "target", ignore_errors=True)
         archive.unlink()
         assert not list(sandbox.iterdir()), number
     assert {path.name for path in folder.iterdir()} == {"source", "sandbox"}
-    return {"slowest_s": slowest, "resident_mib": peak_bytes() >> 20, "taken": taken}
+    return {"slowest_s": slowest, "resident_mib": peak_bytes() >> 20, "accepted": accepted}
 
 
-def fuzzed(first: int, count: int, folder: Path) -> dict[str, float]:
+def fuzz(first: int, count: int, folder: Path) -> dict[str, float]:
     place = folder / "temporary"
     place.mkdir()
     work = folder / "work"
     work.mkdir()
     done = subprocess.run(
         [sys.executable, __file__, str(first), str(count), str(work)], capture_output=True,
-        text=True, check=False, timeout=SLOWEST_S * count, env={"TMPDIR": str(place)},
+        text=True, check=False, timeout=MAX_S * count, env={"TMPDIR": str(place)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert not list(place.iterdir())
     found = json.loads(done.stdout)
-    assert found["slowest_s"] < SLOWEST_S, found
-    assert found["resident_mib"] < MOST_RESIDENT_MIB, found
-    assert 0 < found["taken"] < 2 * count, found  # some are only scratched, most are refused
+    assert found["slowest_s"] < MAX_S, found
+    assert found["resident_mib"] < MAX_RESIDENT_MIB, found
+    assert 0 < found["accepted"] < 2 * count, found  # some are barely changed, most are refused
     return found
 
 
 def test_60_mutated_archives_do_no_harm(tmp_path):
-    fuzzed(0, 60, tmp_path)
+    fuzz(0, 60, tmp_path)
 
 
 @pytest.mark.long
 def test_500_mutated_archives_do_no_harm(tmp_path):
-    fuzzed(60, 500, tmp_path)
+    fuzz(60, 500, tmp_path)
 
 
-def test_the_mutations_reach_behind_the_check_sums():
-    """A header with a changed field is one that tarfile reads."""
+def test_mutated_headers_have_valid_checksums():
+    """tarfile accepts headers with mutated fields."""
     whole = tar_bytes(*[(f"{n}", b"x") for n in range(5)])
     reached = 0
     for seed in range(40):

@@ -31,22 +31,22 @@ def fetched(host, tmp_path, path="/set.zip", **options):
     return fetch(address_of(host.url(path)), tmp_path / "downloads", **options)
 
 
-def refused(host, tmp_path, match, path="/set.zip", **options):
+def assert_refused(host, tmp_path, match, path="/set.zip", **options):
     with pytest.raises(RulesError, match=match):
         fetched(host, tmp_path, path, **options)
 
 
-def test_file_is_fetched_and_the_progress_told(host, tmp_path):
+def test_file_is_fetched_and_progress_reported(host, tmp_path):
     host.answer = file_answer(DATA)
-    told = []
-    path = fetched(host, tmp_path, on_progress=lambda done, total: told.append((done, total)))
+    progress = []
+    path = fetched(host, tmp_path, on_progress=lambda done, total: progress.append((done, total)))
     assert path.read_bytes() == DATA
     assert path.name.endswith("-set.zip")
-    assert told[-1] == (len(DATA), len(DATA))
-    assert [done for done, _ in told] == sorted({done for done, _ in told})
+    assert progress[-1] == (len(DATA), len(DATA))
+    assert [done for done, _ in progress] == sorted({done for done, _ in progress})
 
 
-def test_transfer_that_breaks_goes_on_where_it_was(host, tmp_path):
+def test_interrupted_transfer_is_resumed(host, tmp_path):
     host.answer = file_answer(DATA, breaks_at=300_000)
     assert fetched(host, tmp_path).read_bytes() == DATA
     ranges = [headers.get("Range") for _, headers in host.asked]
@@ -54,14 +54,14 @@ def test_transfer_that_breaks_goes_on_where_it_was(host, tmp_path):
     assert {headers.get("If-Range") for _, headers in host.asked[1:]} == {'"1"'}
 
 
-def test_file_that_changes_between_two_tries_is_fetched_anew(host, tmp_path):
+def test_file_that_changes_between_two_tries_is_fetched_from_the_start(host, tmp_path):
     new = DATA[::-1]
     answers = [file_answer(DATA, breaks_at=300_000), file_answer(new, etag='"2"')]
     host.answer = lambda handler: answers.pop(0)(handler)
     assert fetched(host, tmp_path).read_bytes() == new
 
 
-def test_server_without_ranges_gives_the_file_anew(host, tmp_path):
+def test_without_range_support_the_file_is_fetched_from_the_start(host, tmp_path):
     answers = [
         file_answer(DATA, has_ranges=False, breaks_at=9000),
         file_answer(DATA, has_ranges=False),
@@ -70,7 +70,7 @@ def test_server_without_ranges_gives_the_file_anew(host, tmp_path):
     assert fetched(host, tmp_path).read_bytes() == DATA
 
 
-def test_part_from_another_place_is_not_taken(host, tmp_path):
+def test_wrong_range_is_discarded(host, tmp_path):
     def answer(handler):
         if "Range" in handler.headers:
             place = f"bytes 5-{len(DATA) - 1}/{len(DATA)}"
@@ -83,7 +83,7 @@ def test_part_from_another_place_is_not_taken(host, tmp_path):
     assert fetched(host, tmp_path).read_bytes() == DATA
 
 
-def test_without_anything_that_tells_two_states_apart_nothing_is_joined(host, tmp_path):
+def test_without_a_validator_the_transfer_is_not_resumed(host, tmp_path):
     def answer(handler):
         handler.head(200, Content_Length=len(DATA))
         handler.wfile.write(DATA[: 1000 if len(host.asked) == 1 else None])
@@ -93,7 +93,7 @@ def test_without_anything_that_tells_two_states_apart_nothing_is_joined(host, tm
     assert all("Range" not in headers for _, headers in host.asked)
 
 
-def test_file_that_is_here_is_not_fetched_again(host, tmp_path):
+def test_unchanged_file_is_not_fetched_again(host, tmp_path):
     host.answer = file_answer(DATA)
     first = fetched(host, tmp_path)
     stamp = first.stat().st_mtime_ns
@@ -101,7 +101,7 @@ def test_file_that_is_here_is_not_fetched_again(host, tmp_path):
     assert [headers.get("If-None-Match") for _, headers in host.asked] == [None, '"1"']
 
 
-def test_file_that_was_renewed_is_fetched_again(host, tmp_path):
+def test_updated_file_is_fetched_again(host, tmp_path):
     host.answer = file_answer(DATA)
     fetched(host, tmp_path)
     host.answer = file_answer(DATA[::-1], etag='"2"')
@@ -109,36 +109,36 @@ def test_file_that_was_renewed_is_fetched_again(host, tmp_path):
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "md5"])
-def test_checksum_holds(host, tmp_path, algorithm):
+def test_file_with_matching_checksum_is_not_requested_again(host, tmp_path, algorithm):
     host.answer = file_answer(DATA)
     path = f"/set.zip#{algorithm}={digest(DATA, algorithm).upper()}"
     assert fetched(host, tmp_path, path).read_bytes() == DATA
     assert fetched(host, tmp_path, path).read_bytes() == DATA
-    assert len(host.asked) == 1  # the checksum says all: nobody is asked
+    assert len(host.asked) == 1  # the checksum suffices, no second request
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "md5"])
-def test_file_with_another_checksum_is_refused_and_removed(host, tmp_path, algorithm):
+def test_file_with_wrong_checksum_is_refused_and_removed(host, tmp_path, algorithm):
     host.answer = file_answer(DATA)
     path = f"/set.zip#{algorithm}={digest(b'', algorithm)}"
-    refused(host, tmp_path, f"another one than its {algorithm} says; expected .*; found", path)
+    assert_refused(host, tmp_path, f"does not match its {algorithm}; expected .*; found", path)
     assert not list((tmp_path / "downloads").glob("*set.zip*part"))
 
 
-def test_file_larger_than_the_bound_is_refused_before_it_is_fetched(host, tmp_path):
+def test_file_over_the_size_limit_is_refused_before_fetching(host, tmp_path):
     host.answer = file_answer(DATA)
     bounds = Bounds(size_bytes=len(DATA) - 1)
-    refused(host, tmp_path, "too large; expected at most 1023999 bytes", bounds=bounds)
+    assert_refused(host, tmp_path, "too large; expected at most 1023999 bytes", bounds=bounds)
 
 
-def test_body_that_never_ends_is_cut_off_at_the_bound(host, tmp_path):
+def test_endless_body_is_aborted_at_the_size_limit(host, tmp_path):
     def answer(handler):
         handler.head(200)
         while True:
             handler.wfile.write(bytes(1 << 16))
 
     host.answer = answer
-    refused(host, tmp_path, "too large", bounds=Bounds(size_bytes=1 << 20))
+    assert_refused(host, tmp_path, "too large", bounds=Bounds(size_bytes=1 << 20))
     assert not list((tmp_path / "downloads").glob("*.part"))
 
 
@@ -156,19 +156,19 @@ def drip_body(handler):
         handler.wfile.write(b"x")
 
 
-def silence(handler):
+def no_response(handler):
     time.sleep(5)
 
 
-@pytest.mark.parametrize("answer", [drip_head, drip_body, silence])
-def test_server_that_never_gets_anywhere_is_left(host, tmp_path, answer):
+@pytest.mark.parametrize("answer", [drip_head, drip_body, no_response])
+def test_stalled_server_is_abandoned(host, tmp_path, answer):
     host.answer = answer
     started = time.monotonic()
-    refused(host, tmp_path, "sent nothing for too long|only .* bytes came")
+    assert_refused(host, tmp_path, "sent nothing for too long|only .* bytes received")
     assert time.monotonic() - started < 4  # three tries of 0.6 s
 
 
-def test_server_that_is_busy_is_asked_again(host, tmp_path):
+def test_busy_server_is_retried(host, tmp_path):
     answers = [
         lambda handler: handler.head(503, Content_Length=0),
         lambda handler: handler.head(429, Content_Length=0),
@@ -179,13 +179,13 @@ def test_server_that_is_busy_is_asked_again(host, tmp_path):
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
-def test_file_that_is_not_given_is_said_at_once(host, tmp_path, status):
+def test_missing_or_forbidden_file_is_refused_without_retry(host, tmp_path, status):
     host.answer = lambda handler: handler.head(status, Content_Length=0)
-    refused(host, tmp_path, f"does not give the file; found status {status}")
+    assert_refused(host, tmp_path, f"does not provide the file; found status {status}")
     assert len(host.asked) == 1
 
 
-def test_page_in_the_place_of_a_file_is_named(host, tmp_path):
+def test_web_page_instead_of_a_file_is_refused(host, tmp_path):
     page = b"<html>A record</html>"
 
     def answer(handler):
@@ -193,7 +193,9 @@ def test_page_in_the_place_of_a_file_is_named(host, tmp_path):
         handler.wfile.write(page)
 
     host.answer = answer
-    refused(host, tmp_path, "leads to a page, not to a file.*zenodo.org/records/NUMBER/files/NAME")
+    assert_refused(
+        host, tmp_path, "is a web page, not a file.*zenodo.org/records/NUMBER/files/NAME"
+    )
 
 
 def test_redirects_are_followed(host, tmp_path):
@@ -209,23 +211,23 @@ def test_redirects_are_followed(host, tmp_path):
 
 @pytest.mark.parametrize(
     ("target", "match"),
-    [("http://127.0.0.1/x", "leads on to http://127.0.0.1/x"), ("/set.zip", "redirects"),
-     ("ftp://x/y", "leads on to ftp"), ("file:///etc/passwd", "leads on to file|unsupported")],
+    [("http://127.0.0.1/x", "redirects to http://127.0.0.1/x"), ("/set.zip", "redirects"),
+     ("ftp://x/y", "redirects to ftp"), ("file:///etc/passwd", "redirects to file|unsupported")],
 )  # fmt: skip
-def test_redirect_that_leads_astray_is_refused_at_once(host, tmp_path, target, match):
+def test_invalid_redirect_is_refused_without_retry(host, tmp_path, target, match):
     host.answer = lambda handler: handler.head(302, Location=target, Content_Length=0)
     started = time.monotonic()
-    refused(host, tmp_path, f"(?i){match}", bounds=Bounds(stall_s=5))
+    assert_refused(host, tmp_path, f"(?i){match}", bounds=Bounds(stall_s=5))
     assert time.monotonic() - started < 3
 
 
-def test_server_whose_certificate_is_not_trusted_is_refused(host, tmp_path, monkeypatch):
+def test_untrusted_certificate_is_refused(host, tmp_path, monkeypatch):
     monkeypatch.delenv("SSL_CERT_FILE")
-    refused(host, tmp_path, "certificate", bounds=Bounds())
+    assert_refused(host, tmp_path, "certificate", bounds=Bounds())
     assert not host.asked
 
 
-def test_machine_that_is_not_there_is_said(tmp_path):
+def test_unreachable_host_is_reported(tmp_path):
     address = address_of("https://127.0.0.1:9/x.zip")
     with pytest.raises(RulesError, match=r"cannot be fetched; found .*refused"):
         fetch(address, tmp_path, bounds=QUICK)
@@ -237,12 +239,12 @@ def test_machine_that_is_not_there_is_said(tmp_path):
      "https://[::1/a", "ftp://host/a", "https://h/a\n", "https://h/a#sha256=12", "https://h/a#part",
      "https://h/a#md5=" + "g" * 32, "https://h/a#sha1=" + "0" * 40],
 )  # fmt: skip
-def test_address_that_cannot_be_is_refused(text):
-    with pytest.raises(RulesError, match=r"no address that can be fetched|no checksum"):
+def test_invalid_address_is_refused(text):
+    with pytest.raises(RulesError, match=r"this address cannot be fetched|no checksum"):
         address_of(text)
 
 
-def test_neither_password_nor_query_is_shown():
+def test_password_and_query_are_redacted():
     address = address_of("https://me:secret@host/a/b.zip?signature=abc")
     assert address.shown == "https://host/a/b.zip"
     assert address.has_password
@@ -259,8 +261,8 @@ def test_file_is_named_by_its_address_and_stays_in_the_folder(text, name):
     assert address_of(text).name == name
 
 
-def fetching(url, folder):
-    """Another process that fetches."""
+def fetch_in_subprocess(url, folder):
+    """Fetch in another process."""
     code = (
         "import sys; from pathlib import Path\n"
         "from dataset_rules.sources.address import address_of\n"
@@ -270,19 +272,19 @@ def fetching(url, folder):
     return subprocess.Popen([sys.executable, "-c", code, url, str(folder)])
 
 
-def test_two_processes_do_not_fetch_one_file_into_each_other(host, tmp_path):
-    host.answer = silence
-    other = fetching(host.url(), tmp_path / "downloads")
+def test_two_processes_do_not_fetch_the_same_file(host, tmp_path):
+    host.answer = no_response
+    other = fetch_in_subprocess(host.url(), tmp_path / "downloads")
     try:
         while not host.asked:
             time.sleep(0.02)
-        refused(host, tmp_path, "another process is fetching this file")
+        assert_refused(host, tmp_path, "another process is fetching this file")
     finally:
         other.kill()
         other.wait()
 
 
-def test_killed_fetch_goes_on_where_it_was(host, tmp_path):
+def test_killed_fetch_is_resumed(host, tmp_path):
     def slow(handler):
         handler.head(200, Content_Length=len(DATA), ETag='"1"')
         for start in range(0, len(DATA), 1 << 16):
@@ -291,7 +293,7 @@ def test_killed_fetch_goes_on_where_it_was(host, tmp_path):
 
     host.answer = slow
     downloads = tmp_path / "downloads"
-    other = fetching(host.url(), downloads)
+    other = fetch_in_subprocess(host.url(), downloads)
     while not any(path.stat().st_size > 100_000 for path in downloads.glob("*.part")):
         time.sleep(0.02)
     other.send_signal(signal.SIGKILL)

@@ -24,7 +24,7 @@ from tests.packing import KINDS, archive_of
 
 @pytest.fixture
 def temporary(tmp_path, monkeypatch) -> Path:
-    """The folder in which temporary files lie."""
+    """The folder for temporary files."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -32,7 +32,7 @@ def temporary(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_archive_is_examined_like_its_folder(tmp_path, temporary, kind):
+def test_report_on_an_archive_equals_that_on_its_folder(tmp_path, temporary, kind):
     folder = object_files(tmp_path / "source")
     archive = archive_of(tmp_path / f"a.{kind}", *sorted(tree_of(folder).items()))
     assert examine(archive).document() == examine(folder).document()
@@ -40,7 +40,7 @@ def test_archive_is_examined_like_its_folder(tmp_path, temporary, kind):
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz", "tar.zst"])
-def test_dataset_of_an_archive_is_that_of_its_folder(tmp_path, kind):
+def test_dataset_from_an_archive_equals_that_from_its_folder(tmp_path, kind):
     folder = two_folders(tmp_path / "source", count=9)
     archive = archive_of(tmp_path / f"a.{kind}", *sorted(tree_of(folder).items(), reverse=True))
     by_folder = format_dataset(folder, tmp_path / "one", Rules(), jobs=1)
@@ -49,7 +49,7 @@ def test_dataset_of_an_archive_is_that_of_its_folder(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.zst"])
-def test_file_lies_in_the_spool_only_as_long_as_its_path_is_held(tmp_path, temporary, kind):
+def test_file_is_in_the_spool_only_while_its_path_is_referenced(tmp_path, temporary, kind):
     contents = {f"{number}.bin": bytes([number]) * 1000 for number in range(20)}
     archive = archive_of(tmp_path / f"a.{kind}", *contents.items())
     with opened_files(archive) as files:
@@ -73,22 +73,22 @@ def test_spool_of_a_compressed_tar_is_as_small_as_the_archive(tmp_path, temporar
         assert repacked.stat().st_size < 1.02 * archive.stat().st_size
 
 
-def test_another_process_reads_from_a_spool_of_its_own(tmp_path):
+def test_another_process_uses_a_separate_spool(tmp_path):
     archive = archive_of(tmp_path / "a.zip", ("a/b.png", b"1"))
     with opened_files(archive) as files:
         sent = pickle.dumps(files)
-        assert len(sent) < 1000  # it goes with every piece of work
+        assert len(sent) < 1000  # sent with every task
         assert pickle.loads(sent) is pickle.loads(sent)
         assert (pickle.loads(sent) / "a/b.png").read_bytes() == b"1"
 
 
-def test_absent_file_is_absent(tmp_path):
+def test_absent_file_does_not_exist(tmp_path):
     with opened_files(archive_of(tmp_path / "a.zip", ("a.png", b"1"))) as files:
         assert not (files / "b.png").exists()
 
 
 @pytest.mark.parametrize("place", [40, 200])
-def test_damaged_file_is_named_by_its_place_in_the_archive(tmp_path, place):
+def test_damaged_file_is_reported_by_its_path_in_the_archive(tmp_path, place):
     noise = np.random.default_rng(0).bytes(500)
     archive = archive_of(tmp_path / "a.zip", ("x/a.png", noise))
     data = bytearray(archive.read_bytes())
@@ -105,17 +105,17 @@ def test_damaged_image_in_an_archive_is_a_finding(tmp_path):
     members = dict(tree_of(two_folders(tmp_path / "source")))
     archive = archive_of(tmp_path / "a.zip", *members.items())
     data = bytearray(archive.read_bytes())
-    hurt = ["images/2.png", "masks/3.png"]
-    for name in hurt:
+    damaged = ["images/2.png", "masks/3.png"]
+    for name in damaged:
         data[data.index(name.encode()) + 40] ^= 0xFF
     archive.write_bytes(data)
     findings = examine(archive).findings
-    assert {path for f in findings if "damaged" in f.message for path in f.paths} >= set(hurt)
+    assert {path for f in findings if "damaged" in f.message for path in f.paths} >= set(damaged)
     with pytest.raises(RulesError, match=r"(?s)2\.png.*3\.png|3\.png.*2\.png"):
         format_dataset(archive, tmp_path / "set", Rules(), jobs=1)
 
 
-def test_our_own_datasets_in_an_archive_are_passed_over(tmp_path):
+def test_our_own_datasets_in_an_archive_are_skipped(tmp_path):
     dataset = format_dataset(two_folders(tmp_path / "source"), tmp_path / "x/made", Rules(), jobs=1)
     members = tree_of(tmp_path / "source") | tree_of(dataset.parent)
     with opened_files(archive_of(tmp_path / "a.zip", *members.items())) as files:
@@ -123,7 +123,7 @@ def test_our_own_datasets_in_an_archive_are_passed_over(tmp_path):
     assert found == set(tree_of(tmp_path / "source"))
 
 
-def test_pipe_or_link_to_a_folder_in_a_source_is_named_and_never_opened(tmp_path):
+def test_pipes_and_folder_links_in_a_source_are_listed_but_never_opened(tmp_path):
     folder = two_folders(tmp_path / "source")
     elsewhere = two_folders(tmp_path / "elsewhere")
     os.mkfifo(folder / "images/pipe.png")
@@ -140,7 +140,7 @@ def test_pipe_or_link_to_a_folder_in_a_source_is_named_and_never_opened(tmp_path
     assert examine(folder).pairing.pairs
 
 
-def test_what_a_kill_left_behind_is_cleared_by_the_next_run_and_nothing_else(tmp_path, temporary):
+def test_next_run_removes_only_the_folders_of_killed_processes(tmp_path, temporary):
     archive = archive_of(tmp_path / "a.tar.gz", ("a.png", bytes(1000)))
     code = (
         "import sys, time; from pathlib import Path\n"
@@ -154,23 +154,23 @@ def test_what_a_kill_left_behind_is_cleared_by_the_next_run_and_nothing_else(tmp
         ) for _ in range(2)
     ]  # fmt: skip
     for other in others:
-        with other.stdout as said:
-            assert said.readline() == b"open\n"
-    strange = temporary / "unetops-source-of-somebody"
-    strange.mkdir()
+        with other.stdout as output:
+            assert output.readline() == b"open\n"
+    foreign = temporary / "unetops-source-of-somebody"
+    foreign.mkdir()
     before = set(temporary.iterdir())
     others[0].kill()
     others[0].wait()
     with opened_files(archive):
         left = before & set(temporary.iterdir())
-        assert len(left) == 2  # that of the living one, and the one without a mark
+        assert len(left) == 2  # that of the running process, and the one without a lock file
     others[1].kill()
     others[1].wait()
     with opened_files(archive):
-        assert before & set(temporary.iterdir()) == {strange}
+        assert before & set(temporary.iterdir()) == {foreign}
 
 
-def test_source_that_is_gone_is_said(tmp_path):
+def test_missing_source_is_refused(tmp_path):
     shutil.rmtree(tmp_path)
     with pytest.raises(RulesError, match="no such folder or archive"):
         examine(tmp_path)

@@ -27,7 +27,7 @@ def host(tmp_path, monkeypatch):
         yield host
 
 
-INSIDE = [
+NOT_PUBLIC = [
     "127.0.0.1", "127.1", "2130706433", "0x7f000001", "localhost", "0.0.0.0",
     "10.0.0.1", "172.16.5.5", "192.168.1.1", "169.254.169.254", "100.64.0.1", "224.0.0.1",
     "255.255.255.255", "[::1]", "[::]", "[fe80::1]", "[fd00::1]", "[ff02::1]",
@@ -35,27 +35,27 @@ INSIDE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", INSIDE)
-def test_machine_that_is_not_public_is_never_asked(name, host, tmp_path):
+@pytest.mark.parametrize("name", NOT_PUBLIC)
+def test_host_that_is_not_public_is_never_contacted(name, host, tmp_path):
     with pytest.raises(RulesError, match="a network that is not public"):
         fetched(f"https://{name}:{host.server_port}/set.zip", tmp_path / "downloads")
     assert not host.asked
 
 
-@pytest.mark.parametrize("name", INSIDE[6:])
-def test_the_setting_opens_loopback_and_nothing_else(name, host, tmp_path):
+@pytest.mark.parametrize("name", NOT_PUBLIC[6:])
+def test_loopback_setting_allows_only_loopback(name, host, tmp_path):
     if name in {"[::1]", "[::ffff:127.0.0.1]", "[2002:7f00:1::]"}:
-        pytest.skip("this machine itself, by another name")
+        pytest.skip("another form of the loopback address")
     with pytest.raises(RulesError, match="a network that is not public"):
         fetched(f"https://{name}/x", tmp_path / "downloads", is_loopback_allowed=True)
 
 
-def test_address_that_one_library_reads_as_octal_and_another_not_is_refused(tmp_path):
+def test_octal_address_is_refused_because_libraries_differ(tmp_path):
     with pytest.raises(RulesError, match="Invalid IPv4 address"):
         fetched("https://0177.0.0.1/x", tmp_path)
 
 
-def test_loopback_is_fetched_from_where_it_is_allowed(host, tmp_path):
+def test_loopback_is_accessible_if_allowed(host, tmp_path):
     assert fetched(host.url(), tmp_path / "d", is_loopback_allowed=True).read_bytes() == DATA
 
 
@@ -68,8 +68,8 @@ def test_redirect_into_a_private_network_is_refused(host, tmp_path, target):
         fetched(host.url(), tmp_path / "downloads", is_loopback_allowed=True)
 
 
-def answering(monkeypatch, name, *answers):
-    """A name server that answers in turn; addresses stay what they are."""
+def fake_dns(monkeypatch, name, *answers):
+    """Resolve a name to each answer in turn; IP addresses are resolved normally."""
     real, left = socket.getaddrinfo, list(answers)
 
     def getaddrinfo(host, port, *rest, **options):
@@ -81,43 +81,43 @@ def answering(monkeypatch, name, *answers):
     return left
 
 
-def test_name_of_a_private_machine_is_refused(host, tmp_path, monkeypatch):
-    answering(monkeypatch, "data.example", ["10.1.2.3"])
+def test_name_that_resolves_to_a_private_address_is_refused(host, tmp_path, monkeypatch):
+    fake_dns(monkeypatch, "data.example", ["10.1.2.3"])
     with pytest.raises(RulesError, match=r"data\.example: .* not public; .* found 10\.1\.2\.3"):
         fetched("https://data.example/x", tmp_path / "downloads")
 
 
-def test_name_with_one_private_address_among_public_ones_is_refused(tmp_path, monkeypatch):
-    answering(monkeypatch, "data.example", ["93.184.216.34", "192.168.0.1"])
+def test_name_that_resolves_to_public_and_private_addresses_is_refused(tmp_path, monkeypatch):
+    fake_dns(monkeypatch, "data.example", ["93.184.216.34", "192.168.0.1"])
     with pytest.raises(RulesError, match=r"not public; .* found 192\.168\.0\.1"):
         fetched("https://data.example/x", tmp_path / "downloads")
 
 
-def test_address_that_was_judged_is_the_one_that_is_asked(host, tmp_path, monkeypatch):
-    """A name that leads elsewhere a moment later changes nothing: it is looked up once."""
-    left = answering(monkeypatch, "localhost", ["127.0.0.1"], ["10.0.0.1"])
+def test_connection_uses_the_address_that_was_checked(host, tmp_path, monkeypatch):
+    """DNS rebinding has no effect, because the name is resolved once."""
+    left = fake_dns(monkeypatch, "localhost", ["127.0.0.1"], ["10.0.0.1"])
     url = host.url(host="localhost")
     assert fetched(url, tmp_path / "d", is_loopback_allowed=True).read_bytes() == DATA
     assert left == [["10.0.0.1"]]
     assert host.asked[0][1]["Host"] == f"localhost:{host.server_port}"
 
 
-def test_certificate_must_be_that_of_the_name(host, tmp_path, monkeypatch):
-    answering(monkeypatch, "other.example", ["127.0.0.1"])
+def test_certificate_must_match_the_host_name(host, tmp_path, monkeypatch):
+    fake_dns(monkeypatch, "other.example", ["127.0.0.1"])
     url = f"https://other.example:{host.server_port}/x"
     with pytest.raises(RulesError, match="certificate"):
         fetched(url, tmp_path / "downloads", is_loopback_allowed=True)
     assert not host.asked
 
 
-def test_proxy_of_the_environment_is_no_way_around(host, tmp_path, monkeypatch):
+def test_proxy_of_the_environment_is_ignored(host, tmp_path, monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     assert fetched(host.url(), tmp_path / "d", is_loopback_allowed=True).read_bytes() == DATA
 
 
 @pytest.mark.parametrize("address", ["93.184.216.34", "[2606:2800:220:1:248:1893:25c8:1946]"])
-def test_public_address_passes(address):
-    """It is judged fit; whether it can be reached from here does not matter."""
+def test_public_address_is_allowed(address):
+    """The check passes, whether or not the address is reachable."""
     transport = PublicOnly()
     asked = []
 

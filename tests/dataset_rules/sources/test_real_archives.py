@@ -1,4 +1,4 @@
-"""The real datasets packed: an archive is examined like its folder."""
+"""Real datasets as archives: the report equals that on the folder."""
 
 import tarfile
 import zipfile
@@ -16,7 +16,7 @@ NAMES = [
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
-def test_packed_dataset_is_examined_like_its_folder(real_data, tmp_path, name):
+def test_report_on_a_packed_dataset_equals_that_on_its_folder(real_data, tmp_path, name):
     folder = real_data(name)
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as packed:
@@ -24,8 +24,8 @@ def test_packed_dataset_is_examined_like_its_folder(real_data, tmp_path, name):
             packed.write(path, path.relative_to(folder))
     with (
         (tmp_path / "a.tar.zst").open("wb") as out,
-        zstandard.ZstdCompressor(level=1).stream_writer(out) as squeezed,
-        tarfile.open(fileobj=squeezed, mode="w|") as tar,
+        zstandard.ZstdCompressor(level=1).stream_writer(out) as compressed,
+        tarfile.open(fileobj=compressed, mode="w|") as tar,
     ):
         for path in reversed(paths):
             tar.add(path, path.relative_to(folder))
