@@ -1,4 +1,4 @@
-"""What the colours of masks mean: drawn colours are classes, blended ones go to the nearest."""
+"""Classes of colour masks: drawn colours are classes, blended ones map to the nearest."""
 
 import math
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ from dataset_rules.masks.value_counts import MAX_LABELS, Census, Meaning, unclea
 from dataset_rules.pixels.values import unpack
 from dataset_rules.rules.fields import ClassRule, MaskKind
 
-MAJOR_COLOR = 0.002  # share of all pixels from which a colour counts as drawn, not as blended
-SAME_COLOR = 60  # colours nearer than this to a more frequent one are shades of it
+MIN_DRAWN_SHARE = 0.002  # of all pixels; rarer colours count as blended, not drawn
+SAME_COLOR = 60  # colours closer than this to a more frequent one are shades of it
 
 RED, GREEN, BLUE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)
 
 
 def meaning_of_colors(census: Census) -> Meaning:
-    """A class for each drawn colour but the background's."""
+    """One class per drawn colour, except the background's."""
     majors = _major_colors(census)
     if {RED, GREEN, BLUE, BLACK} == set(majors):
         return _stained(census)
@@ -35,7 +35,7 @@ def meaning_of_colors(census: Census) -> Meaning:
 
 
 def _stained(census: Census) -> Meaning:
-    """The palette of immunohistochemistry: red positive, blue negative, green the boundary."""
+    """The immunohistochemistry palette: red positive, blue negative, green boundary."""
     note = Finding(
         code="stain_colors", severity=Severity.INFO,
         message="the colours are read as immunohistochemistry's: blue negative, red positive, "
@@ -52,19 +52,19 @@ def _stained(census: Census) -> Meaning:
 
 
 def _major_colors(census: Census) -> list[tuple[int, int, int]]:
-    """Colours that were drawn, the most frequent first; shades of one count as it."""
+    """Drawn colours, most frequent first; shades of one are merged into it."""
     majors: list[tuple[int, int, int]] = []
     for value, _ in sorted(census.pixels.items(), key=lambda item: (-item[1], item[0])):
         color = unpack(value)
-        if census.share(value) < MAJOR_COLOR:
+        if census.share(value) < MIN_DRAWN_SHARE:
             break
         if all(_distance(color, major) >= SAME_COLOR for major in majors):
             majors.append(color)
     return majors
 
 
-def _distance(one: tuple[int, int, int], other: tuple[int, int, int]) -> float:
-    return math.dist(one, other)
+def _distance(a: tuple[int, int, int], b: tuple[int, int, int]) -> float:
+    return math.dist(a, b)
 
 
 def _blend_findings(census: Census, majors: Sequence[tuple[int, int, int]]) -> tuple[Finding, ...]:

@@ -1,4 +1,4 @@
-"""What the values of the source's masks mean: their kind, and the table of values and classes."""
+"""Infer what the mask values of a source mean: the mask kind and the class of each value."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,21 +11,21 @@ from dataset_rules.masks.value_counts import MAX_LABELS, Census, Meaning, unclea
 from dataset_rules.rules.fields import ClassRule, MaskKind, SourceValue
 from dataset_rules.rules.rules import Rules
 
-TEXT = "TEXT"  # what the header of a text file names as its format
-SOFT_VALUES = 4  # values between the two ends of a two-valued mask that make it a soft one
-SOFT_SHARE = 0.1  # of all pixels at most lie between the ends
-SOFT_EACH = 0.005  # of all pixels at most have any one value between the ends
-LEVEL = 0.01  # share of all pixels from which a grey value of a JPEG counts as drawn
-NEAR_LEVELS = 0.85  # of all pixels are near one of the values that were drawn
-COMPACT = 0.35  # of its bounding box is filled by an object, as a median; a disc fills 0.79
+TEXT = "TEXT"  # format in the header of a text file
+MIN_SOFT_VALUES = 4  # values between the two extremes that make a two-valued mask soft
+MAX_SOFT_SHARE = 0.1  # of all pixels: those between the extremes
+MAX_SOFT_EACH = 0.005  # of all pixels: those of any one value between the extremes
+MIN_LEVEL_SHARE = 0.01  # of all pixels; rarer grey values of a JPEG do not count as drawn
+MIN_NEAR_LEVELS = 0.85  # of all pixels: those close to a drawn value
+MIN_COMPACTNESS = 0.35  # median share of its bounding box that an object fills; a disc fills 0.79
 
 
 def meaning_of(census: Census, rules: Rules, *, is_many: bool) -> Meaning:
-    """What the masks mean by the rules and, where these leave it open, by the pixels.
+    """Take the meaning of the masks from the rules, and the rest from the pixels.
 
     Args:
-        census: of the masks that were looked at.
-        rules: what is stated there is not inferred.
+        census: value counts of the masks that were read.
+        rules: what they specify is not inferred.
         is_many: one image has many mask files.
     """
     kind = rules.source.mask_kind or _kind_of(census, rules, is_many=is_many)
@@ -45,12 +45,12 @@ def meaning_of(census: Census, rules: Rules, *, is_many: bool) -> Meaning:
 
 
 def _text(census: Census) -> Meaning:
-    """Labels as numbers in text; image files are another kind."""
+    """Labels as numbers in text files; an ERROR finding if the masks are image files."""
     if all(look.header.format == TEXT for look in census.looks):
         return replace(_labels(census), kind=MaskKind.TEXT)
     note = Finding(
         code="text_masks", severity=Severity.ERROR,
-        message="mask_kind is 'text', and the masks are image files",
+        message="mask_kind is 'text', but the masks are image files",
         remedy="choose another mask_kind, or leave it null to have it inferred",
     )  # fmt: skip
     return Meaning(MaskKind.TEXT, findings=(note,))
@@ -79,21 +79,21 @@ def _is_two_valued(census: Census) -> bool:
 
 
 def _is_soft(census: Census) -> bool:
-    """Two values with blended or rung ones between: many of them, each rare."""
+    """Two values with many rare ones in between, from blending or JPEG ringing."""
     low, high = _ends(census)
     third = (high - low) / 4
     between = [v for v in census.values if low + third < v < high - third]
     return (
-        len([v for v in census.values if low < v < high]) >= SOFT_VALUES
-        and census.share(*between) <= SOFT_SHARE
-        and all(census.share(v) <= SOFT_EACH for v in between)
+        len([v for v in census.values if low < v < high]) >= MIN_SOFT_VALUES
+        and census.share(*between) <= MAX_SOFT_SHARE
+        and all(census.share(v) <= MAX_SOFT_EACH for v in between)
         and high - low > MAX_LABELS
     )
 
 
 def _are_instances(census: Census) -> bool:
-    """Numbers from 1 on, of which each is one blob, and as many as the image has objects."""
-    if census.compactness < COMPACT:
+    """Consecutive numbers from 1, each a single blob, whose count varies between images."""
+    if census.compactness < MIN_COMPACTNESS:
         return False
     if any(look.dtype == "uint16" for look in census.looks):
         return True
@@ -107,30 +107,30 @@ def _are_jpegs(census: Census) -> bool:
 
 
 def levels_of(census: Census) -> list[int]:
-    """The grey values that were drawn, where JPEG has changed them a little; else none.
+    """The grey values that were drawn before JPEG compression; empty if unclear.
 
-    They are frequent, lie far apart, and what lies around them is theirs.
+    They are frequent and far apart, and nearly all other values are close to one of them.
     """
     if not _are_jpegs(census):
         return []
     levels: list[int] = []
     for value in sorted(census.values, key=lambda value: -census.share(value)):
-        if census.share(value) < LEVEL:
+        if census.share(value) < MIN_LEVEL_SHARE:
             break
         if all(abs(value - level) >= JPEG_GAP for level in levels):
             levels.append(value)
     near = [v for v in census.values if any(abs(v - level) <= JPEG_GAP // 4 for level in levels)]
-    is_drawn = len(levels) > 2 and census.share(*near) >= NEAR_LEVELS
-    return sorted(_end(level) for level in levels) if is_drawn else []
+    is_drawn = len(levels) > 2 and census.share(*near) >= MIN_NEAR_LEVELS
+    return sorted(_snapped(level) for level in levels) if is_drawn else []
 
 
-def _end(level: int) -> int:
-    """0 and 255 where JPEG has moved them by a little."""
+def _snapped(level: int) -> int:
+    """Values that JPEG moved slightly off 0 or 255 snap back."""
     return 0 if level <= JPEG_GAP // 4 else 255 if level >= 255 - JPEG_GAP // 4 else level
 
 
 def _is_numbered(look: Look) -> bool:
-    """Few numbers are left out between 0 and the highest."""
+    """True if few numbers between 0 and the highest are missing."""
     return look.value_count > 0.7 * (max(look.values) + 1)
 
 
@@ -152,7 +152,7 @@ def _two_valued(census: Census, rules: Rules, kind: MaskKind) -> Meaning:
 
 
 def _ends(census: Census) -> tuple[int, int]:
-    """The two values; where only one occurs, the other is the usual partner."""
+    """The lowest and the highest value; if only one occurs, its usual partner is added."""
     low, high = census.values[0], census.values[-1]
     if low != high:
         return (0 if _is_near_end(low, high) else low), high
@@ -164,7 +164,7 @@ def _is_near_end(low: int, high: int) -> bool:
 
 
 def _is_plain(census: Census, low: int, high: int) -> bool:
-    """The brighter value covers less than half: it is what was drawn on a background."""
+    """True if the brighter value covers less than half: it is the object, not the background."""
     return census.share(*(value for value in census.values if 2 * value > low + high)) < 0.5
 
 
@@ -172,8 +172,8 @@ def _which_value(census: Census, low: int, high: int) -> Question:
     bright = census.share(*(value for value in census.values if 2 * value > low + high))
     return Question(
         field="source.object_value",
-        why=f"the masks hold {low} and {high}, and {high} covers {bright:.0%} of them: no file "
-        f"says which of the two is the object",
+        why=f"the masks contain {low} and {high}, and {high} covers {bright:.0%} of the pixels: "
+        f"no file says which of the two is the object",
         options=(low, high),
     )
 
@@ -181,7 +181,7 @@ def _which_value(census: Census, low: int, high: int) -> Question:
 def _absent_value(census: Census, value: int) -> Finding:
     return Finding(
         code="absent_object_value", severity=Severity.ERROR,
-        message=f"object_value {value} does not occur in the masks, whose values are "
+        message=f"object_value {value} does not occur in the masks; their values are "
         + ", ".join(map(str, census.values[:10])),
         remedy="correct source.object_value",
     )  # fmt: skip
@@ -201,7 +201,7 @@ def _soft_findings(census: Census, low: int, high: int) -> tuple[Finding, ...]:
 
 
 def _labels(census: Census) -> Meaning:
-    """Classes in the order of their values; 255 beyond the others is the ignored border."""
+    """Classes in the order of their values; 255 far above the others is the ignored border."""
     values = [value for value in levels_of(census) or census.values if value != 0]
     *ids, last = values or [1]
     if last == 255 and ids and ids[-1] < 128 and len(ids) >= 0.5 * ids[-1]:
@@ -215,7 +215,7 @@ def _labels(census: Census) -> Meaning:
 
 
 def _numbered(values: Sequence[int]) -> tuple[ClassRule, ...]:
-    """Background and one class a value; values that can be ids are kept as ids."""
+    """Background and one class per value; values that are valid ids are kept as ids."""
     keep = all(1 <= value < 255 for value in values) and max(values) <= 2 * len(values)
     ids = list(values) if keep else list(range(1, len(values) + 1))
     return _table([0], []) + tuple(
