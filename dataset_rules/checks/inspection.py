@@ -1,4 +1,4 @@
-"""Everything that is wrong with a source once it is clear how it is to be read."""
+"""Run all checks on a source once it is known how to read it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,26 +29,26 @@ Tick = Callable[[], None]
 class Depth(StrEnum):
     """How much of a source is read."""
 
-    HEADERS = "headers"  # of all files; the formatter decodes the rest anyway
-    SAMPLE = "sample"  # and a sample of the pixels
-    FULL = "full"  # and all pixels
+    HEADERS = "headers"  # all headers; the formatter decodes the pixels anyway
+    SAMPLE = "sample"  # all headers and a sample of the pixels
+    FULL = "full"  # all headers and all pixels
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A source and how it is read."""
+    """A source and how to read it."""
 
     files: Files
     entries: tuple[Entry, ...]
     pairing: Pairing
     rules: Rules
     look: Looker
-    masks: tuple[str, ...]  # that were looked at to know what their values mean
-    is_open: bool = False  # which files are the masks is a question
+    masks: tuple[str, ...]  # those that were read to infer the meaning of their values
+    is_open: bool = False  # it is an open question which files are the masks
 
 
 def named_groups(pairing: Pairing, rules: Rules) -> list[tuple[str, str]]:
-    """Name and group of each pair's sample, in the order of the pairs."""
+    """Sample name and group of each pair, in the order of the pairs."""
     template = group_template(rules)
     names = sample_names([pair.image for pair in pairing.pairs])
     return [(name, group_of(image, name, template)) for image, name in names.items()]
@@ -56,7 +56,7 @@ def named_groups(pairing: Pairing, rules: Rules) -> list[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found, and what is needed to judge the pixels once all are decoded."""
+    """The findings, and the inputs for checking the pixels once all are decoded."""
 
     findings: list[Finding]
     headers: Mapping[str, Header]
@@ -64,14 +64,14 @@ class Inspection:
 
 
 def splits_of(pairing: Pairing, rules: Rules) -> dict[str, Split]:
-    """Path of an image of a pair -> the split that the rules give it."""
+    """Image path of each pair -> its split by the rules."""
     groups = (group for _, group in named_groups(pairing, rules))
     images = (pair.image for pair in pairing.pairs)
     return {image: split_of(g, rules.split) for image, g in zip(images, groups, strict=True)}
 
 
 def inspect(subject: Subject, depth: Depth, tick: Tick) -> Inspection:
-    """All findings on the images of a source and on the pairs.
+    """All findings on the images and pairs of a source.
 
     Args:
         subject: the source.
@@ -103,12 +103,12 @@ def inspect(subject: Subject, depth: Depth, tick: Tick) -> Inspection:
 def inspect_outcomes(
     outcomes: Sequence[Outcome], pairing: Pairing, rules: Rules, inspection: Inspection
 ) -> list[Finding]:
-    """What the formatter saw in all pixels, with the findings of one who had looked at all.
+    """Findings from the formatter's outcomes, the same as after decoding all pixels.
 
     Args:
-        outcomes: of all pairs.
+        outcomes: one per pair.
         pairing: of the source.
-        rules: with everything filled in.
+        rules: complete.
         inspection: of the headers.
     """
     seen = Observed(of_images=len(outcomes), of_pairs=len(outcomes))
@@ -128,14 +128,14 @@ def _images_of(entries: Sequence[Entry]) -> list[str]:
 
 
 def _compared(subject: Subject) -> list[str]:
-    """Images that are compared with each other: neither masks nor what is made from images."""
+    """Images that are compared with each other: no masks, no derived files."""
     masks = {path for pair in subject.pairing.pairs for path in pair.masks}
     masks.update(subject.pairing.unpaired_masks)
     return [p for p in _images_of(subject.entries) if p not in masks and not is_derived(p)]
 
 
 def _damaged(subject: Subject, survey: Survey, seen: Observed) -> list[Finding]:
-    """Paired files that cannot be read; of the others `unreadable` tells."""
+    """Paired files that cannot be read; the finding `unreadable` covers the others."""
     used = {path for pair in subject.pairing.pairs for path in (pair.image, *pair.masks)}
     looks = ((path, subject.look(path)) for path in subject.masks)
     damage = {path: look.what for path, look in looks if isinstance(look, Damage)}
@@ -154,7 +154,7 @@ def _check_values(subject: Subject) -> list[Finding]:
     total = sum(len(pair.masks) for pair in subject.pairing.pairs)
     strays = check_strays(looks, subject.rules, of=total)
     if subject.rules.classes or any(len(pair.masks) > 1 for pair in subject.pairing.pairs):
-        return strays  # label masks tell which are empty, and many object files are one value
+        return strays  # empty label masks are reported elsewhere; object files are often uniform
     flat = sorted(path for path, look in looks.items() if look.value_count == 1)
     if not flat:
         return strays
@@ -167,7 +167,7 @@ def _check_values(subject: Subject) -> list[Finding]:
 
 
 def _check_groups(pairing: Pairing, rules: Rules) -> list[Finding]:
-    """Images that the template of groups does not fit: each of them is a group of its own."""
+    """Images that do not match the group template: each becomes a group by itself."""
     template = group_template(rules)
     images = [pair.image for pair in pairing.pairs]
     paths = tuple(path for path in images if template and not group_of(path, "", template))

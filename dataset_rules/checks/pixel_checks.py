@@ -1,4 +1,4 @@
-"""Findings in the pixels that were decoded, of a sample or of all; pure, no file access."""
+"""Findings in the decoded pixels, of a sample or of all files; pure, no file access."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from dataset_rules.pairing.pairs import Pair
 from dataset_rules.pixels.images import Header
 from dataset_rules.sources.headers import sample_of
 
-MAX_GROUPS = 4  # of like images up to which each gets a finding of its own
+MAX_GROUPS = 4  # of duplicates up to which each group gets a separate finding
 
 Group = tuple[str, ...]
 
@@ -28,13 +28,13 @@ def check_seen(
     *,
     headers: Mapping[str, Header],
 ) -> list[Finding]:
-    """Everything that the decoded pixels tell.
+    """All findings from the decoded pixels.
 
     Args:
-        seen: what was decoded.
+        seen: the decoded files.
         pairs: of the source.
-        splits: path of an image of a pair -> its split.
-        equal: groups of files that are equal byte for byte, which the files told already.
+        splits: image path of each pair -> its split.
+        equal: groups of identical files, found earlier.
         headers: of the images.
     """
     return [
@@ -50,11 +50,11 @@ def check_seen(
 def check_likes(
     seen: Observed, splits: Mapping[str, Split], equal: Sequence[Group]
 ) -> list[Finding]:
-    """Images that are copies of each other, and those copies that a split divides."""
+    """Copies among the images, and copies in different splits."""
     chosen = sample_of(sorted(seen.images), MAX_COMPARED)
     same = [group for group in equal_pixels(seen.images) if not _is_within(group, equal)]
     near = near_duplicates({path: seen.images[path] for path in chosen})
-    told = [
+    copies = [
         *_copies("equal_images", "images are equal byte for byte", equal),
         *_copies("equal_pixels", "images have equal pixels in files that differ", same),
         *_copies("near_duplicates", "images show nearly the same", near),
@@ -66,7 +66,7 @@ def check_likes(
         finding.model_copy(
             update=dict(zip(("looked_at", "of"), counts[finding.code], strict=True))
         )
-        for finding in told
+        for finding in copies
     ] + _with_counts(
         check_leaks(_merged([*equal, *same, *near]), splits), seen.of_images,
         looked_at=len(seen.images),
@@ -78,7 +78,7 @@ def _is_within(group: Group, others: Sequence[Group]) -> bool:
 
 
 def _merged(groups: Sequence[Group]) -> list[Group]:
-    """Groups without a path in common: those that share one become one."""
+    """Merge groups that share a path."""
     group_of: dict[str, set[str]] = {}
     for group in groups:
         whole = set(group).union(*(group_of.get(path, set()) for path in group))
@@ -105,7 +105,7 @@ def _paired(seen: Observed, pairs: Sequence[Pair]) -> dict[str, Glimpse]:
 
 
 def _one_sided(seen: Observed, pairs: Sequence[Pair]) -> list[Finding]:
-    """Masks without object, and masks that are nothing but object."""
+    """Masks without any object, and masks that are all object."""
     masks = {pair.image: pair.masks for pair in pairs}
     kinds = {"empty_masks": (0.0, "without any object"), "full_masks": (1.0, "that are all object")}
     found = []
@@ -149,7 +149,7 @@ def damaged(damage: Mapping[str, str], looked_at: int, of: int) -> list[Finding]
             severity=Severity.ERROR, paths=tuple(sorted(paths)), message=what,
             remedy="give the values a class or list them in ignore_values"
             if "values of no class" in what
-            else "mend the file or list it in source.exclude",
+            else "repair the file or list it in source.exclude",
             looked_at=looked_at, of=of,
         )
         for what, paths in alike.items()

@@ -1,4 +1,4 @@
-"""What is seen when files of a source are decoded: a sample of them, or all."""
+"""Decode the files of a source, a sample of them or all, and keep thumbnails."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,16 +21,16 @@ from dataset_rules.rules.rules import Rules
 from dataset_rules.sources.files import Files
 from dataset_rules.sources.headers import Survey, sample_of, told
 
-# What the doctor decodes by default: about 10 s of one processor, whatever lies in the source.
+# Default limits of the doctor: about 10 s of CPU time for any source.
 MAX_IMAGES, MAX_IMAGE_PIXELS = 6_000, 150_000_000
 MAX_PAIRS, MAX_MASK_PIXELS = 1_000, 60_000_000
-MIN_FILES = 8  # however large they are
+MIN_FILES = 8  # regardless of their size
 
 Tick = Callable[[], None]
 
 
 class Seen(Document):
-    """What the formatter saw of a pair while it made its sample."""
+    """Thumbnails of a pair, taken while the formatter makes its sample."""
 
     image: Glimpse
     mask: MaskGlimpse
@@ -38,11 +38,11 @@ class Seen(Document):
 
 @dataclass
 class Observed:
-    """Images and label masks that were decoded, by the path of the image."""
+    """Decoded images and label masks, by image path."""
 
     images: dict[str, Glimpse] = field(default_factory=dict)
     masks: dict[str, MaskGlimpse] = field(default_factory=dict)
-    see_through: list[str] = field(default_factory=list)  # files with alpha that is not opaque
+    see_through: list[str] = field(default_factory=list)  # files with transparent pixels
     damage: dict[str, str] = field(default_factory=dict)
     of_images: int = 0
     of_pairs: int = 0
@@ -51,7 +51,7 @@ class Observed:
 def sampled(
     paths: Sequence[str], pixels: Mapping[str, int], most: int, *, most_pixels: int
 ) -> list[str]:
-    """Paths, chosen by their hash, until their number or their pixels are too many."""
+    """Sample paths by their hash, up to a number of files and of pixels."""
     chosen: list[str] = []
     total = 0
     for path in sample_of(paths, most):
@@ -72,14 +72,14 @@ def observe(
     is_full: bool,
     tick: Tick,
 ) -> Observed:
-    """Decode images, and the masks of pairs where the rules say what these mean.
+    """Decode images, and masks if the rules define the meaning of their values.
 
     Args:
         files: of the source.
-        images: that are compared with each other.
+        images: to be compared with each other.
         pairs: of the source.
         survey: the headers of all these files.
-        rules: as far as they are decided.
+        rules: possibly incomplete.
         is_full: decode everything, not a sample.
         tick: called after each file.
     """
@@ -88,18 +88,18 @@ def observe(
     sound = [p for p in pairs if not survey.damage.keys() & {p.image, *p.masks}]
     known = sound if rules.classes and rules.source.mask_kind else []
     if not is_full:
-        images, known = _some_images(images, survey), _some_pairs(known, survey)
-    _see_images(seen, files, images, survey, tick)
-    _see_masks(seen, files, known, survey, rules=rules, tick=tick)
+        images, known = _sampled_images(images, survey), _sampled_pairs(known, survey)
+    _scan_images(seen, files, images, survey, tick)
+    _scan_masks(seen, files, known, survey, rules=rules, tick=tick)
     return seen
 
 
-def _some_images(images: Sequence[str], survey: Survey) -> list[str]:
+def _sampled_images(images: Sequence[str], survey: Survey) -> list[str]:
     pixels = {path: _pixels(survey, path) for path in images}
     return sampled(images, pixels, MAX_IMAGES, most_pixels=MAX_IMAGE_PIXELS)
 
 
-def _some_pairs(pairs: Sequence[Pair], survey: Survey) -> list[Pair]:
+def _sampled_pairs(pairs: Sequence[Pair], survey: Survey) -> list[Pair]:
     by_image = {pair.image: pair for pair in pairs}
     pixels = {
         pair.image: sum(_pixels(survey, path) for path in pair.masks) for pair in pairs
@@ -113,7 +113,7 @@ def _pixels(survey: Survey, path: str) -> int:
     return header.height_px * header.width_px if header else 0
 
 
-def _see_images(
+def _scan_images(
     seen: Observed, files: Files, images: Sequence[str], survey: Survey, tick: Tick
 ) -> None:
     def look(path: str) -> tuple[Glimpse | str, bool]:
@@ -124,36 +124,36 @@ def _see_images(
         except RulesError as error:
             return told(error), False
 
-    for path, (found, is_seen_through) in zip(images, each(look, images), strict=True):
+    for path, (found, is_transparent) in zip(images, each(look, images), strict=True):
         if isinstance(found, str):
             seen.damage[path] = found
         else:
             seen.images[path] = found
-        seen.see_through += [path] * is_seen_through
+        seen.see_through += [path] * is_transparent
         tick()
 
 
-def _see_masks(
+def _scan_masks(
     seen: Observed, files: Files, pairs: Sequence[Pair], survey: Survey, *, rules: Rules, tick: Tick
 ) -> None:
     def look(pair: Pair) -> tuple[MaskGlimpse | str, list[str]]:
         held = [files / path for path in pair.masks]
         try:
             found = mask_glimpse_of(decode_masks(held, pair.class_ids, rules).label)
-            return found, list(_see_through(pair.masks, held, survey))
+            return found, list(_transparent(pair.masks, held, survey))
         except RulesError as error:
             return told(error), []
 
-    for pair, (found, through) in zip(pairs, each(look, pairs), strict=True):
+    for pair, (found, transparent) in zip(pairs, each(look, pairs), strict=True):
         if isinstance(found, str):
             seen.damage[pair.masks[0]] = found
         else:
             seen.masks[pair.image] = found
-        seen.see_through += through
+        seen.see_through += transparent
         tick()
 
 
-def _see_through(
+def _transparent(
     paths: Sequence[str], held: Sequence[Path], survey: Survey
 ) -> Iterator[str]:  # fmt: skip
     for path, file in zip(paths, held, strict=True):
@@ -163,17 +163,17 @@ def _see_through(
 
 
 def see_through_among(files: Files, headers: Mapping[str, Header]) -> tuple[str, ...]:
-    """The files with alpha that is not opaque."""
+    """The files with transparent pixels."""
     return tuple(path for path, header in headers.items()
                  if header.has_alpha and not is_opaque(files / path))  # fmt: skip
 
 
 class Outcome(Document):
-    """What a task made: samples (several with tiles), the hash of each file, what was seen."""
+    """The result of a task: samples (several with tiles), the hash of each file, thumbnails."""
 
     samples: tuple[Sample, ...]
     content: dict[str, str]
-    written: dict[str, str]  # SHA-256 of the bytes of each file: a power cut may tear it
+    written: dict[str, str]  # SHA-256 of each file's bytes: a power cut may truncate it
     findings: tuple[Finding, ...] = ()
     seen: Seen | None = None
-    see_through: tuple[str, ...] = ()  # files with alpha that is not opaque
+    see_through: tuple[str, ...] = ()  # files with transparent pixels
