@@ -1,4 +1,4 @@
-"""Examine a source: what is there, what belongs together, what is wrong; nothing is changed."""
+"""Examine a source: its files, pairs and defects. The source is not modified."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,29 +26,29 @@ from dataset_rules.sources.files import Files, opened_files
 from dataset_rules.sources.headers import sample_of
 from dataset_rules.sources.inventory import WHY, Entry, Kind, discover
 
-MAX_MASKS = 200  # mask files whose values are counted; more are sampled by the hash of their path
-MAX_SHAPES = 9  # of these, masks whose objects are measured
+MAX_MASKS = 200  # mask files whose values are counted; sampled by path hash if there are more
+MAX_SHAPES = 9  # of these, masks whose compactness is measured
 
 
 @dataclass(frozen=True)
 class Report:
-    """What an examination found; `rules` has everything filled in that the files decide."""
+    """The result of an examination; `rules` is completed as far as the files allow."""
 
     entries: tuple[Entry, ...]
     pairing: Pairing
     rules: Rules
     questions: tuple[Question, ...]
-    of_source: tuple[Finding, ...]  # the same whether the rules were inferred or stated
-    aside: tuple[Finding, ...]  # on what was inferred and how, and on ignored files
+    of_source: tuple[Finding, ...]  # independent of whether rules were inferred or given
+    aside: tuple[Finding, ...]  # on the inference and on ignored files
     inspection: Inspection
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """All findings, the worst first."""
+        """All findings, worst first."""
         return in_order([*self.of_source, *self.aside])
 
     def document(self) -> dict[str, Any]:
-        """The JSON that `unetops doctor --json` prints; paths as they lie in the source."""
+        """The JSON that `unetops doctor --json` prints; paths are relative to the source."""
         classes = self.rules.classes or ()
         kind = self.rules.source.mask_kind
         return {
@@ -67,13 +67,13 @@ class Report:
         }
 
     def named(self) -> list[tuple[str, str]]:
-        """Name and group of each pair's sample, in the order of the pairs."""
+        """Sample name and group of each pair, in the order of the pairs."""
         return named_groups(self.pairing, self.rules)
 
     def _ignored(self) -> list[tuple[str, str]]:
         skipped = [(e.path, WHY[e.kind]) for e in self.entries if e.kind is not Kind.IMAGE]
         is_open = any(question.field == "source.mask" for question in self.questions)
-        why = _waits if is_open else _why_not
+        why = _reason_pending if is_open else _reason_ignored
         return sorted(skipped + [(path, why(path)) for path in self.pairing.others])
 
 
@@ -84,16 +84,16 @@ def examine(
     depth: Depth = Depth.SAMPLE,
     on_progress: Progress | None = None,
 ) -> Report:
-    """What is in a folder or an archive and how it would be formatted.
+    """Report what is in a folder or an archive and how it would be formatted.
 
     Args:
         source: a folder or an archive, which is read in place.
-        rules: what a person decided already; the rest is inferred.
-        depth: how much is decoded.
-        on_progress: called with the number of decoded files and of all that are to be.
+        rules: decisions made so far; the rest is inferred.
+        depth: how much to decode.
+        on_progress: called with the number of decoded files and the total.
 
     Raises:
-        RulesError: if there is no such source, no file or no image in it.
+        RulesError: if the source does not exist or contains no file or no image.
     """
     with opened_files(source) as folder:
         return examine_folder(folder, rules, depth=depth, on_progress=on_progress)
@@ -106,7 +106,7 @@ def examine_folder(
     depth: Depth = Depth.SAMPLE,
     on_progress: Progress | None = None,
 ) -> Report:
-    """As `examine`, of a source that is open."""
+    """Like `examine`, for a source that is already open."""
     given = rules or Rules()
     entries = discover(folder, given.source.exclude)
     paths = [entry.path for entry in entries if entry.kind is Kind.IMAGE]
@@ -114,7 +114,7 @@ def examine_folder(
         raise RulesError(
             "there is no image in the folder", where=str(folder),
             expected="PNG, JPEG, BMP or TIFF", found=counted(len(entries), "other file"),
-            remedy="name the folder that holds images and masks",
+            remedy="specify the folder that contains images and masks",
         )  # fmt: skip
     is_colored = given.source.mask_kind is MaskKind.COLORS
     look = looker(folder, as_colors=is_colored, panel=given.source.panel)
@@ -124,14 +124,14 @@ def examine_folder(
         subject = Subject(folder, entries, others, given, look, (), is_open=True)
         found = inspect(subject, depth, ticker(on_progress, len(paths)))
         tools = check_other_tools(folder, entries, is_read=False)
-        said = (*choice.findings, *tools, *check_ignored(entries, others, is_open=True))
+        notes = (*choice.findings, *tools, *check_ignored(entries, others, is_open=True))
         return Report(
             entries,
             others,
             given,
             choice.questions,
             in_order(found.findings),
-            in_order(said),
+            in_order(notes),
             found,
         )
     if choice.reading.panel is not None:
@@ -142,8 +142,8 @@ def examine_folder(
     tick = ticker(on_progress, len(paths) + len(pairing.pairs))
     masks = all_masks if depth is Depth.FULL else sample_of(all_masks, MAX_MASKS)
     if depth is Depth.HEADERS and _states_meaning(given):
-        masks = []  # nothing is to be learnt of them, and the formatter decodes them anyway
-    for _ in each(look, masks):  # what was seen is kept
+        masks = []  # their meaning is known, and the formatter decodes them anyway
+    for _ in each(look, masks):  # results are cached
         tick()
     meaning = _meaning(folder, pairing, look, given, masks=masks)
     resolved = resolve(given, choice.reading, meaning, exclude=aside.stacks)
@@ -162,7 +162,7 @@ def examine_folder(
 
 
 def _states_meaning(rules: Rules) -> bool:
-    """True where the rules say what each value of a mask means."""
+    """True if the rules define the meaning of every mask value."""
     is_counted = rules.source.mask_kind is MaskKind.INSTANCES  # each number is an object
     return bool(rules.source.mask_kind and rules.classes and (is_counted or has_values(rules)))
 
@@ -170,7 +170,7 @@ def _states_meaning(rules: Rules) -> bool:
 def _meaning(
     folder: Files, pairing: Pairing, look: Looker, rules: Rules, *, masks: Sequence[str]
 ) -> Meaning:
-    """What the masks mean, and on how many of them that rests."""
+    """The meaning of the masks, with a note on how many of them were read."""
     looks = {path: seen for path in masks if isinstance(seen := look(path), Look)}
     if rules.source.mask_kind is None and palettes_differ(looks.values()):
         colored = rules.source.model_copy(update={"mask_kind": MaskKind.COLORS})
@@ -194,7 +194,7 @@ def _meaning(
 
 
 def _group_notes(given: Rules, resolved: Rules, pairing: Pairing) -> list[Finding]:
-    """What the names tell of groups, and stated groups that nobody has."""
+    """Findings on inferred groups, and on groups in the rules that no image belongs to."""
     groups = {group for _, group in named_groups(pairing, resolved)}
     found = unknown_groups(groups, resolved.split)
     if resolved.split.group is not None and resolved.split.group != given.split.group:
@@ -203,11 +203,11 @@ def _group_notes(given: Rules, resolved: Rules, pairing: Pairing) -> list[Findin
     return found
 
 
-def _waits(_path: str) -> str:
-    return "it waits for the answer to the question about source.mask"
+def _reason_pending(_path: str) -> str:
+    return "depends on the answer to the question about source.mask"
 
 
-def _why_not(path: str) -> str:
+def _reason_ignored(path: str) -> str:
     if is_derived(path):
-        return "its name says prediction, overlay or preview, not truth"
-    return "its name fits neither the images nor the masks"
+        return "its name indicates a prediction, overlay or preview, not ground truth"
+    return "its name matches neither the images nor the masks"
