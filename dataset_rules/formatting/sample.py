@@ -25,7 +25,7 @@ from dataset_rules.sources.files import Files
 
 @dataclass(frozen=True)
 class Task:
-    """A pair, and where in the dataset it goes."""
+    """A pair and its destination in the dataset."""
 
     name: str
     split: Split
@@ -37,23 +37,23 @@ class Task:
 
 @dataclass(frozen=True)
 class _Written:
-    """SHA-256 of a file's content, as `content_hash` has it, and of its bytes."""
+    """SHA-256 of a file's content (as in `content_hash`) and of its bytes."""
 
     content: str
     stored: str
 
 
 def make_sample(source: Files, out: Path, task: Task, rules: Rules) -> Outcome:
-    """Read a pair, bring it into the form of the rules and write its files.
+    """Read a pair, convert it by the rules and write its files.
 
     Raises:
-        RulesError: if a file is damaged, sizes differ or a mask holds values of no class.
+        RulesError: if a file is damaged, sizes differ or a mask value belongs to no class.
     """
     if rules.source.panel is not None:
         return _sample_of_panels(source, out, task, rules, rules.source.panel)
     file = source / task.image
     header = read_header(file)
-    # Otsu's threshold is that of all pixels.
+    # Otsu's threshold needs all pixels.
     shrinks_to_px = None if rules.color_model == "binary" else shrunk_size(header.size_px, rules)
     image = read_image(file, shrinks_to_px=shrinks_to_px, header=header)
     masks = [source / path for path in task.masks]
@@ -65,7 +65,7 @@ def make_sample(source: Files, out: Path, task: Task, rules: Rules) -> Outcome:
 
 
 def _sample_of_panels(source: Files, out: Path, task: Task, rules: Rules, panel: Panel) -> Outcome:
-    """As `make_sample`, of a file that holds image and mask side by side."""
+    """Like `make_sample`, for a file with image and mask side by side."""
     composite = source / task.image
     image = panel_of(read_image(composite), panel, panel.image)
     decoded = decode_masks([composite], task.class_ids, rules)
@@ -86,17 +86,17 @@ def write_sample(
     pixel_size_um: float | None = None,
     header: Header | None = None,
 ) -> Outcome:
-    """Bring an image and its masks into the form of the rules and write the files.
+    """Convert an image and its masks by the rules and write the files.
 
     Args:
-        source: where the image lies.
-        out: of the dataset.
-        task: names and places.
-        rules: the form.
+        source: files of the source.
+        out: the dataset's folder.
+        task: names and paths.
+        rules: of the dataset.
         image: HW or HW3, uint8 or uint16.
         decoded: its masks.
-        pixel_size_um: as a document states it; None: as the image file states it.
-        header: of the image file, where it was read already; the image may be decoded smaller.
+        pixel_size_um: from a document; None uses that of the image file.
+        header: of the image file, if already read; the image may be decoded at a smaller size.
 
     Raises:
         RulesError: if the sizes differ.
@@ -129,7 +129,7 @@ def _seen(
     parts: Sequence[Part],
     made: Sequence[tuple[Sample, dict[str, _Written]]],
 ) -> Seen:
-    """The pair seen small; of a single part the pixels are fewer and their hash is known."""
+    """Thumbnails of the pair; from the written part if it is the only one (smaller, hash known)."""
     if len(parts) == 1:
         (sample, files), part = made[0], parts[0]
         glimpse = glimpse_of(part.image, files[sample.image.path].content)
@@ -139,7 +139,7 @@ def _seen(
 
 @dataclass(frozen=True)
 class Place:
-    """Where the files of a sample lie in the dataset."""
+    """Paths of a sample's files in the dataset."""
 
     image: str
     mask: str
@@ -147,7 +147,7 @@ class Place:
 
 
 def place_of(name: str, split: Split, rules: Rules) -> Place:
-    """Paths of a sample's files by the layout of the rules."""
+    """Paths of a sample's files in the layout of the rules."""
     image, mask = f"{name}.{rules.image_format}", f"{name}{rules.mask_keyword}.png"
     instances = f"instances/{name}.png"
     if rules.layout == "together":
@@ -176,13 +176,13 @@ def _write(
 
 
 def _write_pixels(path: Path, pixels: Pixels) -> _Written:
-    """Write a file, and hash what a reader will see. It is flushed when the dataset is sealed."""
+    """Write a file and hash its decoded pixels. It is flushed when the dataset is sealed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data = encode(pixels, path.suffix)
     write_file(path, data, flush=False)
-    # Of PNG the pixels themselves come back; the other formats lose some or turn grey to colour.
-    seen = pixels if path.suffix == ".png" else read_image(path)
-    return _Written(pixel_hash(seen), sha256(data).hexdigest())
+    # PNG is lossless; other formats are lossy or turn grey into colour.
+    decoded = pixels if path.suffix == ".png" else read_image(path)
+    return _Written(pixel_hash(decoded), sha256(data).hexdigest())
 
 
 def _findings(task: Task, decoded: DecodedMask, image: Pixels, rules: Rules) -> list[Finding]:
