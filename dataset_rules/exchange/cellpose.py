@@ -1,4 +1,4 @@
-"""Cellpose: `NAME.png` and `NAME_masks.png` (uint16, a number an object) in a folder a split."""
+"""Cellpose: `NAME.png`, `NAME_masks.png` (uint16, one number per object); a folder per split."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -25,8 +25,8 @@ from dataset_rules.pixels.images import encode, read_image, read_mask
 from dataset_rules.pixels.values import gray_if_equal
 
 MASKS = "_masks"
-READ = {".png", ".jpg", ".tiff"}  # of our image formats those that Cellpose opens
-ITS_OWN = (MASKS, "_flows", "_seg", "_cp_output")  # names that Cellpose takes for its results
+READABLE = {".png", ".jpg", ".tiff"}  # our image formats that Cellpose can open
+RESERVED = (MASKS, "_flows", "_seg", "_cp_output")  # suffixes of Cellpose's own results
 
 
 class CellposeExporter:
@@ -35,11 +35,11 @@ class CellposeExporter:
     def __init__(self, dataset: Dataset) -> None:
         self.account = Account()
         self._classes = foreground(dataset.classes)
-        names = [s.name for s in dataset.samples if s.name.endswith(ITS_OWN)]
+        names = [s.name for s in dataset.samples if s.name.endswith(RESERVED)]
         if names:
             raise RulesError(
-                "Cellpose would take these images for results of its own",
-                where=", ".join(names[:5]), expected=f"no name that ends in {', '.join(ITS_OWN)}",
+                "Cellpose would mistake these images for its own results",
+                where=", ".join(names[:5]), expected=f"no name ending in {', '.join(RESERVED)}",
                 remedy="rename them in the source and format the dataset again",
             )  # fmt: skip
 
@@ -48,12 +48,12 @@ class CellposeExporter:
         objects = self._objects(leaving)
         place = f"{leaving.sample.split}/{leaving.sample.name}"
         suffix = leaving.image.suffix
-        if suffix in READ:
+        if suffix in READABLE:
             yield ExportFile(f"{place}{suffix}", leaving.image)
         else:
             yield ExportFile(f"{place}.png", encode(read_image(leaving.image), ".png"))
         yield ExportFile(f"{place}{MASKS}.png", encode(objects.astype(np.uint16), ".png"))
-        self.account.add("reencoded_images", suffix not in READ)
+        self.account.add("reencoded_images", suffix not in READABLE)
         self.account.add("ignored_px", np.count_nonzero((leaving.label == IGNORE) & (objects == 0)))
         if leaving.instances is not None:
             loose = (objects == 0) & (leaving.label != 0) & (leaving.label != IGNORE)
@@ -89,10 +89,10 @@ class CellposeExporter:
 
 
 def read_cellpose(folder: Path, paths: Sequence[str]) -> Collection:
-    """All images that have a file of masks beside them.
+    """All images with a mask file next to them.
 
     Raises:
-        RulesError: if there is none, or two images share one.
+        RulesError: if there is none, or two images share one mask file.
     """
     images = [path for path in paths if is_image(path)]
     stems: dict[str, list[str]] = {}
@@ -105,7 +105,7 @@ def read_cellpose(folder: Path, paths: Sequence[str]) -> Collection:
         stem = str(PurePosixPath(mask).with_suffix("")).removesuffix(MASKS)
         image = [*stems.get(stem, ()), *stems.get(f"{stem}_img", ())]
         if len(image) > 1:
-            raise RulesError("two images share one file of masks", where=mask,
+            raise RulesError("two images share one mask file", where=mask,
                              found=", ".join(image))  # fmt: skip
         if not image:
             lone.append(mask)
@@ -116,7 +116,7 @@ def read_cellpose(folder: Path, paths: Sequence[str]) -> Collection:
         ))  # fmt: skip
     if not samples:
         raise RulesError(
-            "no Cellpose dataset here", where=str(folder), expected=f"NAME.png and NAME{MASKS}.png",
+            "not a Cellpose dataset", where=str(folder), expected=f"NAME.png and NAME{MASKS}.png",
             remedy="masks in _seg.npy: save them as PNG or TIFF in Cellpose first",
         )  # fmt: skip
     return Collection(tuple(samples), with_background([alone]), (), tuple(_findings(lone)))
@@ -125,7 +125,7 @@ def read_cellpose(folder: Path, paths: Sequence[str]) -> Collection:
 def _decode(_height: int, _width: int, *, path: Path, class_id: int) -> DecodedMask:
     values = gray_if_equal(read_mask(path))
     if values.ndim == 3:
-        raise RulesError("the masks are coloured", where=str(path), expected="one number a pixel")
+        raise RulesError("the masks are coloured", where=str(path), expected="one number per pixel")
     label = np.where(values > 0, class_id, 0).astype(np.uint8)
     return DecodedMask(label, values.astype(np.uint16))
 

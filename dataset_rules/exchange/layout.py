@@ -1,4 +1,4 @@
-"""What all exchange formats share: samples on their way out, samples found on the way in."""
+"""Common interface of the exchange formats: samples to export and imported samples."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,11 +11,11 @@ from dataset_rules.ground.findings import Finding
 from dataset_rules.masks.decode import DecodedMask
 from dataset_rules.pixels.images import Pixels
 
-EXPORT = "export.json"  # what an export says of itself
+EXPORT = "export.json"  # describes an export
 
 
 class Layout(StrEnum):
-    """A format in which other tools keep images and masks."""
+    """Another tool's layout of images and masks."""
 
     COCO = "coco"
     NNUNET = "nnunet"
@@ -25,7 +25,7 @@ class Layout(StrEnum):
 
 @dataclass(frozen=True)
 class ExportFile:
-    """A file of an export: its bytes, or a file of the dataset that is taken as it is."""
+    """A file of an export: its bytes, or a file of the dataset to copy unchanged."""
 
     path: str
     content: bytes | Path
@@ -33,7 +33,7 @@ class ExportFile:
 
 @dataclass(frozen=True)
 class Leaving:
-    """A sample on its way out."""
+    """A sample to export."""
 
     sample: Sample
     image: Path  # the file
@@ -43,23 +43,23 @@ class Leaving:
 
 @dataclass
 class Account:
-    """What became of that which a format cannot say; grows while the files are made."""
+    """Record of what a format could not represent; filled while the files are made."""
 
     facts: dict[str, Any] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
 
     def add(self, fact: str, number: SupportsInt) -> None:
-        """Count something, pixels mostly."""
+        """Increase a count, mostly of pixels."""
         self.facts[fact] = self.facts.get(fact, 0) + int(number)
 
     def say(self, sentence: str, *, where: str | None = None) -> None:
-        """A sentence for the person; with `where`, only if that fact was counted above 0."""
+        """Add a note for the user; with `where`, only if that count is above 0."""
         if where is None or self.facts.get(where):
             self.said.append(sentence)
 
 
 class Exporter(Protocol):
-    """Makes the files of one format, sample by sample, so that memory stays small."""
+    """Makes the files of one format sample by sample, to limit memory use."""
 
     account: Account
 
@@ -67,17 +67,17 @@ class Exporter(Protocol):
         """The files of a sample."""
 
     def rest(self) -> Iterator[ExportFile]:
-        """The files that can be written once all samples are known."""
+        """The files that depend on all samples."""
 
 
 @dataclass(frozen=True)
 class Arriving:
     """A sample of another tool's folder; paths are relative to it."""
 
-    title: str  # the path that the sample is named after
+    title: str  # the path from which the sample name is derived
     image: str
     masks: tuple[str, ...]
-    split: Split | None  # None where the format does not say
+    split: Split | None  # None if the format does not specify one
     decode: Callable[[int, int], DecodedMask]  # height and width of the image -> its mask
     group: str | None = None
     pixel_size_um: float | None = None
@@ -89,16 +89,16 @@ class Collection:
 
     samples: tuple[Arriving, ...]
     classes: tuple[DatasetClass, ...]
-    papers: tuple[str, ...] = ()  # further files that decided what was read
+    papers: tuple[str, ...] = ()  # other files that determined what was read
     findings: tuple[Finding, ...] = ()
 
 
 def foreground(classes: tuple[DatasetClass, ...]) -> tuple[DatasetClass, ...]:
-    """The classes but background."""
-    return tuple(known for known in classes if known.id != 0)
+    """The classes without background."""
+    return tuple(c for c in classes if c.id != 0)
 
 
 def with_background(classes: list[DatasetClass]) -> tuple[DatasetClass, ...]:
-    """Background, and the classes by their id."""
-    ordered = sorted(classes, key=lambda known: known.id)
+    """Background, followed by the classes in the order of their ids."""
+    ordered = sorted(classes, key=lambda c: c.id)
     return (DatasetClass(id=0, name="background"), *ordered)

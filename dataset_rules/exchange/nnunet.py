@@ -1,7 +1,7 @@
 """nnU-Net v2: `imagesTr|Ts/CASE_0000.png`, `labelsTr|Ts/CASE.png`, dataset.json, splits_final.json.
 
-Its labels are 0, 1, 2, ... without gaps, and ignored pixels have the label after the last class.
-A PNG of three channels is one file, `_0000`, for all of them.
+Labels are 0, 1, 2, ... without gaps; ignored pixels have the label after the last class. An RGB
+PNG is a single file, `_0000`, for all three channels.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,15 +47,15 @@ class NnunetExporter:
         for index, known in enumerate(self._classes, start=1):
             self._table[known.id] = index
         self._table[IGNORE] = len(self._classes) + 1
-        self._refuse_names()
+        self._check_class_names()
 
-    def _refuse_names(self) -> None:
+    def _check_class_names(self) -> None:
         names = [known.name for known in self._classes]
         wrong = {n for n in names if names.count(n) > 1 or n in {NAMED_IGNORE, "background"}}
         if wrong:
             raise RulesError(
-                "nnU-Net knows classes by their names", where=f"classes {', '.join(sorted(wrong))}",
-                expected=f"different names, none of them 'background' or '{NAMED_IGNORE}'",
+                "nnU-Net identifies classes by name", where=f"classes {', '.join(sorted(wrong))}",
+                expected=f"unique names other than 'background' and '{NAMED_IGNORE}'",
                 remedy="rename the classes in the rules and format the dataset again",
             )  # fmt: skip
 
@@ -68,7 +68,7 @@ class NnunetExporter:
         if self._channels not in {0, channels}:
             raise RulesError(
                 "grey and coloured images in one dataset", where=name,
-                expected=f"{self._channels} channels as in the others", found=str(channels),
+                expected=f"{self._channels} channels as in the other images", found=str(channels),
                 remedy="format the dataset with color_model 'rgb'",
             )  # fmt: skip
         self._channels = channels
@@ -83,7 +83,7 @@ class NnunetExporter:
         self.account.add("instance_maps_left_out", leaving.instances is not None)
 
     def rest(self) -> Iterator[ExportFile]:
-        """The two documents."""
+        """The two JSON documents."""
         labels = {"background": 0}
         labels |= {known.name: index for index, known in enumerate(self._classes, start=1)}
         if self.account.facts.get("ignored_px"):
@@ -116,7 +116,7 @@ def read_nnunet(folder: Path, paths: Sequence[str]) -> Collection:
     """All cases of a raw dataset that have labels.
 
     Raises:
-        RulesError: if it is no 2-D dataset of nnU-Net v2.
+        RulesError: if it is not a 2-D dataset of nnU-Net v2.
     """
     document = _document(folder)
     ending = document["file_ending"]
@@ -129,7 +129,7 @@ def read_nnunet(folder: Path, paths: Sequence[str]) -> Collection:
             continue
         case = file.removesuffix(f"_0000{ending}")
         mask = f"labels{place[-2:]}/{case}{ending}"
-        _refuse_more_channels(known, f"{place}/{case}", ending)
+        _check_channels(known, f"{place}/{case}", ending)
         if mask not in known:
             unlabelled.append(path)
             continue
@@ -145,8 +145,8 @@ def read_nnunet(folder: Path, paths: Sequence[str]) -> Collection:
 def _document(folder: Path) -> Mapping[str, Any]:
     if not (folder / DATASET).is_file():
         raise RulesError(
-            "no nnU-Net dataset here", where=str(folder), expected=f"{DATASET} beside imagesTr",
-            remedy="name the folder DatasetNNN_NAME itself",
+            "not an nnU-Net dataset", where=str(folder), expected=f"{DATASET} next to imagesTr",
+            remedy="specify the folder DatasetNNN_NAME itself",
         )  # fmt: skip
     document = read_json(folder, DATASET)
     if isinstance(document, dict) and "modality" in document:
@@ -159,25 +159,25 @@ def _document(folder: Path) -> Mapping[str, Any]:
         isinstance(document.get(key), kind) for key, kind in wanted.items()
     ):
         raise RulesError(
-            "the document is not nnU-Net's", where=str(folder / DATASET),
+            "the document is not in nnU-Net format", where=str(folder / DATASET),
             expected='an object with "labels" and "file_ending"',
         )  # fmt: skip
     if document["file_ending"] not in ENDINGS:
         raise RulesError(
             "volumes cannot be read", where=str(folder / DATASET), expected=", ".join(ENDINGS),
-            found=document["file_ending"], remedy="export the planes as single images",
+            found=document["file_ending"], remedy="export the slices as single images",
         )  # fmt: skip
     return document
 
 
 def _classes(folder: Path, labels: Mapping[str, Any]) -> tuple[Pixels, tuple[DatasetClass, ...]]:
-    """A table of 256 label values (0 where unknown, but for value 0), and the classes."""
+    """A table from 256 label values to class ids (`_UNKNOWN` if not listed), and the classes."""
     wrong = {name: value for name, value in labels.items() if not _is_label(value)}
     if wrong:
         raise RulesError(
-            "labels that are regions of several values cannot be read",
-            where=str(folder / DATASET), expected="one value below 255 a label",
-            found=str(wrong)[:200], remedy="give each value a label of its own",
+            "region-based labels (several values per label) cannot be read",
+            where=str(folder / DATASET), expected="one value below 255 per label",
+            found=str(wrong)[:200], remedy="give each value a separate label",
         )  # fmt: skip
     stated = stated_classes(folder) or ()
     ids = [known.id for known in foreground(stated)]
@@ -201,7 +201,7 @@ def _is_label(value: Any) -> bool:
 
 
 def _splits(folder: Path) -> dict[str, Split]:
-    """The cases of fold 0's validation."""
+    """The validation cases of fold 0."""
     if not (folder / SPLITS).is_file():
         return {}
     document = read_json(folder, SPLITS)
@@ -209,29 +209,29 @@ def _splits(folder: Path) -> dict[str, Split]:
         return {str(case): Split.VAL for case in document[0]["val"]}
     except (IndexError, KeyError, TypeError) as error:
         raise RulesError(
-            "the folds are damaged", where=str(folder / SPLITS),
+            "the folds are invalid", where=str(folder / SPLITS),
             expected='a list of {"train": [...], "val": [...]}',
         ) from error  # fmt: skip
 
 
-def _refuse_more_channels(known: frozenset[str], case: str, ending: str) -> None:
+def _check_channels(known: frozenset[str], case: str, ending: str) -> None:
     if f"{case}_0001{ending}" in known:
         raise RulesError(
-            "channels in files of their own cannot be read", where=f"{case}_0001{ending}",
-            expected="one image a case, _0000", remedy="merge the channels into one RGB image",
+            "channels in separate files cannot be read", where=f"{case}_0001{ending}",
+            expected="one image per case, _0000", remedy="merge the channels into one RGB image",
         )  # fmt: skip
 
 
 def _decode(height: int, width: int, *, path: Path, table: Pixels) -> DecodedMask:
     values = read_mask(path)
     if values.ndim != 2 or values.max(initial=0) > IGNORE:
-        raise RulesError("the label mask is no grey image of small values", where=str(path))
+        raise RulesError("the label mask is not an 8-bit grey image", where=str(path))
     label = table[values]
     if (label == _UNKNOWN).any():
-        strangers = np.unique(values[label == _UNKNOWN])[:10].tolist()
+        unknown = np.unique(values[label == _UNKNOWN])[:10].tolist()
         raise RulesError(
-            "the mask holds values of no label", where=str(path), found=str(strangers),
-            remedy=f"name them in {DATASET}",
+            "the mask contains values of no label", where=str(path), found=str(unknown),
+            remedy=f"add them to the labels in {DATASET}",
         )  # fmt: skip
     return DecodedMask(label.astype(np.uint8))
 

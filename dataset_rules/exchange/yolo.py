@@ -1,7 +1,7 @@
 """YOLO segmentation: `images/SPLIT/NAME.png`, `labels/SPLIT/NAME.txt`, data.yaml.
 
-A line of a label file is one object: its class and one outline, as shares of width and height.
-A corner is written as the middle of its pixel, so that rounding down gives the pixel again.
+Each line of a label file is one object: its class and one outline, as fractions of width and
+height. A corner is written as the centre of its pixel, so that rounding down gives the pixel.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,13 +30,13 @@ from dataset_rules.ground.findings import Finding, Severity, counted
 from dataset_rules.masks.decode import DecodedMask
 
 DATA = "data.yaml"
-DIGITS = 7  # of a share: a hundredth of a pixel on the largest image
+DIGITS = 7  # of a fraction: a hundredth of a pixel on the largest image
 KEYS = {Split.TRAIN: ("train",), Split.VAL: ("val", "valid"), Split.TEST: ("test",)}
-NEAR = 1e-3  # shares so little beyond 0 and 1 are rounding
+TOLERANCE = 1e-3  # for fractions outside 0 to 1: rounding errors
 
 
 class YoloExporter:
-    """Files of a YOLO export; every outline is filled again and compared with its object."""
+    """Files of a YOLO export; every outline is rasterised and compared with its object."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.account = Account()
@@ -46,7 +46,7 @@ class YoloExporter:
         self._iou: list[float] = []
 
     def sample(self, leaving: Leaving) -> Iterator[ExportFile]:
-        """The image as it is, and its outlines."""
+        """The unchanged image, and the outlines of its objects."""
         place = f"{leaving.sample.split}/{leaving.sample.name}"
         yield ExportFile(f"images/{place}{leaving.image.suffix}", leaving.image)
         self.account.add("parts_as_objects", leaving.instances is None)
@@ -61,13 +61,13 @@ class YoloExporter:
                 continue
             outline = outline_of(item.rows, item.columns)
             covered = len(filled(outline)[0])
-            self._iou.append(len(item.rows) / covered)  # an outline covers all of its object
-            shares = (outline + 0.5) / (width, height)
-            numbers = " ".join(f"{share:.{DIGITS}f}" for share in shares.ravel())
+            self._iou.append(len(item.rows) / covered)  # an outline covers its whole object
+            fractions = (outline + 0.5) / (width, height)
+            numbers = " ".join(f"{fraction:.{DIGITS}f}" for fraction in fractions.ravel())
             yield f"{self._index[item.class_id]} {numbers}"
 
     def rest(self) -> Iterator[ExportFile]:
-        """The document, without `path`: its own folder is the dataset's."""
+        """`data.yaml` without `path`: the dataset is the folder of the file."""
         document: dict[str, Any] = {str(split): f"images/{split}" for split in self._splits}
         document["names"] = {index: known.name for index, known in enumerate(self._classes)}
         text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
@@ -93,10 +93,10 @@ class YoloExporter:
 
 
 def read_yolo(folder: Path, paths: Sequence[str]) -> Collection:
-    """All images that data.yaml leads to; one without a label file shows no object.
+    """All images referenced by data.yaml; an image without a label file has no objects.
 
     Raises:
-        RulesError: if the document is damaged or leads out of the folder.
+        RulesError: if the document is invalid or refers to paths outside the folder.
     """
     paper, document = _document(folder, paths)
     classes = _classes(folder, document, paper)
@@ -120,34 +120,34 @@ def _document(folder: Path, paths: Sequence[str]) -> tuple[str, Mapping[str, Any
     papers = [path for path in paths if "/" not in path and path.endswith((".yaml", ".yml"))]
     if len(papers) != 1:
         raise RulesError(
-            "no YOLO dataset here" if not papers else "which of these describes the dataset?",
-            where=str(folder), expected=f"{DATA} beside images and labels",
-            found=", ".join(papers) or None, remedy="name the folder that holds it",
+            "not a YOLO dataset" if not papers else "several files may describe the dataset",
+            where=str(folder), expected=f"{DATA} next to images and labels",
+            found=", ".join(papers) or None, remedy="specify the folder that contains it",
         )  # fmt: skip
     try:
         document = yaml.safe_load((folder / papers[0]).read_bytes())
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise RulesError("the file is no valid YAML", where=str(folder / papers[0]),
+        raise RulesError("the file is not valid YAML", where=str(folder / papers[0]),
                          found=str(error)[:200]) from error  # fmt: skip
     if not isinstance(document, dict) or "names" not in document:
-        raise RulesError("the document names no classes", where=str(folder / papers[0]),
+        raise RulesError("the document defines no classes", where=str(folder / papers[0]),
                          expected='"names" and "train"')  # fmt: skip
     return papers[0], document
 
 
 def _classes(folder: Path, document: Mapping[str, Any], paper: str) -> tuple[DatasetClass, ...]:
-    """Class of each index; ids as an export of ours states them, else from 1 on."""
+    """The class of each index; ids from export.json in our own exports, else from 1."""
     names = document["names"]
     listed = dict(enumerate(names)) if isinstance(names, list) else names
-    # Nothing else is made text: a few lines of YAML can unfold into any number of lists.
+    # Other types are not converted: a few lines of YAML can expand into any number of lists.
     is_named = isinstance(listed, dict) and all(isinstance(n, str | int) for n in listed.values())
     if not is_named or listed.keys() != set(range(len(listed))):
         raise RulesError(
-            "the names of the classes are damaged", where=str(folder / paper),
-            expected="a list, or numbers from 0 on with a name each", found=type(names).__name__,
+            "the class names are invalid", where=str(folder / paper),
+            expected="a list, or a mapping from 0, 1, ... to names", found=type(names).__name__,
         )  # fmt: skip
     if not 1 <= len(listed) < IGNORE:
-        raise RulesError("no class, or too many", where=str(folder / paper),
+        raise RulesError("no classes, or too many", where=str(folder / paper),
                          expected=f"1 to {IGNORE - 1}", found=str(len(listed)))  # fmt: skip
     stated = foreground(stated_classes(folder) or ())
     ids = [known.id for known in stated] if len(stated) == len(listed) else []
@@ -166,15 +166,15 @@ def _images(
     entries = stated if isinstance(stated, list) else [stated]
     root = document.get("path") or "."
     if not all(isinstance(text, str) for text in [root, *entries]):
-        raise RulesError("path and splits are no texts", where=str(folder / paper),
+        raise RulesError("path and splits must be strings", where=str(folder / paper),
                          expected="folders, or lists of images")  # fmt: skip
     found: list[str] = []
     for entry in entries:
         place = _place(folder, root, entry)
         if place is None:
             raise RulesError(
-                f"{keys[0]} leads to nothing inside the folder", where=str(folder / paper),
-                found=entry[:200], remedy="name the folder that holds all of the dataset",
+                f"{keys[0]} refers to nothing inside the folder", where=str(folder / paper),
+                found=entry[:200], remedy="specify the folder that contains the whole dataset",
             )  # fmt: skip
         if (folder / place).is_dir():
             start = "" if place == "." else f"{place}/"
@@ -187,12 +187,12 @@ def _images(
 
 
 def _place(folder: Path, root: str, entry: str) -> str | None:
-    """The path that an entry means, as trainers look for it; None where there is none inside."""
-    short = entry.removeprefix("../")  # some exports write it although nothing lies above
+    """The path of an entry, resolved as trainers do; None if there is none inside the folder."""
+    short = entry.removeprefix("../")  # written by some exports although the folder is the root
     for text in (f"{root}/{entry}", entry, short):
-        way = (folder / text).resolve()
-        if way.is_relative_to(folder.resolve()) and way.exists():
-            return way.relative_to(folder.resolve()).as_posix()
+        target = (folder / text).resolve()
+        if target.is_relative_to(folder.resolve()) and target.exists():
+            return target.relative_to(folder.resolve()).as_posix()
     return None
 
 
@@ -203,7 +203,7 @@ def _listed(folder: Path, paths: Sequence[str], list_path: str) -> list[str]:
     absent = [name for name in names if name not in known]
     if absent:
         raise RulesError(
-            f"{counted(len(absent), 'listed image')} not in the folder",
+            f"{counted(len(absent), 'listed image')} missing from the folder",
             where=str(folder / list_path), found=", ".join(absent[:5])[:200],
             remedy="correct the list: paths are relative to the dataset's folder",
         )  # fmt: skip
@@ -211,7 +211,7 @@ def _listed(folder: Path, paths: Sequence[str], list_path: str) -> list[str]:
 
 
 def _labels_of(image: str) -> str:
-    """`labels` instead of the last `images` of the path, as trainers do."""
+    """The path with its last `images` replaced by `labels`, as trainers do."""
     parts = list(PurePosixPath(image).with_suffix(".txt").parts)
     at = len(parts) - 1 - parts[::-1].index("images") if "images" in parts else None
     if at is not None:
@@ -227,33 +227,33 @@ def _decode(
     lines = [line.split() for line in text.splitlines()]
     for number, words in enumerate(filter(None, lines), start=1):
         place = f"{folder / (path or '')}, object {number}"
-        index, shares = _numbers(words, place)
+        index, fractions = _parse(words, place)
         if index >= len(classes):
-            raise RulesError("a class that has no name", where=place, found=str(index),
+            raise RulesError("the class has no name", where=place, found=str(index),
                              expected=f"0 to {len(classes) - 1}")  # fmt: skip
-        corners = np.floor(shares * (width, height)).astype(np.int64)
+        corners = np.floor(fractions * (width, height)).astype(np.int64)
         rows, columns = filled(corners.clip(0, (width - 1, height - 1)))
         canvas.paint(Object(number, classes[index].id, rows, columns))
     return canvas.decoded()
 
 
-def _numbers(words: Sequence[str], where: str) -> tuple[int, np.ndarray]:
-    """The class and the corners (n, 2) of a line."""
+def _parse(words: Sequence[str], where: str) -> tuple[int, np.ndarray]:
+    """The class index and the corners (n, 2) in a line."""
     try:
-        index, shares = int(words[0]), np.array([float(word) for word in words[1:]])
+        index, fractions = int(words[0]), np.array([float(word) for word in words[1:]])
     except ValueError as error:
         raise RulesError("not a number", where=where, found=str(error)[:80]) from error
-    if len(shares) == 4:
+    if len(fractions) == 4:
         raise RulesError("the label is a box", where=where, expected="an outline",
-                         remedy="masks cannot be made of boxes")  # fmt: skip
-    if index < 0 or len(shares) < 6 or len(shares) % 2:
-        raise RulesError("the outline is damaged", where=where, found=" ".join(words)[:80],
+                         remedy="masks cannot be made from boxes")  # fmt: skip
+    if index < 0 or len(fractions) < 6 or len(fractions) % 2:
+        raise RulesError("the outline is invalid", where=where, found=" ".join(words)[:80],
                          expected="class x1 y1 x2 y2 x3 y3 ...")  # fmt: skip
-    if not ((shares >= -NEAR) & (shares <= 1 + NEAR)).all():
-        raise RulesError("a corner lies outside of the image", where=where,
-                         expected="shares from 0 to 1",
-                         found=f"{shares.min():g} to {shares.max():g}")  # fmt: skip
-    return index, shares.reshape(-1, 2)
+    if not ((fractions >= -TOLERANCE) & (fractions <= 1 + TOLERANCE)).all():
+        raise RulesError("a corner is outside the image", where=where,
+                         expected="fractions from 0 to 1",
+                         found=f"{fractions.min():g} to {fractions.max():g}")  # fmt: skip
+    return index, fractions.reshape(-1, 2)
 
 
 def _findings(unlabelled: Sequence[str]) -> Iterator[Finding]:
