@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset_rules.artifacts.hashes import file_hash
-from dataset_rules.checks.thumbnails import SIDE_PX, Glimpse, stacked
+from dataset_rules.checks.thumbnails import SIDE_PX, ImageThumbnail, stacked
 from dataset_rules.sources.files import Files
 
 MIN_CORRELATION = 0.85  # of two near duplicates
@@ -50,16 +50,16 @@ def equal_files(files: Files, sizes: Mapping[str, int]) -> list[tuple[str, ...]]
     return [tuple(sorted(group)) for group in groups]
 
 
-def equal_pixels(glimpses: Mapping[str, Glimpse]) -> list[tuple[str, ...]]:
+def equal_pixels(thumbnails: Mapping[str, ImageThumbnail]) -> list[tuple[str, ...]]:
     """Groups of paths whose decoded pixels are equal."""
-    return [tuple(g) for g in _by_key(glimpses, lambda path: glimpses[path].digest)]
+    return [tuple(g) for g in _by_key(thumbnails, lambda path: thumbnails[path].digest)]
 
 
-def near_duplicates(glimpses: Mapping[str, Glimpse]) -> list[tuple[str, ...]]:
+def near_duplicates(thumbnails: Mapping[str, ImageThumbnail]) -> list[tuple[str, ...]]:
     """Groups of near duplicates; one path represents all images with equal pixels."""
-    distinct = {glimpses[path].digest: path for path in sorted(glimpses, reverse=True)}
+    distinct = {thumbnails[path].digest: path for path in sorted(thumbnails, reverse=True)}
     paths = sorted(distinct.values())
-    textures = _textures(stacked([glimpses[path].pixels for path in paths]))
+    textures = _textures(stacked([thumbnails[path].pixels for path in paths]))
     has_texture = np.array([bool(texture.any()) for texture in textures], bool)
     paths = [path for path, keep in zip(paths, has_texture, strict=True) if keep]
     return _connected((paths[i], paths[j]) for i, j in _similar(textures[has_texture]))
@@ -87,13 +87,13 @@ def _ends_of(files: Files, path: str, size_bytes: int) -> bytes:
 
 def _textures(smalls: Vectors) -> Vectors:
     """High-pass filtered thumbnails, normalised to length 1; all 0 if an image is blank."""
-    made = np.empty_like(smalls)
-    for small, texture in zip(smalls, made, strict=True):
+    textures = np.empty_like(smalls)
+    for small, texture in zip(smalls, textures, strict=True):
         texture[:] = small - cv2.blur(small, (_LIGHT_PX, _LIGHT_PX))
         texture -= texture.mean()
         length = float(np.linalg.norm(texture))
         texture /= length if length > _MIN_RMS * SIDE_PX else np.inf
-    return made
+    return textures
 
 
 def _similar(textures: Vectors) -> Iterator[tuple[int, int]]:

@@ -17,7 +17,9 @@ _COCO_KEYS = re.compile(rb'"(images|annotations|categories)"\s*:\s*\[')
 _NNUNET_KEYS = {"labels", "file_ending"}
 
 
-def check_other_tools(files: Files, entries: Sequence[Entry], *, is_read: bool) -> list[Finding]:
+def check_foreign_layouts(
+    files: Files, entries: Sequence[Entry], *, is_read: bool
+) -> list[Finding]:
     """One finding per layout of another tool in a source.
 
     Args:
@@ -54,10 +56,10 @@ def _coco(files: Files, _paths: Iterable[str], documents: Sequence[str]) -> Iter
 
 
 def _ends_of(files: Files, path: str) -> bytes:
-    held = files / path
-    with held.open("rb") as file:
+    location = files / path
+    with location.open("rb") as file:
         start = file.read(_ENDS_BYTES)
-        file.seek(max(0, held.stat().st_size - _ENDS_BYTES))
+        file.seek(max(0, location.stat().st_size - _ENDS_BYTES))
         return start + file.read()
 
 

@@ -27,7 +27,7 @@ def check_headers(pairing: Pairing, survey: Survey) -> list[Finding]:
 
 def _size_mismatches(pairs: Sequence[Pair], survey: Survey) -> list[Finding]:
     """Pairs whose mask differs in size from the image, grouped by size."""
-    alike: dict[str, list[str]] = defaultdict(list)
+    groups: dict[str, list[str]] = defaultdict(list)
     for pair in pairs:
         image = survey.headers.get(pair.image)
         for path, mask in survey.among(pair.masks):
@@ -35,29 +35,29 @@ def _size_mismatches(pairs: Sequence[Pair], survey: Survey) -> list[Finding]:
                 what = f"the image is {_size(image)} and its mask {_size(mask)}"
                 is_rotated = image.orientation > 4 and image.size_px == mask.size_px[::-1]
                 hint = ": it was drawn before the EXIF rotation" if is_rotated else ""
-                alike[what + hint] += [pair.image, path]
+                groups[what + hint] += [pair.image, path]
     return [
         Finding(
             code="size_mismatch", severity=Severity.ERROR, paths=tuple(paths), message=what,
             remedy="the files may belong to other pairs; exclude or correct them",
         )
-        for what, paths in alike.items()
+        for what, paths in groups.items()
     ]  # fmt: skip
 
 
 def _stacks(pairing: Pairing, survey: Survey) -> list[Finding]:
     used = {path for pair in pairing.pairs for path in (pair.image, *pair.masks)}
-    alike: dict[tuple[int, bool], list[str]] = defaultdict(list)
+    groups: dict[tuple[int, bool], list[str]] = defaultdict(list)
     for path, header in survey.headers.items():
         if header.pages > 1:
-            alike[header.pages, path in used].append(path)
+            groups[header.pages, path in used].append(path)
     return [
         Finding(
             code="stack", severity=Severity.ERROR if is_used else Severity.WARNING,
             paths=tuple(sorted(paths)), message=f"the file is a stack of pages: {pages} pages",
             remedy="split it into single images first, or list it in source.exclude",
         )
-        for (pages, is_used), paths in alike.items()
+        for (pages, is_used), paths in groups.items()
     ]  # fmt: skip
 
 

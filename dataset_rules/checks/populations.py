@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_rules.checks.thumbnails import Glimpse
+from dataset_rules.checks.thumbnails import ImageThumbnail
 from dataset_rules.ground.findings import Finding, Severity
 from dataset_rules.pixels.images import Header
 
@@ -17,15 +17,15 @@ GAP, GAP_OF_OTHER_FILES = 2.0, 0.75
 MIN_GAP = {"colour": 15.0, "brightness": 30.0}  # of 255
 MIN_ALONE = 60.0  # gap in brightness that separates kinds by itself
 
-_MEASURES: dict[str, Callable[[Glimpse], float]] = {
-    "colour": lambda glimpse: glimpse.colour,
-    "brightness": lambda glimpse: glimpse.brightness,
+_MEASURES: dict[str, Callable[[ImageThumbnail], float]] = {
+    "colour": lambda thumbnail: thumbnail.colour,
+    "brightness": lambda thumbnail: thumbnail.brightness,
 }
 _NAMES = {"colour": ("grey or nearly", "coloured"), "brightness": ("dark", "bright")}
 
 
 def check_populations(
-    images: Mapping[str, Glimpse], headers: Mapping[str, Header]
+    images: Mapping[str, ImageThumbnail], headers: Mapping[str, Header]
 ) -> list[Finding]:
     """One finding if the images fall into two kinds with nothing in between, else none."""
     paths = sorted(images)

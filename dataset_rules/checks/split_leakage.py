@@ -15,10 +15,10 @@ _SPLIT = re.compile(
 _SHORT = {"tr": Split.TRAIN, "va": Split.VAL, "te": Split.TEST}
 
 
-def own_split(path: str) -> Split | None:
+def predefined_split(path: str) -> Split | None:
     """The split indicated by a folder in the path.
 
-    >>> own_split("CamVid/trainannot/1.png")
+    >>> predefined_split("CamVid/trainannot/1.png")
     <Split.TRAIN: 'train'>
     """
     for segment in reversed(path.split("/")[:-1]):
@@ -28,13 +28,13 @@ def own_split(path: str) -> Split | None:
     return None
 
 
-def check_own_splits(splits: Mapping[str, Split]) -> list[Finding]:
+def check_predefined_splits(splits: Mapping[str, Split]) -> list[Finding]:
     """A finding if the source has predefined splits and the rules assign different ones.
 
     Args:
         splits: image path of each pair -> its split by the rules.
     """
-    own = {path: split for path in splits if (split := own_split(path)) is not None}
+    own = {path: split for path in splits if (split := predefined_split(path)) is not None}
     if len(set(own.values())) < 2 or all(splits[path] is split for path, split in own.items()):
         return []
     counts = Counter(own.values())
@@ -59,7 +59,7 @@ def check_leaks(groups: Iterable[Sequence[str]], splits: Mapping[str, Split]) ->
     """
     within, among = [], []
     for group in groups:
-        if len({own for path in group if (own := own_split(path))}) > 1:
+        if len({own for path in group if (own := predefined_split(path))}) > 1:
             within.append(group)
         if len({splits[path] for path in group if path in splits}) > 1:
             among.append(group)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_rules.checks.thumbnails import Glimpse, MaskGlimpse, stacked
+from dataset_rules.checks.thumbnails import ImageThumbnail, MaskThumbnail, stacked
 from dataset_rules.ground.findings import Finding, Severity
 from dataset_rules.pairing.pairs import Pair
 from dataset_rules.pixels.images import Header
@@ -36,7 +36,7 @@ def swapped_by_size(pairs: Sequence[Pair], headers: Mapping[str, Header]) -> lis
 
 
 def swapped_by_content(
-    pairs: Sequence[Pair], images: Mapping[str, Glimpse], masks: Mapping[str, MaskGlimpse]
+    pairs: Sequence[Pair], images: Mapping[str, ImageThumbnail], masks: Mapping[str, MaskThumbnail]
 ) -> list[Finding]:
     """Two pairs whose masks match each other's image, in a source whose masks usually match.
 
@@ -45,20 +45,20 @@ def swapped_by_content(
         images: image path -> its thumbnail.
         masks: image path -> thumbnail of its mask.
     """
-    seen = [pair for pair in pairs if pair.image in images and pair.image in masks]
-    seen = [pair for pair in seen if 0 < masks[pair.image].object_share < 1][:MAX_PAIRS]
-    if len(seen) < MIN_PAIRS:
+    usable = [pair for pair in pairs if pair.image in images and pair.image in masks]
+    usable = [pair for pair in usable if 0 < masks[pair.image].object_share < 1][:MAX_PAIRS]
+    if len(usable) < MIN_PAIRS:
         return []
     fit = _fit(
-        _unit(stacked([images[pair.image].pixels for pair in seen])),
-        _unit(stacked([masks[pair.image].pixels for pair in seen])),
+        _unit(stacked([images[pair.image].pixels for pair in usable])),
+        _unit(stacked([masks[pair.image].pixels for pair in usable])),
     )
     own = fit.diagonal()
     best = fit.argmax(axis=1)
     if np.median(own) < MIN_FIT:
         return []
     return [
-        _swap(seen[i], seen[j], "each mask fits the other's image and not its own")
+        _swap(usable[i], usable[j], "each mask fits the other's image and not its own")
         for i, j in enumerate(best.tolist())
         if i < j and best[j] == i and _is_clear(fit, i, j)
     ]

@@ -14,7 +14,7 @@ from dataset_rules.pixels.images import Pixels, pixel_hash
 SIDE_PX = 32  # of a thumbnail: 1 kB each
 
 
-class Glimpse(Document):
+class ImageThumbnail(Document):
     """Thumbnail and statistics of an image, to find duplicates."""
 
     digest: str  # of the decoded pixels
@@ -28,7 +28,7 @@ class Glimpse(Document):
         return _unpacked(self.small)
 
 
-class MaskGlimpse(Document):
+class MaskThumbnail(Document):
     """Thumbnail of a label mask, to check whether it belongs to an image."""
 
     object_share: float  # of the pixels that are not ignored: 0 is empty, 1 is full
@@ -40,7 +40,7 @@ class MaskGlimpse(Document):
         return _unpacked(self.small)
 
 
-def glimpse_of(image: Pixels, digest: str | None = None) -> Glimpse:
+def image_thumbnail(image: Pixels, digest: str | None = None) -> ImageThumbnail:
     """The thumbnail of an image (HW or HW3, uint8 or uint16).
 
     Args:
@@ -50,19 +50,19 @@ def glimpse_of(image: Pixels, digest: str | None = None) -> Glimpse:
     small = _shrunk(_in_8_bits(image))
     grey = small if small.ndim == 2 else np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY))
     colour = 0.0 if small.ndim == 2 else float(np.ptp(small, axis=2).mean())
-    return Glimpse(
+    return ImageThumbnail(
         digest=digest or pixel_hash(image), small=_packed(grey),
         brightness=float(np.median(grey)), colour=round(colour, 2),
     )  # fmt: skip
 
 
-def mask_glimpse_of(label: Pixels) -> MaskGlimpse:
+def mask_thumbnail(label: Pixels) -> MaskThumbnail:
     """The thumbnail of a label mask (HW, uint8); all classes but background count as object."""
     is_object = np.asarray(cv2.inRange(label, 1, IGNORE - 1))
     ignored = cv2.countNonZero(cv2.inRange(label, IGNORE, IGNORE))
     counted = label.size - ignored
     share = cv2.countNonZero(is_object) / counted if counted else 0.0
-    return MaskGlimpse(object_share=share, small=_packed(_shrunk(is_object)))
+    return MaskThumbnail(object_share=share, small=_packed(_shrunk(is_object)))
 
 
 def stacked(smalls: Sequence[Pixels]) -> NDArray[np.float32]:

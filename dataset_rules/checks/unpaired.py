@@ -18,7 +18,7 @@ IGNORED = {
 }
 
 
-def check_leftovers(pairing: Pairing, survey: Survey, *, is_open: bool) -> list[Finding]:
+def check_unpaired(pairing: Pairing, survey: Survey, *, is_open: bool) -> list[Finding]:
     """Unpaired images and masks, and images that match no template.
 
     Args:

@@ -6,19 +6,25 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from dataset_rules.checks.foreign_layouts import check_other_tools
-from dataset_rules.checks.inspection import Depth, Inspection, Subject, inspect, named_groups
+from dataset_rules.checks.foreign_layouts import check_foreign_layouts
+from dataset_rules.checks.inspection import Depth, Inspection, Subject, inspect, sample_groups
 from dataset_rules.checks.unpaired import check_ignored, is_derived
 from dataset_rules.doctor.resolve import has_values, resolve
 from dataset_rules.ground.errors import RulesError
 from dataset_rules.ground.findings import Finding, Question, Severity, counted, in_order
 from dataset_rules.ground.parallel import Progress, each, ticker
 from dataset_rules.masks.meaning import meaning_of
-from dataset_rules.masks.profile import Look, Looker, compactness_of, looker, palettes_differ
-from dataset_rules.masks.value_counts import Meaning, census_of
-from dataset_rules.pairing.exclusions import set_aside
+from dataset_rules.masks.profile import (
+    Look,
+    Profiler,
+    cached_profiler,
+    compactness_of,
+    palettes_differ,
+)
+from dataset_rules.masks.value_counts import Meaning, count_values
+from dataset_rules.pairing.exclusions import apply_exclusions
 from dataset_rules.pairing.groups import group_note, unknown_groups
-from dataset_rules.pairing.inference import choose
+from dataset_rules.pairing.inference import infer_reading
 from dataset_rules.pairing.pairs import Pairing
 from dataset_rules.rules.fields import MaskKind
 from dataset_rules.rules.rules import Rules, rules_document
@@ -38,14 +44,14 @@ class Report:
     pairing: Pairing
     rules: Rules
     questions: tuple[Question, ...]
-    of_source: tuple[Finding, ...]  # independent of whether rules were inferred or given
-    aside: tuple[Finding, ...]  # on the inference and on ignored files
+    source_findings: tuple[Finding, ...]  # independent of whether rules were inferred or given
+    notes: tuple[Finding, ...]  # on the inference and on ignored files
     inspection: Inspection
 
     @property
     def findings(self) -> tuple[Finding, ...]:
         """All findings, worst first."""
-        return in_order([*self.of_source, *self.aside])
+        return in_order([*self.source_findings, *self.notes])
 
     def document(self) -> dict[str, Any]:
         """The JSON that `unetops doctor --json` prints; paths are relative to the source."""
@@ -54,7 +60,7 @@ class Report:
         return {
             "pairs": [
                 {"image": pair.image, "masks": list(pair.masks), "group": group}
-                for pair, (_, group) in zip(self.pairing.pairs, self.named(), strict=True)
+                for pair, (_, group) in zip(self.pairing.pairs, self.sample_groups(), strict=True)
             ],
             "unpaired_images": list(self.pairing.unpaired_images),
             "unpaired_masks": list(self.pairing.unpaired_masks),
@@ -66,9 +72,9 @@ class Report:
             "rules": rules_document(self.rules),
         }
 
-    def named(self) -> list[tuple[str, str]]:
+    def sample_groups(self) -> list[tuple[str, str]]:
         """Sample name and group of each pair, in the order of the pairs."""
-        return named_groups(self.pairing, self.rules)
+        return sample_groups(self.pairing, self.rules)
 
     def _ignored(self) -> list[tuple[str, str]]:
         skipped = [(e.path, WHY[e.kind]) for e in self.entries if e.kind is not Kind.IMAGE]
@@ -117,47 +123,48 @@ def examine_folder(
             remedy="specify the folder that contains images and masks",
         )  # fmt: skip
     is_colored = given.source.mask_kind is MaskKind.COLORS
-    look = looker(folder, as_colors=is_colored, panel=given.source.panel)
-    choice = choose(folder, entries, look, given, is_asked=rules is not None)
+    profile = cached_profiler(folder, as_colors=is_colored, panel=given.source.panel)
+    choice = infer_reading(folder, entries, profile, given, has_user_rules=rules is not None)
     if choice.reading is None:
         others = choice.rest or Pairing((), (), (), tuple(paths), ())
-        subject = Subject(folder, entries, others, given, look, (), is_open=True)
+        subject = Subject(folder, entries, others, given, profile, (), is_open=True)
         found = inspect(subject, depth, ticker(on_progress, len(paths)))
-        tools = check_other_tools(folder, entries, is_read=False)
-        notes = (*choice.findings, *tools, *check_ignored(entries, others, is_open=True))
+        tools = check_foreign_layouts(folder, entries, is_read=False)
+        on_choice = (*choice.findings, *tools, *check_ignored(entries, others, is_open=True))
         return Report(
             entries,
             others,
             given,
             choice.questions,
             in_order(found.findings),
-            in_order(notes),
+            in_order(on_choice),
             found,
         )
     if choice.reading.panel is not None:
-        look = looker(folder, as_colors=is_colored, panel=choice.reading.panel)
-    aside = set_aside(folder, choice.reading.pairing, look, given)
-    entries, pairing = aside.kinds(entries), aside.pairing
+        profile = cached_profiler(folder, as_colors=is_colored, panel=choice.reading.panel)
+    exclusions = apply_exclusions(folder, choice.reading.pairing, profile, given)
+    entries, pairing = exclusions.updated_entries(entries), exclusions.pairing
     all_masks = [path for pair in pairing.pairs for path in pair.masks]
     tick = ticker(on_progress, len(paths) + len(pairing.pairs))
     masks = all_masks if depth is Depth.FULL else sample_of(all_masks, MAX_MASKS)
     if depth is Depth.HEADERS and _states_meaning(given):
         masks = []  # their meaning is known, and the formatter decodes them anyway
-    for _ in each(look, masks):  # results are cached
+    for _ in each(profile, masks):  # results are cached
         tick()
-    meaning = _meaning(folder, pairing, look, given, masks=masks)
-    resolved = resolve(given, choice.reading, meaning, exclude=aside.stacks)
+    meaning = _meaning(folder, pairing, profile, given, masks=masks)
+    resolved = resolve(given, choice.reading, meaning, exclude=exclusions.stacks)
     notes = _group_notes(given, resolved, pairing)
-    subject = Subject(folder, entries, pairing, resolved, look, tuple(masks))
+    subject = Subject(folder, entries, pairing, resolved, profile, tuple(masks))
     found = inspect(subject, depth, tick)
     ignored = [
-        *check_other_tools(folder, entries, is_read=True),
+        *check_foreign_layouts(folder, entries, is_read=True),
         *check_ignored(entries, pairing, is_open=False),
     ]
     return Report(
         entries, pairing, resolved, (*choice.questions, *meaning.questions),
         in_order([*pairing.findings, *found.findings]),
-        in_order([*choice.findings, *aside.findings, *meaning.findings, *notes, *ignored]), found,
+        in_order([*choice.findings, *exclusions.findings, *meaning.findings, *notes, *ignored]),
+        found,
     )  # fmt: skip
 
 
@@ -168,34 +175,34 @@ def _states_meaning(rules: Rules) -> bool:
 
 
 def _meaning(
-    folder: Files, pairing: Pairing, look: Looker, rules: Rules, *, masks: Sequence[str]
+    folder: Files, pairing: Pairing, profile: Profiler, rules: Rules, *, masks: Sequence[str]
 ) -> Meaning:
     """The meaning of the masks, with a note on how many of them were read."""
-    looks = {path: seen for path in masks if isinstance(seen := look(path), Look)}
-    if rules.source.mask_kind is None and palettes_differ(looks.values()):
+    profiles = {path: found for path in masks if isinstance(found := profile(path), Look)}
+    if rules.source.mask_kind is None and palettes_differ(profiles.values()):
         colored = rules.source.model_copy(update={"mask_kind": MaskKind.COLORS})
         rules = rules.model_copy(update={"source": colored})
-        look = looker(folder, as_colors=True)
-        looks = {path: seen for path in masks if isinstance(seen := look(path), Look)}
-    if not looks:
+        profile = cached_profiler(folder, as_colors=True)
+        profiles = {path: found for path in masks if isinstance(found := profile(path), Look)}
+    if not profiles:
         return Meaning(rules.source.mask_kind, rules.classes)
-    several = [path for path, seen in looks.items() if seen.value_count > 2][:MAX_SHAPES]
+    several = [path for path, found in profiles.items() if found.value_count > 2][:MAX_SHAPES]
     shapes = [compactness_of(folder / path) for path in several]
-    census = census_of(list(looks.values()), compactness=median(shapes) if shapes else 0.0)
+    counts = count_values(list(profiles.values()), compactness=median(shapes) if shapes else 0.0)
     is_many = any(len(pair.masks) > 1 and None in pair.class_ids for pair in pairing.pairs)
-    meaning = meaning_of(census, rules, is_many=is_many)
+    meaning = meaning_of(counts, rules, is_many=is_many)
     total = sum(len(pair.masks) for pair in pairing.pairs)
     note = Finding(
         code="masks_looked_at", severity=Severity.INFO,
-        message=f"mask kind and classes rest on {len(looks)} of {counted(total, 'mask file')}",
-        looked_at=len(looks), of=total,
+        message=f"mask kind and classes rest on {len(profiles)} of {counted(total, 'mask file')}",
+        looked_at=len(profiles), of=total,
     )  # fmt: skip
     return replace(meaning, findings=(*meaning.findings, note))
 
 
 def _group_notes(given: Rules, resolved: Rules, pairing: Pairing) -> list[Finding]:
     """Findings on inferred groups, and on groups in the rules that no image belongs to."""
-    groups = {group for _, group in named_groups(pairing, resolved)}
+    groups = {group for _, group in sample_groups(pairing, resolved)}
     found = unknown_groups(groups, resolved.split)
     if resolved.split.group is not None and resolved.split.group != given.split.group:
         images = [pair.image for pair in pairing.pairs]

@@ -112,10 +112,10 @@ def _read(files: Files, path: str) -> tuple[Pixels | None, str | None]:
 
 def _label_of(files: Files, pair: Pair, rules: Rules) -> Pixels:
     """The label mask; if its meaning is unknown, the brighter half of the values is class 1."""
-    held = [files / path for path in pair.masks]
+    mask_files = [files / path for path in pair.masks]
     if rules.classes and rules.source.mask_kind:
-        return decode_masks(held, pair.class_ids, rules).label
-    values = read_mask(held[0])
+        return decode_masks(mask_files, pair.class_ids, rules).label
+    values = read_mask(mask_files[0])
     grey = values if values.ndim == 2 else values.max(axis=2)
     return np.asarray(grey > int(grey.max()) // 2, np.uint8)
 

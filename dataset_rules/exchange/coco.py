@@ -16,11 +16,11 @@ from dataset_rules.artifacts.dataset import IGNORE, Dataset, DatasetClass, Split
 from dataset_rules.artifacts.manifest import MANIFEST, PROVENANCE
 from dataset_rules.exchange.layout import (
     EXPORT,
-    Account,
-    Arriving,
-    Collection,
+    ExportedSample,
     ExportFile,
-    Leaving,
+    ExportSummary,
+    ForeignDataset,
+    ImportedSample,
     foreground,
     with_background,
 )
@@ -41,32 +41,32 @@ class CocoExporter:
     """Files of a COCO export."""
 
     def __init__(self, dataset: Dataset) -> None:
-        self.account = Account()
+        self.summary = ExportSummary()
         self._classes = foreground(dataset.classes)
         self._images: dict[Split, list[bytes]] = defaultdict(list)
         self._objects: dict[Split, list[bytes]] = defaultdict(list)
         self._count = 0
 
-    def sample(self, leaving: Leaving) -> Iterator[ExportFile]:
+    def sample(self, exported: ExportedSample) -> Iterator[ExportFile]:
         """The unchanged image."""
-        sample = leaving.sample
-        height, width = leaving.label.shape
-        name = f"{sample.name}{leaving.image.suffix}"
+        sample = exported.sample
+        height, width = exported.label.shape
+        name = f"{sample.name}{exported.image.suffix}"
         number = sum(map(len, self._images.values())) + 1
         entry = {
             "id": number, "file_name": name, "height": height, "width": width,
             "group": sample.group, "pixel_size_um": sample.pixel_size_um,
         }  # fmt: skip
         self._images[sample.split].append(canonical_json(entry))
-        self._objects[sample.split] += self._annotations(leaving, number)
-        yield ExportFile(f"{sample.split}/{name}", leaving.image)
+        self._objects[sample.split] += self._annotations(exported, number)
+        yield ExportFile(f"{sample.split}/{name}", exported.image)
 
-    def _annotations(self, leaving: Leaving, image: int) -> Iterator[bytes]:
-        height, width = leaving.label.shape
-        for item in objects_in(leaving.label, leaving.instances):
+    def _annotations(self, exported: ExportedSample, image: int) -> Iterator[bytes]:
+        height, width = exported.label.shape
+        for item in objects_in(exported.label, exported.instances):
             self._count += 1
             is_ignored = item.class_id == IGNORE
-            self.account.add("ignored_px" if is_ignored else "objects",
+            self.summary.add("ignored_px" if is_ignored else "objects",
                              len(item.rows) if is_ignored else 1)  # fmt: skip
             counts = packed(item.rows, item.columns, height, width)
             yield canonical_json({
@@ -75,26 +75,26 @@ class CocoExporter:
                 "area": len(item.rows), "bbox": box_of(item.rows, item.columns).tolist(),
                 "iscrowd": int(is_ignored), "object_number": item.number,
             })  # fmt: skip
-        self.account.add("parts_as_objects", leaving.instances is None)
-        if leaving.instances is not None:
-            lost = (leaving.instances > 0) & (leaving.label == 0)
-            self.account.add("background_in_objects_px", lost.sum())
+        self.summary.add("parts_as_objects", exported.instances is None)
+        if exported.instances is not None:
+            lost = (exported.instances > 0) & (exported.label == 0)
+            self.summary.add("background_in_objects_px", lost.sum())
 
-    def rest(self) -> Iterator[ExportFile]:
+    def final_files(self) -> Iterator[ExportFile]:
         """One annotation file per split."""
-        known = [{"id": c.id, "name": c.name, "supercategory": ""} for c in self._classes]
-        self.account.say(
+        listed = [{"id": c.id, "name": c.name, "supercategory": ""} for c in self._classes]
+        self.summary.note(
             "the dataset holds no objects: connected parts of each class became objects",
             where="parts_as_objects",
         )
-        self.account.say(
+        self.summary.note(
             "ignored pixels are objects of category 255 'ignore' with iscrowd 1", where="ignored_px"
         )
-        self.account.say(
+        self.summary.note(
             "pixels of objects that are background in the label mask are left out",
             where="background_in_objects_px",
         )
-        categories = known + [IGNORED] * bool(self.account.facts.get("ignored_px"))
+        categories = listed + [IGNORED] * bool(self.summary.facts.get("ignored_px"))
         for split, images in self._images.items():
             parts = {"images": images, "annotations": self._objects[split]}
             lists = b",\n".join(
@@ -117,7 +117,7 @@ class _Listed:
     classes: Mapping[Any, str]
 
 
-def read_coco(folder: Path, paths: Sequence[str]) -> Collection:
+def read_coco(folder: Path, paths: Sequence[str]) -> ForeignDataset:
     """All images listed in the annotation files of a folder.
 
     Raises:
@@ -137,7 +137,7 @@ def read_coco(folder: Path, paths: Sequence[str]) -> Collection:
         item.get("object_number", 1) and not item.get("iscrowd")
         for each in lists for items in each.objects.values() for item in items
     )  # fmt: skip
-    found: dict[str, Arriving] = {}
+    found: dict[str, ImportedSample] = {}
     absent: list[str] = []
     for each in lists:
         names = [text_of(image, "file_name", each.path) for image in each.images]
@@ -149,14 +149,14 @@ def read_coco(folder: Path, paths: Sequence[str]) -> Collection:
                 continue
             _check_unique(found.get(path), path, each.path)
             items = each.objects.get(image.get("id"), ())
-            found[path] = _arriving(each.path, image, path, partial(
+            found[path] = _imported_sample(each.path, image, path, partial(
                 _decode, items=items, ids=ids, where=each.path, image=image["file_name"],
                 has_objects=has_objects,
             ))  # fmt: skip
-    return Collection(
+    return ForeignDataset(
         samples=tuple(found.values()),
         classes=with_background([DatasetClass(id=i, name=n) for i, n in classes.items()]),
-        papers=tuple(each.path for each in lists),
+        metadata_files=tuple(each.path for each in lists),
         findings=tuple(_findings(lists, absent)),
     )
 
@@ -187,7 +187,8 @@ def _listed(path: str, document: Mapping[str, Any]) -> _Listed:
             found="image_id " + ", ".join(sorted(map(str, unknown))[:10]),
         )  # fmt: skip
     classes = {
-        _id_of(known, "id", path): text_of(known, "name", path) for known in parts["categories"]
+        _id_of(category, "id", path): text_of(category, "name", path)
+        for category in parts["categories"]
     }
     return _Listed(path, parts["images"], objects, classes)
 
@@ -226,7 +227,7 @@ def _by_number(key: Any) -> tuple[int, str]:
     return (key, "") if isinstance(key, int) else (0, key)
 
 
-def _check_unique(earlier: Arriving | None, path: str, where: str) -> None:
+def _check_unique(earlier: ImportedSample | None, path: str, where: str) -> None:
     if earlier is not None:
         raise RulesError(
             f"two entries describe {path}", where=where, found=f"also in {earlier.masks[0]}",
@@ -234,12 +235,12 @@ def _check_unique(earlier: Arriving | None, path: str, where: str) -> None:
         )  # fmt: skip
 
 
-def _arriving(
+def _imported_sample(
     where: str, image: Mapping[str, Any], path: str, decode: "partial[DecodedMask]"
-) -> Arriving:
+) -> ImportedSample:
     group, size_um = image.get("group"), image.get("pixel_size_um")
     is_size = isinstance(size_um, int | float) and not isinstance(size_um, bool) and size_um > 0
-    return Arriving(
+    return ImportedSample(
         title=path, image=path, masks=(where,), split=split_in(where), decode=decode,
         group=group if isinstance(group, str) and group else None,
         pixel_size_um=float(size_um) if is_size and size_um is not None else None,

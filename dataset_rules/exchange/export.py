@@ -15,7 +15,7 @@ from dataset_rules.artifacts.manifest import (
 )
 from dataset_rules.exchange.cellpose import CellposeExporter
 from dataset_rules.exchange.coco import CocoExporter
-from dataset_rules.exchange.layout import EXPORT, Exporter, ExportFile, Layout, Leaving
+from dataset_rules.exchange.layout import EXPORT, ExportedSample, Exporter, ExportFile, Layout
 from dataset_rules.exchange.nnunet import NnunetExporter
 from dataset_rules.exchange.yolo import YoloExporter
 from dataset_rules.ground.disk import write_file
@@ -76,20 +76,20 @@ def _made(
     on_progress: Progress | None,
 ) -> Iterator[ExportFile]:
     for done, sample in enumerate(dataset.samples, start=1):
-        yield from exporter.sample(Leaving(
+        yield from exporter.sample(ExportedSample(
             sample=sample, image=folder / sample.image.path,
             label=read_mask(folder / sample.mask.path),
             instances=read_mask(folder / sample.instances) if sample.instances else None,
         ))  # fmt: skip
         if on_progress is not None:
             on_progress(done, len(dataset.samples))
-    yield from exporter.rest()
+    yield from exporter.final_files()
     document = {
         "layout": layout.value,
         "dataset": read_artifact(folder, "dataset").id,
         "samples": {str(split): len(dataset.of(split)) for split in Split},
-        "classes": [known.model_dump() for known in dataset.classes],
-        "facts": {name: fact for name, fact in exporter.account.facts.items() if fact},
-        "said": exporter.account.said,
+        "classes": [c.model_dump() for c in dataset.classes],
+        "facts": {name: fact for name, fact in exporter.summary.facts.items() if fact},
+        "said": exporter.summary.notes,
     }
     yield ExportFile(EXPORT, json_bytes(document))

@@ -21,7 +21,7 @@ from dataset_rules.artifacts.manifest import (
 from dataset_rules.checks.pixel_scan import Outcome
 from dataset_rules.exchange.cellpose import read_cellpose
 from dataset_rules.exchange.coco import read_coco
-from dataset_rules.exchange.layout import EXPORT, Collection, Layout
+from dataset_rules.exchange.layout import EXPORT, ForeignDataset, Layout
 from dataset_rules.exchange.nnunet import read_nnunet
 from dataset_rules.exchange.sidecars import split_in
 from dataset_rules.exchange.yolo import read_yolo
@@ -40,7 +40,7 @@ VERSION = 1  # raised by hand when the same folder and rules give different pixe
 MAX_LINES = 50  # problems in an error message
 GREY = ("1", "L", "LA", "I")  # prefixes of Pillow's single-channel modes
 
-READERS: dict[Layout, Callable[[Path, Sequence[str]], Collection]] = {
+READERS: dict[Layout, Callable[[Path, Sequence[str]], ForeignDataset]] = {
     Layout.COCO: read_coco,
     Layout.NNUNET: read_nnunet,
     Layout.CELLPOSE: read_cellpose,
@@ -76,16 +76,16 @@ def import_dataset(
     """
     started = datetime.now(UTC)
     with _opened(source) as folder:
-        collection = _read(folder, layout, rules)
-        full = _full_rules(folder, collection, rules)
-        origin = _origin(folder, source, collection, started)
+        foreign = _read(folder, layout, rules)
+        full = _full_rules(folder, foreign, rules)
+        origin = _origin(folder, source, foreign, started)
         parameters = {"from": layout.value, "rules": rules_document(full)}
         step = Step("dataset", VERSION, (origin,), parameters)
         if begin(out, step):
             return out
         with removed_on_refusal(out):
-            outcomes = _made(folder, out, collection, full, on_progress)
-        finish_dataset(out, step, full, outcomes, findings=collection.findings, started=started)
+            outcomes = _made(folder, out, foreign, full, on_progress)
+        finish_dataset(out, step, full, outcomes, findings=foreign.findings, started=started)
     return out
 
 
@@ -113,24 +113,24 @@ def _root_of(folder: Path) -> Path:
     return folder
 
 
-def _read(folder: Path, layout: Layout, rules: Rules | None) -> Collection:
+def _read(folder: Path, layout: Layout, rules: Rules | None) -> ForeignDataset:
     entries = discover(folder, rules.source.exclude if rules else ())
     usable = [e.path for e in entries if e.kind in {Kind.IMAGE, Kind.OTHER}]
-    collection = READERS[layout](folder, usable)
-    if not collection.samples:
+    foreign = READERS[layout](folder, usable)
+    if not foreign.samples:
         raise RulesError(
             f"no sample was found in {layout} layout", where=str(folder),
-            found="; ".join(f.message for f in collection.findings) or None,
+            found="; ".join(f.message for f in foreign.findings) or None,
         )  # fmt: skip
-    ordered = tuple(sorted(collection.samples, key=lambda found: found.image))
-    return replace(collection, samples=ordered)
+    ordered = tuple(sorted(foreign.samples, key=lambda found: found.image))
+    return replace(foreign, samples=ordered)
 
 
-def _full_rules(folder: Path, collection: Collection, given: Rules | None) -> Rules:
-    classes = tuple(ClassRule(id=c.id, name=c.name) for c in collection.classes)
+def _full_rules(folder: Path, foreign: ForeignDataset, given: Rules | None) -> Rules:
+    classes = tuple(ClassRule(id=c.id, name=c.name) for c in foreign.classes)
     if given is None:
         is_grey = all(
-            read_header(folder / found.image).mode.startswith(GREY) for found in collection.samples
+            read_header(folder / found.image).mode.startswith(GREY) for found in foreign.samples
         )
         return Rules(color_model="grayscale" if is_grey else "rgb", classes=classes)
     if given.classes is not None:
@@ -146,22 +146,22 @@ def _full_rules(folder: Path, collection: Collection, given: Rules | None) -> Ru
     return given.model_copy(update={"classes": classes, "source": source})
 
 
-def _origin(folder: Path, source: Path, collection: Collection, started: datetime) -> Ancestor:
+def _origin(folder: Path, source: Path, foreign: ForeignDataset, started: datetime) -> Ancestor:
     """The input of the dataset: an export of ours with its lineage, or a user's folder."""
     if is_artifact(folder):
         return read_intact(folder, "export")
-    used = {path for found in collection.samples for path in (found.image, *found.masks)}
-    used |= set(collection.papers) | ({EXPORT} if (folder / EXPORT).is_file() else set())
+    used = {path for found in foreign.samples for path in (found.image, *found.masks)}
+    used |= set(foreign.metadata_files) | ({EXPORT} if (folder / EXPORT).is_file() else set())
     files = {path: file_hash(folder / path) for path in sorted(used)}
     return make_source(files, location=str(source.resolve()), started=started)
 
 
 def _made(
-    folder: Path, out: Path, collection: Collection, rules: Rules, on_progress: Progress | None
+    folder: Path, out: Path, foreign: ForeignDataset, rules: Rules, on_progress: Progress | None
 ) -> list[Outcome]:
     outcomes, failures = [], []
-    tasks = _tasks(collection, rules)
-    for done, (task, found) in enumerate(zip(tasks, collection.samples, strict=True), start=1):
+    tasks = _tasks(foreign, rules)
+    for done, (task, found) in enumerate(zip(tasks, foreign.samples, strict=True), start=1):
         try:
             image = read_image(folder / found.image)
             decoded = found.decode(*image.shape[:2])
@@ -182,12 +182,12 @@ def _made(
     return outcomes
 
 
-def _tasks(collection: Collection, rules: Rules) -> list[Task]:
+def _tasks(foreign: ForeignDataset, rules: Rules) -> list[Task]:
     """Each sample with its name, group and split."""
-    names = sample_names([found.title for found in collection.samples])
+    names = sample_names([found.title for found in foreign.samples])
     template = group_template(rules)
     tasks = []
-    for found in collection.samples:
+    for found in foreign.samples:
         name = names[found.title]
         group = group_of(found.image, found.group or name, template)
         is_listed = any(group in groups for groups in rules.split.groups.values())

@@ -32,7 +32,7 @@ class ExportFile:
 
 
 @dataclass(frozen=True)
-class Leaving:
+class ExportedSample:
     """A sample to export."""
 
     sample: Sample
@@ -42,36 +42,36 @@ class Leaving:
 
 
 @dataclass
-class Account:
+class ExportSummary:
     """Record of what a format could not represent; filled while the files are made."""
 
     facts: dict[str, Any] = field(default_factory=dict)
-    said: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def add(self, fact: str, number: SupportsInt) -> None:
         """Increase a count, mostly of pixels."""
         self.facts[fact] = self.facts.get(fact, 0) + int(number)
 
-    def say(self, sentence: str, *, where: str | None = None) -> None:
+    def note(self, sentence: str, *, where: str | None = None) -> None:
         """Add a note for the user; with `where`, only if that count is above 0."""
         if where is None or self.facts.get(where):
-            self.said.append(sentence)
+            self.notes.append(sentence)
 
 
 class Exporter(Protocol):
     """Makes the files of one format sample by sample, to limit memory use."""
 
-    account: Account
+    summary: ExportSummary
 
-    def sample(self, leaving: Leaving) -> Iterator[ExportFile]:
+    def sample(self, exported: ExportedSample) -> Iterator[ExportFile]:
         """The files of a sample."""
 
-    def rest(self) -> Iterator[ExportFile]:
+    def final_files(self) -> Iterator[ExportFile]:
         """The files that depend on all samples."""
 
 
 @dataclass(frozen=True)
-class Arriving:
+class ImportedSample:
     """A sample of another tool's folder; paths are relative to it."""
 
     title: str  # the path from which the sample name is derived
@@ -84,12 +84,12 @@ class Arriving:
 
 
 @dataclass(frozen=True)
-class Collection:
+class ForeignDataset:
     """All samples of another tool's folder."""
 
-    samples: tuple[Arriving, ...]
+    samples: tuple[ImportedSample, ...]
     classes: tuple[DatasetClass, ...]
-    papers: tuple[str, ...] = ()  # other files that determined what was read
+    metadata_files: tuple[str, ...] = ()  # other files that determined what was read
     findings: tuple[Finding, ...] = ()
 
 

@@ -13,15 +13,15 @@ import numpy as np
 
 from dataset_rules.artifacts.dataset import IGNORE, Dataset, DatasetClass, Split
 from dataset_rules.exchange.layout import (
-    Account,
-    Arriving,
-    Collection,
+    ExportedSample,
     ExportFile,
-    Leaving,
+    ExportSummary,
+    ForeignDataset,
+    ImportedSample,
     foreground,
     with_background,
 )
-from dataset_rules.exchange.sidecars import read_json, stated_classes
+from dataset_rules.exchange.sidecars import exported_classes, read_json
 from dataset_rules.ground.documents import json_bytes
 from dataset_rules.ground.errors import RulesError
 from dataset_rules.ground.findings import Finding, Severity, counted
@@ -39,18 +39,18 @@ class NnunetExporter:
     """Files of an nnU-Net export."""
 
     def __init__(self, dataset: Dataset) -> None:
-        self.account = Account()
+        self.summary = ExportSummary()
         self._classes = foreground(dataset.classes)
         self._cases: dict[Split, list[str]] = {split: [] for split in Split}
         self._channels = 0
         self._table = np.zeros(256, np.uint8)
-        for index, known in enumerate(self._classes, start=1):
-            self._table[known.id] = index
+        for index, c in enumerate(self._classes, start=1):
+            self._table[c.id] = index
         self._table[IGNORE] = len(self._classes) + 1
         self._check_class_names()
 
     def _check_class_names(self) -> None:
-        names = [known.name for known in self._classes]
+        names = [c.name for c in self._classes]
         wrong = {n for n in names if names.count(n) > 1 or n in {NAMED_IGNORE, "background"}}
         if wrong:
             raise RulesError(
@@ -59,11 +59,11 @@ class NnunetExporter:
                 remedy="rename the classes in the rules and format the dataset again",
             )  # fmt: skip
 
-    def sample(self, leaving: Leaving) -> Iterator[ExportFile]:
+    def sample(self, exported: ExportedSample) -> Iterator[ExportFile]:
         """Image and label mask, both PNG."""
-        name, split = leaving.sample.name, leaving.sample.split
+        name, split = exported.sample.name, exported.sample.split
         part = "Ts" if split is Split.TEST else "Tr"
-        image = read_image(leaving.image)
+        image = read_image(exported.image)
         channels = 1 if image.ndim == 2 else 3
         if self._channels not in {0, channels}:
             raise RulesError(
@@ -73,20 +73,20 @@ class NnunetExporter:
             )  # fmt: skip
         self._channels = channels
         self._cases[split].append(name)
-        is_png = leaving.image.suffix == ".png"
-        content = leaving.image if is_png else encode(image, ".png")
+        is_png = exported.image.suffix == ".png"
+        content = exported.image if is_png else encode(image, ".png")
         yield ExportFile(f"images{part}/{name}_0000.png", content)
-        label = self._table[leaving.label]
+        label = self._table[exported.label]
         yield ExportFile(f"labels{part}/{name}.png", encode(label, ".png"))
-        self.account.add("ignored_px", np.count_nonzero(leaving.label == IGNORE))
-        self.account.add("reencoded_images", not is_png)
-        self.account.add("instance_maps_left_out", leaving.instances is not None)
+        self.summary.add("ignored_px", np.count_nonzero(exported.label == IGNORE))
+        self.summary.add("reencoded_images", not is_png)
+        self.summary.add("instance_maps_left_out", exported.instances is not None)
 
-    def rest(self) -> Iterator[ExportFile]:
+    def final_files(self) -> Iterator[ExportFile]:
         """The two JSON documents."""
         labels = {"background": 0}
-        labels |= {known.name: index for index, known in enumerate(self._classes, start=1)}
-        if self.account.facts.get("ignored_px"):
+        labels |= {c.name: index for index, c in enumerate(self._classes, start=1)}
+        if self.summary.facts.get("ignored_px"):
             labels[NAMED_IGNORE] = len(self._classes) + 1
         train, val = self._cases[Split.TRAIN], self._cases[Split.VAL]
         document = {
@@ -94,25 +94,25 @@ class NnunetExporter:
             "numTraining": len(train) + len(val), "file_ending": ".png",
         }  # fmt: skip
         yield ExportFile(DATASET, json_bytes(document))
-        self._say(has_val=bool(train and val))
+        self._add_notes(has_val=bool(train and val))
         if train and val:
             yield ExportFile(SPLITS, json_bytes([{"train": train, "val": val}]))
 
-    def _say(self, *, has_val: bool) -> None:
-        self.account.say("give the folder a name such as Dataset501_NAME in nnUNet_raw")
+    def _add_notes(self, *, has_val: bool) -> None:
+        self.summary.note("give the folder a name such as Dataset501_NAME in nnUNet_raw")
         if has_val:
-            self.account.say(f"{SPLITS} belongs into nnUNet_preprocessed/Dataset501_NAME: fold 0")
+            self.summary.note(f"{SPLITS} belongs into nnUNet_preprocessed/Dataset501_NAME: fold 0")
         else:
-            self.account.say(f"no {SPLITS}: nnU-Net cross-validates as it likes")
-        self.account.say(
+            self.summary.note(f"no {SPLITS}: nnU-Net cross-validates as it likes")
+        self.summary.note(
             "the format holds no objects: instance maps are left out",
             where="instance_maps_left_out",
         )
-        self.account.say("images that were no PNG are PNG now, of equal pixels",
+        self.summary.note("images that were no PNG are PNG now, of equal pixels",
                          where="reencoded_images")  # fmt: skip
 
 
-def read_nnunet(folder: Path, paths: Sequence[str]) -> Collection:
+def read_nnunet(folder: Path, paths: Sequence[str]) -> ForeignDataset:
     """All cases of a raw dataset that have labels.
 
     Raises:
@@ -122,24 +122,24 @@ def read_nnunet(folder: Path, paths: Sequence[str]) -> Collection:
     ending = document["file_ending"]
     labels, classes = _classes(folder, document["labels"])
     splits = _splits(folder)
-    known, samples, unlabelled = frozenset(paths), [], []
+    available, samples, unlabelled = frozenset(paths), [], []
     for path in paths:
         place, _, file = path.rpartition("/")
         if place not in {"imagesTr", "imagesTs"} or not file.endswith(f"_0000{ending}"):
             continue
         case = file.removesuffix(f"_0000{ending}")
         mask = f"labels{place[-2:]}/{case}{ending}"
-        _check_channels(known, f"{place}/{case}", ending)
-        if mask not in known:
+        _check_channels(available, f"{place}/{case}", ending)
+        if mask not in available:
             unlabelled.append(path)
             continue
         split = Split.TEST if place == "imagesTs" else splits.get(case, Split.TRAIN)
-        samples.append(Arriving(
+        samples.append(ImportedSample(
             title=mask, image=path, masks=(mask,), split=split,
             decode=partial(_decode, path=folder / mask, table=labels),
         ))  # fmt: skip
-    papers = tuple(paper for paper in (DATASET, SPLITS) if paper in known)
-    return Collection(tuple(samples), classes, papers, tuple(_findings(unlabelled)))
+    metadata_files = tuple(name for name in (DATASET, SPLITS) if name in available)
+    return ForeignDataset(tuple(samples), classes, metadata_files, tuple(_findings(unlabelled)))
 
 
 def _document(folder: Path) -> Mapping[str, Any]:
@@ -179,8 +179,8 @@ def _classes(folder: Path, labels: Mapping[str, Any]) -> tuple[Pixels, tuple[Dat
             where=str(folder / DATASET), expected="one value below 255 per label",
             found=str(wrong)[:200], remedy="give each value a separate label",
         )  # fmt: skip
-    stated = stated_classes(folder) or ()
-    ids = [known.id for known in foreground(stated)]
+    exported = exported_classes(folder) or ()
+    ids = [c.id for c in foreground(exported)]
     table = np.full(256, _UNKNOWN, np.int64)
     table[0] = 0
     classes = []
@@ -214,8 +214,8 @@ def _splits(folder: Path) -> dict[str, Split]:
         ) from error  # fmt: skip
 
 
-def _check_channels(known: frozenset[str], case: str, ending: str) -> None:
-    if f"{case}_0001{ending}" in known:
+def _check_channels(available: frozenset[str], case: str, ending: str) -> None:
+    if f"{case}_0001{ending}" in available:
         raise RulesError(
             "channels in separate files cannot be read", where=f"{case}_0001{ending}",
             expected="one image per case, _0000", remedy="merge the channels into one RGB image",

@@ -82,13 +82,13 @@ def found_images(paths: Sequence[str], names: Sequence[str], split: Split | None
     return found
 
 
-def stated_classes(folder: Path) -> tuple[DatasetClass, ...] | None:
+def exported_classes(folder: Path) -> tuple[DatasetClass, ...] | None:
     """Ids and names of the classes if the folder is one of our exports, else None."""
     if not (folder / EXPORT).is_file():
         return None
     document = read_json(folder, EXPORT)
     try:
-        return tuple(DatasetClass.model_validate(known) for known in document["classes"])
+        return tuple(DatasetClass.model_validate(item) for item in document["classes"])
     except (ValueError, KeyError, TypeError) as error:
         raise RulesError(
             "the classes in the file are invalid", where=str(folder / EXPORT),

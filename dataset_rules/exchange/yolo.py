@@ -14,17 +14,17 @@ import yaml
 
 from dataset_rules.artifacts.dataset import IGNORE, Dataset, DatasetClass, Split
 from dataset_rules.exchange.layout import (
-    Account,
-    Arriving,
-    Collection,
+    ExportedSample,
     ExportFile,
-    Leaving,
+    ExportSummary,
+    ForeignDataset,
+    ImportedSample,
     foreground,
     with_background,
 )
 from dataset_rules.exchange.objects import Canvas, Object, objects_in
 from dataset_rules.exchange.polygons import filled, outline_of
-from dataset_rules.exchange.sidecars import is_image, stated_classes
+from dataset_rules.exchange.sidecars import exported_classes, is_image
 from dataset_rules.ground.errors import RulesError
 from dataset_rules.ground.findings import Finding, Severity, counted
 from dataset_rules.masks.decode import DecodedMask
@@ -39,25 +39,25 @@ class YoloExporter:
     """Files of a YOLO export; every outline is rasterised and compared with its object."""
 
     def __init__(self, dataset: Dataset) -> None:
-        self.account = Account()
+        self.summary = ExportSummary()
         self._classes = foreground(dataset.classes)
-        self._index = {known.id: index for index, known in enumerate(self._classes)}
+        self._index = {c.id: index for index, c in enumerate(self._classes)}
         self._splits = [split for split in Split if dataset.of(split)]
         self._iou: list[float] = []
 
-    def sample(self, leaving: Leaving) -> Iterator[ExportFile]:
+    def sample(self, exported: ExportedSample) -> Iterator[ExportFile]:
         """The unchanged image, and the outlines of its objects."""
-        place = f"{leaving.sample.split}/{leaving.sample.name}"
-        yield ExportFile(f"images/{place}{leaving.image.suffix}", leaving.image)
-        self.account.add("parts_as_objects", leaving.instances is None)
-        lines = "".join(f"{line}\n" for line in self._lines(leaving))
+        place = f"{exported.sample.split}/{exported.sample.name}"
+        yield ExportFile(f"images/{place}{exported.image.suffix}", exported.image)
+        self.summary.add("parts_as_objects", exported.instances is None)
+        lines = "".join(f"{line}\n" for line in self._lines(exported))
         yield ExportFile(f"labels/{place}.txt", lines.encode())
 
-    def _lines(self, leaving: Leaving) -> Iterator[str]:
-        height, width = leaving.label.shape
-        for item in objects_in(leaving.label, leaving.instances):
+    def _lines(self, exported: ExportedSample) -> Iterator[str]:
+        height, width = exported.label.shape
+        for item in objects_in(exported.label, exported.instances):
             if item.class_id == IGNORE:
-                self.account.add("ignored_px", len(item.rows))
+                self.summary.add("ignored_px", len(item.rows))
                 continue
             outline = outline_of(item.rows, item.columns)
             covered = len(filled(outline)[0])
@@ -66,76 +66,76 @@ class YoloExporter:
             numbers = " ".join(f"{fraction:.{DIGITS}f}" for fraction in fractions.ravel())
             yield f"{self._index[item.class_id]} {numbers}"
 
-    def rest(self) -> Iterator[ExportFile]:
+    def final_files(self) -> Iterator[ExportFile]:
         """`data.yaml` without `path`: the dataset is the folder of the file."""
         document: dict[str, Any] = {str(split): f"images/{split}" for split in self._splits}
-        document["names"] = {index: known.name for index, known in enumerate(self._classes)}
+        document["names"] = {index: c.name for index, c in enumerate(self._classes)}
         text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
         yield ExportFile(DATA, text.encode())
-        facts, exact = self.account.facts, sum(iou == 1 for iou in self._iou)
+        facts, exact = self.summary.facts, sum(iou == 1 for iou in self._iou)
         facts |= {"objects": len(self._iou), "exact_objects": exact}
         if self._iou:
             facts |= {"iou_mean": round(float(np.mean(self._iou)), 6),
                       "iou_min": round(min(self._iou), 6)}  # fmt: skip
-            self.account.say(
+            self.summary.note(
                 f"{exact} of {counted(len(self._iou), 'object')} come back exactly; IoU of all: "
                 f"mean {facts['iou_mean']}, least {facts['iou_min']} (parts of one object are "
                 "joined by a line)"
             )
-        self.account.say(
+        self.summary.note(
             "the dataset holds no objects: connected parts of each class became objects",
             where="parts_as_objects",
         )
-        self.account.say("ignored pixels became background", where="ignored_px")
+        self.summary.note("ignored pixels became background", where="ignored_px")
         for split in (Split.TRAIN, Split.VAL):
             if split not in self._splits:
-                self.account.say(f"no sample is in {split}, which a training asks for")
+                self.summary.note(f"no sample is in {split}, which a training asks for")
 
 
-def read_yolo(folder: Path, paths: Sequence[str]) -> Collection:
+def read_yolo(folder: Path, paths: Sequence[str]) -> ForeignDataset:
     """All images referenced by data.yaml; an image without a label file has no objects.
 
     Raises:
         RulesError: if the document is invalid or refers to paths outside the folder.
     """
-    paper, document = _document(folder, paths)
-    classes = _classes(folder, document, paper)
-    known, samples, unlabelled = frozenset(paths), [], []
+    yaml_file, document = _document(folder, paths)
+    classes = _classes(folder, document, yaml_file)
+    available, samples, unlabelled = frozenset(paths), [], []
     for split, keys in KEYS.items():
-        for path in _images(folder, paths, document, keys=keys, paper=paper):
+        for path in _images(folder, paths, document, keys=keys, yaml_file=yaml_file):
             labels = _labels_of(path)
-            if labels not in known:
+            if labels not in available:
                 unlabelled.append(path)
-            samples.append(Arriving(
-                title=path, image=path, masks=(labels,) if labels in known else (), split=split,
-                decode=partial(_decode, folder=folder, path=labels if labels in known else None,
+            samples.append(ImportedSample(
+                title=path, image=path, masks=(labels,) if labels in available else (), split=split,
+                decode=partial(_decode, folder=folder, path=labels if labels in available else None,
                                classes=classes),
             ))  # fmt: skip
-    return Collection(
-        tuple(samples), with_background(list(classes)), (paper,), tuple(_findings(unlabelled))
+    return ForeignDataset(
+        tuple(samples), with_background(list(classes)), (yaml_file,), tuple(_findings(unlabelled))
     )
 
 
 def _document(folder: Path, paths: Sequence[str]) -> tuple[str, Mapping[str, Any]]:
-    papers = [path for path in paths if "/" not in path and path.endswith((".yaml", ".yml"))]
-    if len(papers) != 1:
+    yaml_files = [path for path in paths if "/" not in path and path.endswith((".yaml", ".yml"))]
+    if len(yaml_files) != 1:
         raise RulesError(
-            "not a YOLO dataset" if not papers else "several files may describe the dataset",
+            "not a YOLO dataset" if not yaml_files else "several files may describe the dataset",
             where=str(folder), expected=f"{DATA} next to images and labels",
-            found=", ".join(papers) or None, remedy="specify the folder that contains it",
+            found=", ".join(yaml_files) or None, remedy="specify the folder that contains it",
         )  # fmt: skip
     try:
-        document = yaml.safe_load((folder / papers[0]).read_bytes())
+        document = yaml.safe_load((folder / yaml_files[0]).read_bytes())
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise RulesError("the file is not valid YAML", where=str(folder / papers[0]),
+        raise RulesError("the file is not valid YAML", where=str(folder / yaml_files[0]),
                          found=str(error)[:200]) from error  # fmt: skip
     if not isinstance(document, dict) or "names" not in document:
-        raise RulesError("the document defines no classes", where=str(folder / papers[0]),
+        raise RulesError("the document defines no classes", where=str(folder / yaml_files[0]),
                          expected='"names" and "train"')  # fmt: skip
-    return papers[0], document
+    return yaml_files[0], document
 
 
-def _classes(folder: Path, document: Mapping[str, Any], paper: str) -> tuple[DatasetClass, ...]:
+def _classes(folder: Path, document: Mapping[str, Any], yaml_file: str) -> tuple[DatasetClass, ...]:
     """The class of each index; ids from export.json in our own exports, else from 1."""
     names = document["names"]
     listed = dict(enumerate(names)) if isinstance(names, list) else names
@@ -143,14 +143,14 @@ def _classes(folder: Path, document: Mapping[str, Any], paper: str) -> tuple[Dat
     is_named = isinstance(listed, dict) and all(isinstance(n, str | int) for n in listed.values())
     if not is_named or listed.keys() != set(range(len(listed))):
         raise RulesError(
-            "the class names are invalid", where=str(folder / paper),
+            "the class names are invalid", where=str(folder / yaml_file),
             expected="a list, or a mapping from 0, 1, ... to names", found=type(names).__name__,
         )  # fmt: skip
     if not 1 <= len(listed) < IGNORE:
-        raise RulesError("no classes, or too many", where=str(folder / paper),
+        raise RulesError("no classes, or too many", where=str(folder / yaml_file),
                          expected=f"1 to {IGNORE - 1}", found=str(len(listed)))  # fmt: skip
-    stated = foreground(stated_classes(folder) or ())
-    ids = [known.id for known in stated] if len(stated) == len(listed) else []
+    exported = foreground(exported_classes(folder) or ())
+    ids = [c.id for c in exported] if len(exported) == len(listed) else []
     return tuple(
         DatasetClass(id=ids[index] if ids else index + 1, name=str(listed[index]))
         for index in range(len(listed))
@@ -159,21 +159,21 @@ def _classes(folder: Path, document: Mapping[str, Any], paper: str) -> tuple[Dat
 
 def _images(
     folder: Path, paths: Sequence[str], document: Mapping[str, Any], *, keys: Sequence[str],
-    paper: str,
+    yaml_file: str,
 ) -> list[str]:  # fmt: skip
     """Images of a split: folders or lists of files, relative to the document or to its `path`."""
-    stated: Any = next((document[key] for key in keys if document.get(key)), [])
-    entries = stated if isinstance(stated, list) else [stated]
+    value: Any = next((document[key] for key in keys if document.get(key)), [])
+    entries = value if isinstance(value, list) else [value]
     root = document.get("path") or "."
     if not all(isinstance(text, str) for text in [root, *entries]):
-        raise RulesError("path and splits must be strings", where=str(folder / paper),
+        raise RulesError("path and splits must be strings", where=str(folder / yaml_file),
                          expected="folders, or lists of images")  # fmt: skip
     found: list[str] = []
     for entry in entries:
         place = _place(folder, root, entry)
         if place is None:
             raise RulesError(
-                f"{keys[0]} refers to nothing inside the folder", where=str(folder / paper),
+                f"{keys[0]} refers to nothing inside the folder", where=str(folder / yaml_file),
                 found=entry[:200], remedy="specify the folder that contains the whole dataset",
             )  # fmt: skip
         if (folder / place).is_dir():
@@ -197,10 +197,10 @@ def _place(folder: Path, root: str, entry: str) -> str | None:
 
 
 def _listed(folder: Path, paths: Sequence[str], list_path: str) -> list[str]:
-    known = frozenset(paths)
+    available = frozenset(paths)
     lines = (folder / list_path).read_text("utf-8", "replace").splitlines()
     names = [line.strip().replace("\\", "/").removeprefix("./") for line in lines if line.strip()]
-    absent = [name for name in names if name not in known]
+    absent = [name for name in names if name not in available]
     if absent:
         raise RulesError(
             f"{counted(len(absent), 'listed image')} missing from the folder",

@@ -13,7 +13,7 @@ from dataset_rules.checks.inspection import Depth, inspect_outcomes
 from dataset_rules.checks.pixel_scan import Outcome
 from dataset_rules.doctor.examine import Report, examine_folder
 from dataset_rules.formatting.sample import Task, place_of
-from dataset_rules.formatting.workers import PROGRESS, Failure, Worker, made_by, prepare
+from dataset_rules.formatting.workers import PROGRESS, Failure, Worker, preload, run_tasks
 from dataset_rules.ground.disk import flushed, write_json
 from dataset_rules.ground.errors import RulesError
 from dataset_rules.ground.findings import (
@@ -71,7 +71,7 @@ def format_dataset(
         report = examine_folder(folder, rules, depth=Depth.HEADERS)  # pixels are decoded later
         _refuse(report, source)
         jobs = jobs or processors()
-        prepare(len(report.pairing.pairs), jobs)
+        preload(len(report.pairing.pairs), jobs)
         step = _step(folder, location or str(source.resolve()), report, started)
         if begin(out, step):
             return out
@@ -88,7 +88,7 @@ def format_dataset(
 
 def _findings(report: Report, outcomes: Sequence[Outcome]) -> Iterator[Finding]:
     """Findings on the source and on all pixels, computed lazily."""
-    yield from report.of_source
+    yield from report.source_findings
     yield from inspect_outcomes(outcomes, report.pairing, report.rules, report.inspection)
 
 
@@ -127,11 +127,11 @@ def _run(
     worker = Worker(folder, out, report.rules)
     outcomes: list[Outcome] = []
     failures: list[Failure] = []
-    for done, made in enumerate(made_by(worker, tasks, jobs), start=1):
-        if isinstance(made, Failure):
-            failures.append(made)
+    for done, result in enumerate(run_tasks(worker, tasks, jobs), start=1):
+        if isinstance(result, Failure):
+            failures.append(result)
         else:
-            outcomes.append(made)
+            outcomes.append(result)
         if on_progress is not None:
             on_progress(done, len(tasks))
     if failures:
@@ -143,7 +143,7 @@ def _tasks(report: Report) -> list[Task]:
     rules = report.rules
     tasks = [
         Task(name, split_of(group, rules.split), group, pair.image, pair.masks, pair.class_ids)
-        for pair, (name, group) in zip(report.pairing.pairs, report.named(), strict=True)
+        for pair, (name, group) in zip(report.pairing.pairs, report.sample_groups(), strict=True)
     ]
     places = [place_of(task.name, task.split, rules) for task in tasks]
     counts = Counter(path.casefold() for place in places for path in (place.image, place.mask))

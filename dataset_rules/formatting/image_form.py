@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_rules.formatting.resize import resize_image, scaled_as, shrunk_size
+from dataset_rules.formatting.resize import resize_image, scaled_by_rules, shrunk_size
 from dataset_rules.pixels.images import Pixels
 from dataset_rules.pixels.row_scaling import shrunk_rows
 from dataset_rules.pixels.rows import Rows, rows_of
@@ -12,7 +12,7 @@ from dataset_rules.rules.rules import Rules
 
 EPSILON = float(np.finfo(np.float32).eps)  # share of all pixels below which a side is empty
 
-EIGHT_BIT = {"jpg", "bmp"}  # formats limited to 8 bits
+SHALLOW = {"jpg", "bmp"}  # formats limited to 8 bits
 
 
 def rows_as_in_dataset(rows: Rows, rules: Rules) -> Rows:
@@ -95,7 +95,7 @@ def in_depth(image: Pixels, rules: Rules, *, span: tuple[int, int] | None = None
         rules: of the dataset.
         span: lowest and highest value; those of the image if None.
     """
-    is_kept = rules.image_format not in EIGHT_BIT and rules.color_model != "binary"
+    is_kept = rules.image_format not in SHALLOW and rules.color_model != "binary"
     if image.dtype != np.uint16 or (is_kept and rules.depth in {None, "keep"}):
         return image
     if rules.depth != "range":
@@ -113,4 +113,4 @@ def binarized(image: Pixels, threshold: int | None) -> Pixels:
 def as_in_dataset(image: Pixels, rules: Rules) -> Pixels:
     """Convert a whole new image to the colours and scale of the dataset's images."""
     toned, threshold = in_color_model(image, rules)
-    return binarized(scaled_as(toned, rules), threshold)
+    return binarized(scaled_by_rules(toned, rules), threshold)

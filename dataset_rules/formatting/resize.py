@@ -55,7 +55,7 @@ def fitted(part: Part, rules: Rules) -> list[Part]:
             return _tiles(_padded(part, size), size, rules.overlap)
 
 
-def scaled_as(image: Pixels, rules: Rules) -> Pixels:
+def scaled_by_rules(image: Pixels, rules: Rules) -> Pixels:
     """The whole image at the scale of `fitted`; unchanged with keep, crop and tile."""
     if rules.fit not in {Fit.STRETCH, Fit.PAD}:
         return image

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from dataset_rules.artifacts.dataset import Sample, SampleImage, SampleMask, Split
-from dataset_rules.checks.pixel_scan import Outcome, Seen, see_through_among
-from dataset_rules.checks.thumbnails import glimpse_of, mask_glimpse_of
+from dataset_rules.checks.pixel_scan import Outcome, PairThumbnails, transparent_files
+from dataset_rules.checks.thumbnails import image_thumbnail, mask_thumbnail
 from dataset_rules.formatting.image_form import binarized, in_color_model, in_depth
 from dataset_rules.formatting.resize import Part, fitted, shrunk_size
 from dataset_rules.ground.disk import write_file
@@ -60,8 +60,8 @@ def make_sample(source: Files, out: Path, task: Task, rules: Rules) -> Outcome:
     decoded = decode_masks(masks, task.class_ids, rules)
     outcome = write_sample(source, out, task, rules, image=image, decoded=decoded, header=header)
     headers = {task.image: header, **{path: read_header(source / path) for path in task.masks}}
-    through = see_through_among(source, headers)
-    return outcome.model_copy(update={"see_through": through})
+    transparent = transparent_files(source, headers)
+    return outcome.model_copy(update={"see_through": transparent})
 
 
 def _sample_of_panels(source: Files, out: Path, task: Task, rules: Rules, panel: Panel) -> Outcome:
@@ -71,8 +71,8 @@ def _sample_of_panels(source: Files, out: Path, task: Task, rules: Rules, panel:
     decoded = decode_masks([composite], task.class_ids, rules)
     header = read_header(composite)
     outcome = write_sample(source, out, task, rules, image=image, decoded=decoded)
-    through = see_through_among(source, {task.image: header})
-    return outcome.model_copy(update={"see_through": through})
+    transparent = transparent_files(source, {task.image: header})
+    return outcome.model_copy(update={"see_through": transparent})
 
 
 def write_sample(
@@ -113,28 +113,28 @@ def write_sample(
     parts = fitted(Part(toned, decoded.label, decoded.instances), rules)
     header = header or read_header(source / task.image)
     size_um = pixel_size_um or header.pixel_size_um
-    made = [_write(out, part, task, rules, threshold, size_um) for part in parts]
+    written = [_write(out, part, task, rules, threshold, size_um) for part in parts]
     return Outcome(
-        samples=tuple(sample for sample, _ in made),
-        content={path: file.content for _, files in made for path, file in files.items()},
-        written={path: file.stored for _, files in made for path, file in files.items()},
+        samples=tuple(sample for sample, _ in written),
+        content={path: file.content for _, files in written for path, file in files.items()},
+        written={path: file.stored for _, files in written for path, file in files.items()},
         findings=tuple(_findings(task, decoded, image, rules)),
-        seen=_seen(image, decoded, parts, made),
+        seen=_thumbnails(image, decoded, parts, written),
     )
 
 
-def _seen(
+def _thumbnails(
     image: Pixels,
     decoded: DecodedMask,
     parts: Sequence[Part],
-    made: Sequence[tuple[Sample, dict[str, _Written]]],
-) -> Seen:
+    written: Sequence[tuple[Sample, dict[str, _Written]]],
+) -> PairThumbnails:
     """Thumbnails of the pair; from the written part if it is the only one (smaller, hash known)."""
     if len(parts) == 1:
-        (sample, files), part = made[0], parts[0]
-        glimpse = glimpse_of(part.image, files[sample.image.path].content)
-        return Seen(image=glimpse, mask=mask_glimpse_of(part.label))
-    return Seen(image=glimpse_of(image), mask=mask_glimpse_of(decoded.label))
+        (sample, files), part = written[0], parts[0]
+        thumbnail = image_thumbnail(part.image, files[sample.image.path].content)
+        return PairThumbnails(image=thumbnail, mask=mask_thumbnail(part.label))
+    return PairThumbnails(image=image_thumbnail(image), mask=mask_thumbnail(decoded.label))
 
 
 @dataclass(frozen=True)

@@ -88,14 +88,14 @@ def _without_folder(error: RulesError, folder: Files) -> str:
     return f"{place}: {told(error)}" + (f", expected {error.expected}" if error.expected else "")
 
 
-def prepare(tasks: int, jobs: int) -> None:
+def preload(tasks: int, jobs: int) -> None:
     """Preload the libraries for the worker processes while the caller is still busy."""
     if jobs > 1 and tasks >= MIN_PARALLEL and _has_server():
         _context()
         ensure_running()
 
 
-def made_by(worker: Worker, tasks: Sequence[Task], jobs: int) -> Iterator[Outcome | Failure]:
+def run_tasks(worker: Worker, tasks: Sequence[Task], jobs: int) -> Iterator[Outcome | Failure]:
     """Results in the order of the tasks."""
     (worker.out / PROGRESS).mkdir(exist_ok=True)
     if jobs == 1 or len(tasks) < MIN_PARALLEL:

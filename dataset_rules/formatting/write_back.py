@@ -31,7 +31,7 @@ PREDICTIONS = "predictions.json"
 
 
 @dataclass(frozen=True)
-class Masks:
+class ImageMasks:
     """The masks of one image: name, label mask and instance map, if any."""
 
     name: str
@@ -60,7 +60,7 @@ def write_back(artifact: Path, out: Path, *, rules: Rules | None = None) -> Path
         raise ArtifactError("the artifact contains no label masks", where=str(artifact),
                             expected="a dataset or a prediction", found=top.kind)  # fmt: skip
     rules = rules or _rules_of_dataset(artifact, top.kind)
-    template = _template_of(rules, str(artifact))
+    writer = _mask_writer(rules, str(artifact))
     step = Step("masks", VERSION, (read_intact(artifact, top.kind),),
                 {"rules": rules_document(rules)})  # fmt: skip
     if begin(out, step):
@@ -68,7 +68,7 @@ def write_back(artifact: Path, out: Path, *, rules: Rules | None = None) -> Path
     content = []
     with removed_on_refusal(out):
         for masks in _masks_in(artifact, top.kind):
-            for path, pixels in template.written(masks):
+            for path, pixels in writer.files(masks):
                 (out / path).parent.mkdir(parents=True, exist_ok=True)
                 write_file(out / path, encode(pixels, ".png"))
                 content.append(path)
@@ -95,26 +95,26 @@ def _ancestor_manifests(artifact: Path) -> list[Path]:
     return sorted((artifact / LINEAGE).glob(f"*/{MANIFEST}"))
 
 
-def _masks_in(artifact: Path, kind: str) -> Iterator[Masks]:
+def _masks_in(artifact: Path, kind: str) -> Iterator[ImageMasks]:
     if kind == "dataset":
         for sample in read_dataset(artifact).samples:
             instances = artifact / sample.instances if sample.instances else None
-            yield Masks(sample.name, artifact / sample.mask.path, instances)
+            yield ImageMasks(sample.name, artifact / sample.mask.path, instances)
         return
     for row in json.loads((artifact / PREDICTIONS).read_bytes())["images"]:
         name = str(row["mask"]).removesuffix("_mask.png")
-        yield Masks(name, artifact / row["mask"], artifact / row["instances"])
+        yield ImageMasks(name, artifact / row["mask"], artifact / row["instances"])
 
 
 @dataclass(frozen=True)
-class Template:
+class MaskWriter:
     """How label masks become masks with the source's values."""
 
     kind: MaskKind
     values: Mapping[int, SourceValue]  # by class id; includes ignored pixels
     folders: Mapping[int, str]  # by class id, if classes have separate files
 
-    def written(self, masks: Masks) -> Iterator[tuple[str, Pixels]]:
+    def files(self, masks: ImageMasks) -> Iterator[tuple[str, Pixels]]:
         """Path and pixels of each file of an image."""
         label = read_mask(masks.label)
         if self.kind is MaskKind.INSTANCES:
@@ -136,7 +136,7 @@ class Template:
         else:
             yield f"{masks.name}.png", self._valued(label)
 
-    def _object_files(self, masks: Masks, label: Pixels) -> Iterator[tuple[str, Pixels]]:
+    def _object_files(self, masks: ImageMasks, label: Pixels) -> Iterator[tuple[str, Pixels]]:
         instances = self._instances(masks)
         for number in np.unique(instances[instances > 0]).tolist():
             own = np.where(instances == number, label, 0)
@@ -144,7 +144,7 @@ class Template:
             folder = f"{self.folders[class_id]}/" if class_id in self.folders else ""
             yield f"{folder}{masks.name}/{number:05}.png", self._valued(own)
 
-    def _instances(self, masks: Masks) -> Pixels:
+    def _instances(self, masks: ImageMasks) -> Pixels:
         if masks.instances is None:
             raise RulesError("there are no objects to number", where=str(masks.label),
                              expected="an instance map next to the label mask")  # fmt: skip
@@ -162,7 +162,7 @@ class Template:
         return valued
 
 
-def _template_of(rules: Rules, where: str) -> Template:
+def _mask_writer(rules: Rules, where: str) -> MaskWriter:
     """Invert the rules; an error lists every reason at once."""
     kind = rules.source.mask_kind
     if kind is None or kind is MaskKind.TEXT or not rules.classes:
@@ -184,7 +184,7 @@ def _template_of(rules: Rules, where: str) -> Template:
             "the rules cannot be inverted", where=where, found="; ".join(wrong),
             remedy="give each class one value in a separate rules file: --rules rules.json",
         )  # fmt: skip
-    return Template(kind, values, _folders(rules))
+    return MaskWriter(kind, values, _folders(rules))
 
 
 def _listed(values: Sequence[SourceValue]) -> str:

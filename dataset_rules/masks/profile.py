@@ -46,10 +46,10 @@ class Look:
     def likeness(self) -> float:
         """Likeness to a mask: near 1 for flat areas and few values, near 0 for a photograph."""
         flat = self.flatness - 0.1 * log10(self.value_count)
-        return max(flat, JPEG_MASK_LIKENESS) if self.is_rung_mask else flat
+        return max(flat, JPEG_MASK_LIKENESS) if self.is_jpeg_mask else flat
 
     @property
-    def is_rung_mask(self) -> bool:
+    def is_jpeg_mask(self) -> bool:
         """A JPEG with two tones and little in between: a mask with ringing at its edges."""
         if self.header.format != "JPEG" or self.is_color:
             return False
@@ -66,10 +66,12 @@ class Damage:
     what: str
 
 
-Looker = Callable[[str], Look | Damage]
+Profiler = Callable[[str], Look | Damage]
 
 
-def looker(source: Files, *, as_colors: bool = False, panel: Panel | None = None) -> Looker:
+def cached_profiler(
+    source: Files, *, as_colors: bool = False, panel: Panel | None = None
+) -> Profiler:
     """A function from relative path to profile; each file is decoded once.
 
     Args:
@@ -79,16 +81,16 @@ def looker(source: Files, *, as_colors: bool = False, panel: Panel | None = None
     """
 
     @cache
-    def look(path: str) -> Look | Damage:
+    def profile(path: str) -> Look | Damage:
         try:
-            return look_at(source / path, as_colors=as_colors, panel=panel)
+            return profile_file(source / path, as_colors=as_colors, panel=panel)
         except RulesError as error:
             return Damage(f"{error.what}" + (f": {error.found}" if error.found else ""))
 
-    return look
+    return profile
 
 
-def look_at(path: Path, *, as_colors: bool = False, panel: Panel | None = None) -> Look:
+def profile_file(path: Path, *, as_colors: bool = False, panel: Panel | None = None) -> Look:
     """Decode and profile one file; raises `RulesError` if it is damaged."""
     header = read_header(path)
     pixels = read_image(path) if as_colors else read_mask(path)
@@ -116,13 +118,13 @@ def _palette(indices: Pixels, colors: Pixels) -> dict[int, int]:
     return {int(index): int(color) for index, color in zip(found, packed, strict=True)}
 
 
-def palettes_differ(looks: Iterable[Look]) -> bool:
+def palettes_differ(profiles: Iterable[Look]) -> bool:
     """True if an index has different colours in different files: then only colours count."""
-    seen: dict[int, int] = {}
+    color_of: dict[int, int] = {}
     return any(
-        seen.setdefault(index, color) != color
-        for look in looks
-        for index, color in look.palette.items()
+        color_of.setdefault(index, color) != color
+        for profile in profiles
+        for index, color in profile.palette.items()
     )
 
 
@@ -142,21 +144,21 @@ def _grid_of(packed: Pixels, *, above: int) -> bytes:
     return places.astype(np.uint8).tobytes()
 
 
-def as_area(grid: bytes) -> Pixels:
+def grid_array(grid: bytes) -> Pixels:
     """`Look.grid` as an array: GRID x GRID, uint8."""
     return np.frombuffer(grid, np.uint8).reshape(GRID, GRID)
 
 
 def overlap_of(a: Look, b: Look) -> float:
     """Share of the smaller nonzero area that is covered by the larger one."""
-    areas = [np.frombuffer(look.grid, np.uint8) for look in (a, b)]
+    areas = [np.frombuffer(profile.grid, np.uint8) for profile in (a, b)]
     smaller = min(int(area.sum()) for area in areas)
     return float((areas[0] & areas[1]).sum()) / smaller if smaller else 0.0
 
 
-def show_the_same(looks: Sequence[Look]) -> bool:
+def cover_same_area(profiles: Sequence[Look]) -> bool:
     """True if the zero and the nonzero areas are nearly the same in all masks."""
-    areas = np.stack([np.frombuffer(look.grid, np.uint8) for look in looks])
+    areas = np.stack([np.frombuffer(profile.grid, np.uint8) for profile in profiles])
     common = [np.count_nonzero(areas.min(0)), np.count_nonzero(areas.max(0) == 0)]
     anywhere = [np.count_nonzero(areas.max(0)), np.count_nonzero(areas.min(0) == 0)]
     return all(share > MIN_COMMON * of > 0 for share, of in zip(common, anywhere, strict=True))

@@ -23,10 +23,10 @@ class Meaning:
 
 
 @dataclass(frozen=True)
-class Census:
+class ValueCounts:
     """Value counts of all masks that were read."""
 
-    looks: tuple[Look, ...]
+    profiles: tuple[Look, ...]
     pixels: Mapping[int, int]
     total: int
     compactness: float  # median of `compactness_of` over some of the masks
@@ -41,19 +41,19 @@ class Census:
         return sum(self.pixels.get(value, 0) for value in values) / max(1, self.total)
 
 
-def census_of(looks: Sequence[Look], *, compactness: float) -> Census:
+def count_values(profiles: Sequence[Look], *, compactness: float) -> ValueCounts:
     """Count the values of many masks, as colours if any of them is coloured."""
-    color = any(look.is_color for look in looks)
+    color = any(profile.is_color for profile in profiles)
     pixels: Counter[int] = Counter()
-    for look in looks:
-        for value, count in look.values.items():
-            pixels[value * 0x010101 if color and not look.is_color else value] += count
-    return Census(tuple(looks), pixels, sum(pixels.values()), compactness)
+    for profile in profiles:
+        for value, count in profile.values.items():
+            pixels[value * 0x010101 if color and not profile.is_color else value] += count
+    return ValueCounts(tuple(profiles), pixels, sum(pixels.values()), compactness)
 
 
-def unclear(census: Census) -> Meaning:
+def unclear_meaning(counts: ValueCounts) -> Meaning:
     """The question to ask if the values fit no mask kind."""
-    count = len(census.values)
+    count = len(counts.values)
     question = Question(
         field="source.mask_kind",
         why=f"the masks contain {count} different values, which clearly fits no mask kind",

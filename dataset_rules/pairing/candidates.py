@@ -43,8 +43,8 @@ def candidates_among(paths: Iterable[str], *, padded: bool = False) -> list[Cand
     groups: dict[tuple[object, ...], list[tuple[Cut, Cut]]] = defaultdict(list)
     for left, right in _related(nodes, padded=padded):
         groups[_relation(left, right)].append((left, right))
-    made = {_candidate(pairs, padded=padded) for pairs in groups.values()}
-    usable = [c for c in made if c is not None and c.image != c.mask]
+    found = {_candidate(pairs, padded=padded) for pairs in groups.values()}
+    usable = [c for c in found if c is not None and c.image != c.mask]
     return sorted(usable, key=lambda c: (-c.support, c.image, c.mask, c.mask_words))
 
 
@@ -66,11 +66,11 @@ def _words(cuts: Sequence[Cut]) -> str:
 
 def _related(nodes: Iterable[Node], *, padded: bool) -> Iterator[tuple[Cut, Cut]]:
     """Ordered pairs of cuts whose remaining parts are equal."""
-    alike: dict[tuple[object, ...], list[Cut]] = defaultdict(list)
+    by_key: dict[tuple[object, ...], list[Cut]] = defaultdict(list)
     for node in nodes:
         for cut in cuts_of(node):
-            alike[cut.key(padded=padded)].append(cut)
-    for cuts in alike.values():
+            by_key[cut.key(padded=padded)].append(cut)
+    for cuts in by_key.values():
         if 1 < len(cuts) <= MAX_ALIKE:
             for left, right in permutations(cuts, 2):
                 if _may_turn_into(left, right):

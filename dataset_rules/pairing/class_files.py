@@ -12,7 +12,7 @@ from itertools import combinations
 import cv2
 
 from dataset_rules.ground.findings import Finding, Severity
-from dataset_rules.masks.profile import Look, Looker, as_area, overlap_of
+from dataset_rules.masks.profile import Look, Profiler, grid_array, overlap_of
 from dataset_rules.pairing.keywords import words_of
 from dataset_rules.pairing.pairs import MaskSource, Pairing
 from dataset_rules.rules.template import Template
@@ -28,16 +28,16 @@ MAX_COMPARED = 9  # images for which two classes are compared
 Peer = tuple[Template, Pairing]
 
 
-def class_sources(peers: Sequence[Peer], look: Looker) -> tuple[MaskSource, ...]:
+def class_sources(peers: Sequence[Peer], profile: Profiler) -> tuple[MaskSource, ...]:
     """One mask source per class, numbered in template order; empty if in doubt.
 
     Args:
         peers: mask templates for the same images, with their pairings.
-        look: profiles a file.
+        profile: returns the profile of a file.
     """
     if len(peers) < 2:
         return ()
-    if not all(_are_disjoint(a, b, look) for (_, a), (_, b) in combinations(peers, 2)):
+    if not all(_are_disjoint(a, b, profile) for (_, a), (_, b) in combinations(peers, 2)):
         return ()
     templates = sorted((template for template, _ in peers), key=lambda t: t.text)
     names = _names_of([template.text for template in templates])
@@ -47,7 +47,9 @@ def class_sources(peers: Sequence[Peer], look: Looker) -> tuple[MaskSource, ...]
     )
 
 
-def numbered_classes(template: Template, pairing: Pairing, look: Looker) -> tuple[MaskSource, ...]:
+def numbered_classes(
+    template: Template, pairing: Pairing, profile: Profiler
+) -> tuple[MaskSource, ...]:
     """One mask source per number if the numbered files of an image are classes, not objects.
 
     They are classes if all images have the same few numbers and either the word before the number
@@ -58,7 +60,7 @@ def numbered_classes(template: Template, pairing: Pairing, look: Looker) -> tupl
     if len(pairing.pairs) < MIN_IMAGES or len(first) > MAX_NUMBERED or set(numbers) != {first}:
         return ()
     word = next(iter(words_of(template.text.rpartition("/")[2].partition("{object")[0])[-1:]), "")
-    if word not in CLASS_WORDS and not _have_several_areas(pairing, look):
+    if word not in CLASS_WORDS and not _have_several_areas(pairing, profile):
         return ()
     return tuple(
         MaskSource(Template(template.text.replace("{object:int}", number)), place)
@@ -71,23 +73,25 @@ def _number_of(path: str) -> str:
     return numbers[-1]
 
 
-def _have_several_areas(pairing: Pairing, look: Looker) -> bool:
+def _have_several_areas(pairing: Pairing, profile: Profiler) -> bool:
     """True if most of the files contain several areas that do not touch."""
     masks = [path for pair in pairing.pairs[:MAX_COMPARED] for path in pair.masks]
-    grids = [seen.grid for path in masks if isinstance(seen := look(path), Look)]
-    counts = [cv2.connectedComponents(as_area(grid))[0] - 1 for grid in grids]
+    grids = [found.grid for path in masks if isinstance(found := profile(path), Look)]
+    counts = [cv2.connectedComponents(grid_array(grid))[0] - 1 for grid in grids]
     return bool(counts) and sum(count > 1 for count in counts) > len(counts) / 2
 
 
-def lie_apart(pairing: Pairing, look: Looker) -> bool:
+def have_disjoint_objects(pairing: Pairing, profile: Profiler) -> bool:
     """True if the files of an image hardly overlap, as expected of object files.
 
     Masks of different images that are mistaken for objects of one image do overlap.
     """
     overlaps = []
     for pair in pairing.pairs[:MAX_OBJECT_IMAGES]:
-        looks = [seen for p in pair.masks[:MAX_COMPARED] if isinstance(seen := look(p), Look)]
-        drawn = [seen for seen in looks if any(seen.grid)]
+        profiles = [
+            found for p in pair.masks[:MAX_COMPARED] if isinstance(found := profile(p), Look)
+        ]
+        drawn = [found for found in profiles if any(found.grid)]
         overlaps += [overlap_of(a, b) for a, b in combinations(drawn, 2)]
     return not overlaps or sum(overlaps) / len(overlaps) <= MAX_MEAN_OBJECT_OVERLAP
 
@@ -103,16 +107,16 @@ def class_note(sources: Sequence[MaskSource]) -> Finding:
     )  # fmt: skip
 
 
-def _are_disjoint(a: Pairing, b: Pairing, look: Looker) -> bool:
+def _are_disjoint(a: Pairing, b: Pairing, profile: Profiler) -> bool:
     """True if some images have both masks and these overlap in none of them."""
     masks = {pair.image: pair.masks[0] for pair in b.pairs}
     both = [(p.masks[0], masks[p.image]) for p in a.pairs if p.image in masks]
     if any(left == right for left, right in both):
         return False
-    looks = [(look(left), look(right)) for left, right in both[:MAX_COMPARED]]
+    profiles = [(profile(left), profile(right)) for left, right in both[:MAX_COMPARED]]
     overlaps = [
         overlap_of(left, right)
-        for left, right in looks
+        for left, right in profiles
         if isinstance(left, Look) and isinstance(right, Look) and any(left.grid) and any(right.grid)
     ]
     return bool(overlaps) and max(overlaps) <= MAX_CLASS_OVERLAP

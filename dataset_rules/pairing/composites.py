@@ -58,28 +58,28 @@ class Composites:
 
 def composites_among(folder: Files, paths: Sequence[str]) -> list[Composites]:
     """The composites among unpaired files, by folder and suffix."""
-    alike: dict[tuple[str, str], list[str]] = defaultdict(list)
+    by_folder: dict[tuple[str, str], list[str]] = defaultdict(list)
     for path in sorted(paths):
         place, _, name = path.rpartition("/")
-        alike[place, name.rpartition(".")[2]].append(path)
-    groups = list(alike.items())[:MAX_FOLDERS]
+        by_folder[place, name.rpartition(".")[2]].append(path)
+    groups = list(by_folder.items())[:MAX_FOLDERS]
     found = (_composites(folder, place, suffix, files) for (place, suffix), files in groups)
-    return [made for made in found if made is not None]
+    return [c for c in found if c is not None]
 
 
 def _composites(folder: Files, place: str, suffix: str, paths: Sequence[str]) -> Composites | None:
     """Composites of one shape; None if too few of the decoded files are."""
-    seen = [
+    found = [
         pixels for path in paths[:MAX_DECODED] if (pixels := _pixels(folder / path)) is not None
     ]
-    grids = [_grid_of(pixels) for pixels in seen]
+    grids = [_grid_of(pixels) for pixels in found]
     usual = max(set(grids), key=grids.count, default=None)
     if usual is None or grids.count(usual) < MIN_SAME_SHAPE * len(grids):
         return None
     columns, rows = usual
-    seen = [pixels for pixels, grid in zip(seen, grids, strict=True) if grid == usual]
-    likeness = np.mean([_likenesses(pixels, columns, rows) for pixels in seen], axis=0)
-    repeated = all(_is_repeated(pixels, columns, rows) for pixels in seen)
+    found = [pixels for pixels, grid in zip(found, grids, strict=True) if grid == usual]
+    likeness = np.mean([_likenesses(pixels, columns, rows) for pixels in found], axis=0)
+    repeated = all(_is_repeated(pixels, columns, rows) for pixels in found)
     return Composites(
         template="/".join([*([escape(place)] if place else []), f"{{name}}.{escape(suffix)}"]),
         paths=tuple(paths),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from dataset_rules.ground.errors import RulesError
 from dataset_rules.ground.findings import Finding, Severity, counted
-from dataset_rules.masks.profile import PHOTOGRAPH, Look, Looker
+from dataset_rules.masks.profile import PHOTOGRAPH, Look, Profiler
 from dataset_rules.pairing.file_lists import read_list
 from dataset_rules.pairing.keywords import Role, roles_in
 from dataset_rules.pairing.pairs import Pair, Pairing
@@ -20,7 +20,7 @@ _MULTI_PAGE = (".tif", ".tiff")  # suffixes of files that may have several pages
 
 
 @dataclass(frozen=True)
-class Aside:
+class Exclusions:
     """The readable pairs, and the excluded files: stacks, and files that are in no list."""
 
     pairing: Pairing
@@ -28,7 +28,7 @@ class Aside:
     unlisted: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
 
-    def kinds(self, entries: Sequence[Entry]) -> tuple[Entry, ...]:
+    def updated_entries(self, entries: Sequence[Entry]) -> tuple[Entry, ...]:
         """The entries, with left-out files marked as excluded and used text masks as images."""
         out = {*self.stacks, *self.unlisted}
         used = {path for pair in self.pairing.pairs for path in pair.masks}
@@ -40,7 +40,9 @@ class Aside:
         )  # fmt: skip
 
 
-def set_aside(folder: Files, pairing: Pairing, look: Looker, rules: Rules) -> Aside:
+def apply_exclusions(
+    folder: Files, pairing: Pairing, profile: Profiler, rules: Rules
+) -> Exclusions:
     """Exclude stacks and unlisted files; count photographs next to paired images as unpaired.
 
     If only stacks are paired, they stay: no dataset is possible then, and each is an error.
@@ -49,11 +51,11 @@ def set_aside(folder: Files, pairing: Pairing, look: Looker, rules: Rules) -> As
     pages = _pages_of(folder, [path for pair in listed.pairs for path in _paths_of(pair)])
     kept = tuple(pair for pair in listed.pairs if pages.keys().isdisjoint(_paths_of(pair)))
     if not kept:
-        return Aside(listed, unlisted=unlisted)
+        return Exclusions(listed, unlisted=unlisted)
     deep = (pair for pair in listed.pairs if not pages.keys().isdisjoint(_paths_of(pair)))
     stacks = tuple(sorted({path for pair in deep for path in _paths_of(pair)}))
-    readable = _with_neighbours(replace(listed, pairs=kept), look)
-    return Aside(readable, stacks, unlisted, _stacks(pages, stacks))
+    readable = _with_neighbours(replace(listed, pairs=kept), profile)
+    return Exclusions(readable, stacks, unlisted, _stacks(pages, stacks))
 
 
 def _listed(folder: Files, pairing: Pairing, rules: Rules) -> tuple[Pairing, tuple[str, ...]]:
@@ -114,7 +116,7 @@ def _stacks(pages: dict[str, int], out: tuple[str, ...]) -> tuple[Finding, ...]:
     )  # fmt: skip
 
 
-def _with_neighbours(pairing: Pairing, look: Looker) -> Pairing:
+def _with_neighbours(pairing: Pairing, profile: Profiler) -> Pairing:
     """Photographs next to paired images whose name does not say derived are unpaired images."""
     folders = {pair.image.rpartition("/")[0] for pair in pairing.pairs}
     near = [
@@ -123,9 +125,11 @@ def _with_neighbours(pairing: Pairing, look: Looker) -> Pairing:
         if path.rpartition("/")[0] in folders
         and not roles_in(path.rpartition("/")[2]) & {Role.DERIVED, Role.TRUTH}
     ]
-    looks = {path: look(path) for path in near[:MAX_NEIGHBOURS]}
+    profiles = {path: profile(path) for path in near[:MAX_NEIGHBOURS]}
     found = {
-        p for p, seen in looks.items() if isinstance(seen, Look) and seen.likeness < PHOTOGRAPH
+        p
+        for p, result in profiles.items()
+        if isinstance(result, Look) and result.likeness < PHOTOGRAPH
     }
     return replace(
         pairing,

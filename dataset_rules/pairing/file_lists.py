@@ -70,15 +70,16 @@ def check_lists(lists: Iterable[FileList]) -> list[Finding]:
     """Find files that a list names but the source lacks."""
     return [
         Finding(
-            code="absent_files", severity=Severity.WARNING, paths=(made.path,),
-            message=f"{made.path} lists {counted(made.lines, 'sample')}, {made.complete_lines} of "
-            f"them are here; {counted(len(made.absent), 'file')} that it names "
-            f"{'is' if len(made.absent) == 1 else 'are'} absent: "
-            + some_of(made.absent, MAX_SHOWN, ", "),
+            code="absent_files", severity=Severity.WARNING, paths=(file_list.path,),
+            message=f"{file_list.path} lists {counted(file_list.lines, 'sample')}, "
+            f"{file_list.complete_lines} of them are here; "
+            f"{counted(len(file_list.absent), 'file')} that it names "
+            f"{'is' if len(file_list.absent) == 1 else 'are'} absent: "
+            + some_of(file_list.absent, MAX_SHOWN, ", "),
             remedy="add the files, or go on without them: what is here is read",
         )
-        for made in lists
-        if made.absent
+        for file_list in lists
+        if file_list.absent
     ]  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from dataset_rules.ground.findings import Finding, Severity, counted
-from dataset_rules.masks.profile import Looker
+from dataset_rules.masks.profile import Profiler
 from dataset_rules.pairing.composites import composite_finding, composites_among
 from dataset_rules.pairing.file_lists import check_lists, lists_among
 from dataset_rules.pairing.pairs import MaskSource, pair_panels, pair_paths
@@ -20,17 +20,22 @@ from dataset_rules.sources.inventory import Entry, Kind
 MAX_SNIFFED = 20  # text files that are opened to check for masks
 
 
-def choose(
-    folder: Files, entries: Sequence[Entry], look: Looker, rules: Rules, *, is_asked: bool
+def infer_reading(
+    folder: Files,
+    entries: Sequence[Entry],
+    profile: Profiler,
+    rules: Rules,
+    *,
+    has_user_rules: bool,
 ) -> Choice:
     """Choose how to read the source, with findings and questions.
 
     Args:
         folder: the files of the source.
         entries: of all files.
-        look: profiles a file.
+        profile: returns the profile of a file.
         rules: decisions made so far.
-        is_asked: the user wrote the rules, so their mask keyword is meaningful.
+        has_user_rules: the user wrote the rules, so their mask keyword is meaningful.
     """
     source = rules.source
     images = [entry.path for entry in entries if entry.kind is Kind.IMAGE]
@@ -38,7 +43,7 @@ def choose(
     if source.image is not None and (source.mask is not None or source.panel is not None):
         choice = _explicit(images, [*filter(is_text_mask, texts)], source)
     else:
-        choice = _inferred(folder, images, texts, look, _Request(rules, is_asked))
+        choice = _inferred(folder, images, texts, profile, _Request(rules, has_user_rules))
     pairing = choice.rest if choice.reading is None else choice.reading.pairing
     others = images if pairing is None else pairing.others
     composites = [] if choice.questions or source.panel else composites_among(folder, others)
@@ -52,11 +57,11 @@ class _Request:
     """The user's rules, or the defaults."""
 
     rules: Rules
-    is_asked: bool
+    has_user_rules: bool
 
     @property
     def keyword(self) -> str:
-        return self.rules.mask_keyword if self.is_asked else ""
+        return self.rules.mask_keyword if self.has_user_rules else ""
 
     @property
     def hints(self) -> Hints:
@@ -69,13 +74,13 @@ class _Request:
 
 
 def _inferred(
-    folder: Files, images: Sequence[str], texts: Sequence[str], look: Looker, request: _Request
+    folder: Files, images: Sequence[str], texts: Sequence[str], profile: Profiler, request: _Request
 ) -> Choice:
     """The reading of the images alone, else with text masks, else of composite panels."""
-    choice = choose_reading(images, look, request.hints)
+    choice = choose_reading(images, profile, request.hints)
     grids = [] if choice.reading or choice.questions else _grids(folder, texts)
     if grids:
-        choice = choose_reading([*images, *grids], look, request.hints)
+        choice = choose_reading([*images, *grids], profile, request.hints)
     if choice.questions:
         return choice
     if choice.reading is None:

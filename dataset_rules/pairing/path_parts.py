@@ -86,16 +86,16 @@ def _folder_nodes(folders: Segments, files: Sequence[Node]) -> list[Node]:
 
 def _numbered_nodes(folders: Segments, files: Sequence[Node]) -> list[Node]:
     """Files that may be the objects of one image: `7_obj1`, `7_obj2` become `7_obj`."""
-    alike: dict[tuple[str, str], list[Node]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[Node]] = defaultdict(list)
     for file in files:
         head = _LAST_NUMBER.sub("", file.name)
         if head not in {"", file.name}:
-            alike[head, file.suffix].append(file)
-    if all(len(group) == 1 for group in alike.values()):
+            groups[head, file.suffix].append(file)
+    if all(len(group) == 1 for group in groups.values()):
         return []
     return [
         Node(Shape.NUMBERED, folders, head, suffix, is_single=len(group) == 1)
-        for (head, suffix), group in alike.items()
+        for (head, suffix), group in groups.items()
     ]
 
 
@@ -103,14 +103,14 @@ def _sampled(nodes: list[Node]) -> list[Node]:
     """A sample of many nodes that keeps nodes with the same numbers or name together."""
     if len(nodes) <= MAX_NODES:
         return nodes
-    alike: dict[str, list[Node]] = defaultdict(list)
+    groups: dict[str, list[Node]] = defaultdict(list)
     for node in nodes:
-        alike[_identity(node)].append(node)
+        groups[_identity(node)].append(node)
     kept: list[Node] = []
-    for identity in sorted(alike, key=lambda text: hashlib.sha256(text.encode()).digest()):
+    for identity in sorted(groups, key=lambda text: hashlib.sha256(text.encode()).digest()):
         if len(kept) >= MAX_NODES:
             break
-        kept += alike[identity]
+        kept += groups[identity]
     return kept[: 2 * MAX_NODES]
 
 

@@ -9,9 +9,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from dataset_rules.ground.findings import Finding, Question, Severity
-from dataset_rules.masks.profile import PHOTOGRAPH, Look, Looker, show_the_same
+from dataset_rules.masks.profile import PHOTOGRAPH, Look, Profiler, cover_same_area
 from dataset_rules.pairing.candidates import Candidate, candidates_among
-from dataset_rules.pairing.class_files import class_note, class_sources, lie_apart, numbered_classes
+from dataset_rules.pairing.class_files import (
+    class_note,
+    class_sources,
+    have_disjoint_objects,
+    numbered_classes,
+)
 from dataset_rules.pairing.keywords import Role, roles_in
 from dataset_rules.pairing.pairs import MaskSource, Pairing, pair_paths
 from dataset_rules.pixels.text_mask import is_text_mask
@@ -71,13 +76,13 @@ class Hints:
         return _all_match(images, self.image) and _all_match(masks, self.mask)
 
 
-def choose_reading(paths: Sequence[str], look: Looker, hints: Hints) -> Choice:
+def choose_reading(paths: Sequence[str], profile: Profiler, hints: Hints) -> Choice:
     """The unambiguous reading of image files; a question if two are close."""
-    readings = _readings(candidates_among(paths), paths, look, hints)
+    readings = _readings(candidates_among(paths), paths, profile, hints)
     if not readings or readings[0].pairing.unpaired_images or readings[0].pairing.others:
-        padded = _readings(candidates_among(paths, padded=True), paths, look, hints)
+        padded = _readings(candidates_among(paths, padded=True), paths, profile, hints)
         readings = max(readings, padded, key=_best_weight)
-    return _choice(readings, paths, look) if readings else Choice(None)
+    return _choice(readings, paths, profile) if readings else Choice(None)
 
 
 def _best_weight(readings: Sequence[Reading]) -> float:
@@ -89,9 +94,9 @@ def _all_match(paths: Iterable[str], template: Template | None) -> bool:
 
 
 def _readings(
-    candidates: Sequence[Candidate], paths: Sequence[str], look: Looker, hints: Hints
+    candidates: Sequence[Candidate], paths: Sequence[str], profile: Profiler, hints: Hints
 ) -> list[Reading]:
-    weighted = [_weighted(c, paths, look, hints) for c in candidates[:MAX_TRIED]]
+    weighted = [_weighted(c, paths, profile, hints) for c in candidates[:MAX_TRIED]]
     found = _without_single_objects([reading for reading in weighted if reading is not None])
     return sorted(found, key=lambda r: (-r.weight, r.image.text, r.masks[0].template.text))
 
@@ -108,7 +113,7 @@ def _without_single_objects(readings: Sequence[Reading]) -> list[Reading]:
 
 
 def _weighted(
-    candidate: Candidate, paths: Sequence[str], look: Looker, hints: Hints
+    candidate: Candidate, paths: Sequence[str], profile: Profiler, hints: Hints
 ) -> Reading | None:
     """The weighted reading of a candidate; None if there is evidence against it or none for it."""
     image, mask = Template(candidate.image), MaskSource(Template(candidate.mask))
@@ -119,15 +124,17 @@ def _weighted(
     pairing = pair_paths(paths, image, (mask,))
     if not pairing.pairs or not hints.allows(pairing):
         return None
-    if mask.template.has_many and (_has_derived(pairing) or not lie_apart(pairing, look)):
+    if mask.template.has_many and (
+        _has_derived(pairing) or not have_disjoint_objects(pairing, profile)
+    ):
         return None
-    if is_text_mask(mask.template.text) and _differ_in_size(pairing, look):
+    if is_text_mask(mask.template.text) and _differ_in_size(pairing, profile):
         return None
-    pixels = _weight_of_pixels(pairing, look)
+    pixels = _weight_of_pixels(pairing, profile)
     if pixels is None or (pixels == 0 and words < TRUTH_WORD):
         return None
-    evidence = (1 + words + pixels) * (OTHER_SIZES if _differ_in_size(pairing, look) else 1.0)
-    evidence *= _factor_of_images(pairing, look) * _factor_of_masks(pairing, look)
+    evidence = (1 + words + pixels) * (OTHER_SIZES if _differ_in_size(pairing, profile) else 1.0)
+    evidence *= _factor_of_images(pairing, profile) * _factor_of_masks(pairing, profile)
     return Reading(image, (mask,), pairing, len(pairing.pairs) * evidence, has_keyword)
 
 
@@ -151,14 +158,14 @@ def _weight_of_words(candidate: Candidate, *, has_keyword: bool) -> int | None:
     return TRUTH_WORD * is_truth + IMAGE_WORD * is_image
 
 
-def _weight_of_pixels(pairing: Pairing, look: Looker) -> int | None:
+def _weight_of_pixels(pairing: Pairing, profile: Profiler) -> int | None:
     """Evidence in the pixels; None if the images look more like masks than the masks do.
 
     One of two photographs is always flatter; that alone does not make it a mask.
     """
     gaps, likenesses = [], []
     for image, mask in _some_pairs(pairing):
-        one, other = look(image), look(mask)
+        one, other = profile(image), profile(mask)
         if isinstance(one, Look) and isinstance(other, Look):
             gaps.append(other.likeness - one.likeness)
             likenesses.append(other.likeness)
@@ -169,29 +176,33 @@ def _weight_of_pixels(pairing: Pairing, look: Looker) -> int | None:
     return None if gap < -MIN_LIKENESS_GAP else PIXELS * is_mask
 
 
-def _differ_in_size(pairing: Pairing, look: Looker) -> bool:
+def _differ_in_size(pairing: Pairing, profile: Profiler) -> bool:
     """True if some pairs were read and no mask has the size of its image."""
-    seen = [(look(image), look(mask)) for image, mask in _some_pairs(pairing)]
+    found = [(profile(image), profile(mask)) for image, mask in _some_pairs(pairing)]
     sizes = [
         (one.size_px, other.size_px)
-        for one, other in seen
+        for one, other in found
         if isinstance(one, Look) and isinstance(other, Look)
     ]
     return bool(sizes) and all(one != other for one, other in sizes)
 
 
-def _factor_of_masks(pairing: Pairing, look: Looker) -> float:
+def _factor_of_masks(pairing: Pairing, profile: Profiler) -> float:
     """Below 1 if all masks are the same: the field of view, not its objects."""
-    looks = [seen for _, mask in _some_pairs(pairing) if isinstance(seen := look(mask), Look)]
-    drawn = [seen for seen in looks if seen.grid]
-    same = len(drawn) >= MIN_MASKS and show_the_same(drawn)
+    profiles = [
+        found for _, mask in _some_pairs(pairing) if isinstance(found := profile(mask), Look)
+    ]
+    drawn = [found for found in profiles if found.grid]
+    same = len(drawn) >= MIN_MASKS and cover_same_area(drawn)
     return ALL_THE_SAME if same else 1.0
 
 
-def _factor_of_images(pairing: Pairing, look: Looker) -> float:
+def _factor_of_images(pairing: Pairing, profile: Profiler) -> float:
     """Below 1 if the supposed images look like masks: labels paired with predictions."""
-    looks = [seen for image, _ in _some_pairs(pairing) if isinstance(seen := look(image), Look)]
-    return MASK_AS_IMAGE if looks and min(s.likeness for s in looks) > MASK_LIKE else 1.0
+    profiles = [
+        found for image, _ in _some_pairs(pairing) if isinstance(found := profile(image), Look)
+    ]
+    return MASK_AS_IMAGE if profiles and min(s.likeness for s in profiles) > MASK_LIKE else 1.0
 
 
 def _has_derived(pairing: Pairing) -> bool:
@@ -206,17 +217,17 @@ def _some_pairs(pairing: Pairing) -> list[tuple[str, str]]:
     return [(pair.image, pair.masks[0]) for pair in pairing.pairs[::step][:MAX_PROFILED]]
 
 
-def _choice(readings: Sequence[Reading], paths: Sequence[str], look: Looker) -> Choice:
+def _choice(readings: Sequence[Reading], paths: Sequence[str], profile: Profiler) -> Choice:
     best = readings[0]
     if OBJECT in best.masks[0].template.fields:
-        numbered = numbered_classes(best.masks[0].template, best.pairing, look)
+        numbered = numbered_classes(best.masks[0].template, best.pairing, profile)
         if numbered:
             best = replace(best, masks=numbered, pairing=pair_paths(paths, best.image, numbered))
     rivals = [
         r for r in readings[1:] if r.weight >= RIVAL_SHARE * best.weight and _conflict(best, r)
     ]
     of_classes = class_sources(
-        [(r.masks[0].template, r.pairing) for r in readings if _may_be_class(r, best)], look
+        [(r.masks[0].template, r.pairing) for r in readings if _may_be_class(r, best)], profile
     )
     if of_classes and all(r.masks[0].template in {m.template for m in of_classes} for r in rivals):
         merged = replace(best, masks=of_classes, pairing=pair_paths(paths, best.image, of_classes))

@@ -96,8 +96,8 @@ def _file(cuts: Sequence[Cut], folders: Sequence[_Slot], name: str | None) -> st
 def _stem_in_folder(cuts: Sequence[Cut], folders: Sequence[_Slot]) -> str:
     """The folder's placeholder if the only file in it has the same name, else a star."""
     stems = tuple(cut.node.stem for cut in cuts)
-    alike = (slot.text for slot in folders if slot.values == stems and "{" in slot.text)
-    return next(alike, "*")
+    same_name = (slot.text for slot in folders if slot.values == stems and "{" in slot.text)
+    return next(same_name, "*")
 
 
 def _name(cuts: Sequence[Cut], *, lone: bool, padded: bool) -> str | None:

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from dataset_rules.checks.duplicates import equal_files, equal_pixels, near_duplicates
-from dataset_rules.checks.thumbnails import glimpse_of
+from dataset_rules.checks.thumbnails import image_thumbnail
 from tests.messy import tissue
 
 
@@ -31,46 +31,46 @@ def scenes(count):
     return {f"{n:03d}.png": tissue(n, size=96)[0] for n in range(count)}
 
 
-def seen(images):
-    return {path: glimpse_of(image) for path, image in images.items()}
+def thumbnails_of(images):
+    return {path: image_thumbnail(image) for path, image in images.items()}
 
 
 @pytest.mark.parametrize("alter", ALTERED.values(), ids=ALTERED)
 def test_altered_copy_is_found_among_other_scenes(alter):
     images = scenes(20)
     images["copy.png"] = alter(images["007.png"])
-    assert near_duplicates(seen(images)) == [("007.png", "copy.png")]
+    assert near_duplicates(thumbnails_of(images)) == [("007.png", "copy.png")]
 
 
 def test_different_scenes_are_not_copies():
-    assert near_duplicates(seen(scenes(60))) == []
+    assert near_duplicates(thumbnails_of(scenes(60))) == []
 
 
 def test_three_copies_are_one_group():
     images = scenes(5)
     images["a.png"] = as_jpeg(images["002.png"])
     images["b.png"] = images["002.png"][::-1]
-    assert near_duplicates(seen(images)) == [("002.png", "a.png", "b.png")]
+    assert near_duplicates(thumbnails_of(images)) == [("002.png", "a.png", "b.png")]
 
 
 def test_images_without_content_are_not_compared():
     images = {f"{n}.png": np.full((64, 64), 40 + n, np.uint8) for n in range(5)}
-    assert near_duplicates(seen(images)) == []
+    assert near_duplicates(thumbnails_of(images)) == []
 
 
 def test_equal_pixels_are_not_near_duplicates():
     images = scenes(4)
     images["copy.png"] = images["003.png"]
-    assert equal_pixels(seen(images)) == [("003.png", "copy.png")]
-    assert near_duplicates(seen(images)) == []
+    assert equal_pixels(thumbnails_of(images)) == [("003.png", "copy.png")]
+    assert near_duplicates(thumbnails_of(images)) == []
 
 
 def test_order_of_the_files_does_not_matter():
     images = scenes(12)
     images["x.png"] = as_jpeg(images["004.png"])
-    glimpses = seen(images)
-    backwards = dict(reversed(glimpses.items()))
-    assert near_duplicates(glimpses) == near_duplicates(backwards)
+    thumbnails = thumbnails_of(images)
+    backwards = dict(reversed(thumbnails.items()))
+    assert near_duplicates(thumbnails) == near_duplicates(backwards)
 
 
 @pytest.mark.parametrize("size", [10, 20_000, 100_000])

@@ -161,9 +161,9 @@ def test_sample_is_deterministic(source):
 
 
 def test_progress_counts_decoded_files(source):
-    seen = []  # masks are decoded once for their values and once for their objects
-    examine(source, depth=Depth.FULL, on_progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(done, 3 * COUNT) for done in range(1, 3 * COUNT + 1)]
+    calls = []  # masks are decoded once for their values and once for their objects
+    examine(source, depth=Depth.FULL, on_progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(done, 3 * COUNT) for done in range(1, 3 * COUNT + 1)]
 
 
 def problems_of(dataset):
@@ -177,7 +177,7 @@ def test_formatter_reports_the_same_as_a_full_examination(source, tmp_path):
     save(source, "images/7.png", Image.fromarray(np.dstack([tissue(7)[0], tissue(7)[0][..., 0]])))
     problems = problems_of(format_dataset(source, tmp_path / "out", Rules()))
     report = examine(source, depth=Depth.FULL)
-    full = {f.code: f.model_dump(mode="json") for f in report.of_source}
+    full = {f.code: f.model_dump(mode="json") for f in report.source_findings}
     assert {"empty_masks", "near_duplicates", "alpha"} <= full.keys()
     for code in ("empty_masks", "near_duplicates", "alpha"):
         assert problems[code]["paths"] == full[code]["paths"]
@@ -186,10 +186,10 @@ def test_formatter_reports_the_same_as_a_full_examination(source, tmp_path):
 
 def test_inferred_and_given_rules_give_the_same_id(source, tmp_path):
     put(source, "logo.png", tissue(70)[0])
-    stated = examine(source).rules
+    given = examine(source).rules
     ids = [
         (format_dataset(source, tmp_path / name, rules) / "manifest.json").read_bytes()
-        for name, rules in (("inferred", Rules()), ("stated", stated))
+        for name, rules in (("inferred", Rules()), ("given", given))
     ]
     assert ids[0] == ids[1]
 

@@ -1,14 +1,14 @@
 import numpy as np
 
 from dataset_rules.checks.populations import check_populations
-from dataset_rules.checks.thumbnails import glimpse_of
+from dataset_rules.checks.thumbnails import image_thumbnail
 from dataset_rules.pixels.images import Header
 
 
 def plain(*colour, noise):
     rng = np.random.default_rng(noise)
     image = np.array(colour) + rng.integers(-8, 8, (40, 40, 1)) + noise % 7
-    return glimpse_of(image.clip(0, 255).astype(np.uint8))
+    return image_thumbnail(image.clip(0, 255).astype(np.uint8))
 
 
 def header(size=40, mode="RGB"):

@@ -1,7 +1,11 @@
 import pytest
 
 from dataset_rules.artifacts.dataset import Split
-from dataset_rules.checks.split_leakage import check_leaks, check_own_splits, own_split
+from dataset_rules.checks.split_leakage import (
+    check_leaks,
+    check_predefined_splits,
+    predefined_split,
+)
 
 TRAIN, VAL, TEST = Split
 
@@ -22,22 +26,22 @@ TRAIN, VAL, TEST = Split
     ],
 )
 def test_split_is_given_by_a_folder(path, split):
-    assert own_split(path) is split
+    assert predefined_split(path) is split
 
 
 def test_predefined_splits_that_the_rules_mix_are_a_warning():
     splits = {"train/1.png": TRAIN, "train/2.png": TEST, "val/3.png": VAL}
-    (finding,) = check_own_splits(splits)
+    (finding,) = check_predefined_splits(splits)
     assert finding.paths == ("train/2.png",)
     assert "train 2, val 1" in finding.message
 
 
 def test_predefined_splits_that_the_rules_keep_are_no_finding():
-    assert check_own_splits({"train/1.png": TRAIN, "val/3.png": VAL}) == []
+    assert check_predefined_splits({"train/1.png": TRAIN, "val/3.png": VAL}) == []
 
 
 def test_single_split_is_no_finding():
-    assert check_own_splits({"train/1.png": TRAIN, "train/3.png": VAL}) == []
+    assert check_predefined_splits({"train/1.png": TRAIN, "train/3.png": VAL}) == []
 
 
 def test_copies_in_two_predefined_splits_are_a_leak():

@@ -258,9 +258,11 @@ def test_dataset_inside_its_source_does_not_change_the_id(source, tmp_path):
 
 
 def test_progress_counts_up_to_all_pairs(source, tmp_path):
-    seen = []
-    format_dataset(source, tmp_path / "out", Rules(), jobs=1, on_progress=lambda *n: seen.append(n))
-    assert seen == [(done, 12) for done in range(1, 13)]
+    calls = []
+    format_dataset(
+        source, tmp_path / "out", Rules(), jobs=1, on_progress=lambda *n: calls.append(n)
+    )
+    assert calls == [(done, 12) for done in range(1, 13)]
 
 
 def stopped(source: Path, out: Path, *, after: int) -> None:

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from dataset_rules.masks.meaning import meaning_of
-from dataset_rules.masks.profile import compactness_of, look_at
-from dataset_rules.masks.value_counts import census_of
+from dataset_rules.masks.profile import compactness_of, profile_file
+from dataset_rules.masks.value_counts import count_values
 from dataset_rules.rules.fields import MaskKind, SourceRule
 from dataset_rules.rules.rules import Rules
 from tests.messy import SIZE, put, tissue
@@ -15,8 +15,10 @@ SMALL[5:15, 5:15] = 1  # 100 of 1600 px
 def meaning(tmp_path, *masks, suffix=".png", rules=None, is_many=False):
     files = [put(tmp_path, f"{i}{suffix}", mask) for i, mask in enumerate(masks)]
     shapes = [compactness_of(file) for file in files]
-    census = census_of([look_at(file) for file in files], compactness=float(np.median(shapes)))
-    return meaning_of(census, rules or Rules(), is_many=is_many)
+    counts = count_values(
+        [profile_file(file) for file in files], compactness=float(np.median(shapes))
+    )
+    return meaning_of(counts, rules or Rules(), is_many=is_many)
 
 
 def table(found):

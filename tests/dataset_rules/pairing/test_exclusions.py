@@ -4,7 +4,7 @@ import numpy as np
 import tifffile
 
 from dataset_rules.masks.profile import Damage
-from dataset_rules.pairing.exclusions import set_aside
+from dataset_rules.pairing.exclusions import apply_exclusions
 from dataset_rules.pairing.pairs import Pair, Pairing
 from dataset_rules.rules.rules import Rules
 
@@ -15,7 +15,7 @@ def pairing(*images: str) -> Pairing:
 
 
 def aside(folder, *images):
-    return set_aside(folder, pairing(*images), lambda _: Damage("not looked at"), Rules())
+    return apply_exclusions(folder, pairing(*images), lambda _: Damage("not read"), Rules())
 
 
 def test_pairs_with_a_stack_are_excluded_and_the_others_kept(tmp_path):
