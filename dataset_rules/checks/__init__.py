@@ -1,1 +1,1 @@
-"""Defects of a source and of its pairs, reported as findings; repairs nothing."""
+"""Detect defects of a source and its pairs and report them as findings; repairs nothing."""

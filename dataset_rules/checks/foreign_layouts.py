@@ -1,4 +1,4 @@
-"""Folders as COCO, nnU-Net, Cellpose and YOLO have them: `import-dataset` reads their papers."""
+"""Detect folders in COCO, nnU-Net, Cellpose or YOLO layout, which `import-dataset` reads."""
 
 import json
 import re
@@ -10,24 +10,31 @@ from dataset_rules.pixels.images import IMAGE_SUFFIXES
 from dataset_rules.sources.files import Files
 from dataset_rules.sources.inventory import Entry, Kind
 
-MAX_PAPERS = 20  # JSON files that are looked into
-MAX_PAPER_BYTES = 256 << 20
-_ENDS_BYTES = 1 << 16  # at the start and at the end of a paper
+MAX_DOCUMENTS = 20  # JSON files that are read
+MAX_DOCUMENT_BYTES = 256 << 20
+_ENDS_BYTES = 1 << 16  # read at the start and at the end of a document
 _COCO_KEYS = re.compile(rb'"(images|annotations|categories)"\s*:\s*\[')
 _NNUNET_KEYS = {"labels", "file_ending"}
 
 
-def check_other_tools(files: Files, entries: Sequence[Entry], *, is_read: bool) -> list[Finding]:
-    """A finding for each layout of another tool that lies in a source.
+def check_foreign_layouts(
+    files: Files, entries: Sequence[Entry], *, is_read: bool
+) -> list[Finding]:
+    """One finding per layout of another tool in a source.
 
     Args:
         files: of the source.
-        entries: what is there.
-        is_read: masks were found in it, so the papers of another tool are not needed.
+        entries: of the source.
+        is_read: masks were found, so the documents of another tool are not needed.
     """
     sizes = {e.path: e.size_bytes for e in entries if e.kind in {Kind.IMAGE, Kind.OTHER}}
-    papers = [p for p, size in sizes.items() if p.endswith(".json") and size <= MAX_PAPER_BYTES]
-    found = {tool: tuple(here(files, sizes, papers[:MAX_PAPERS])) for tool, here in _SIGNS.items()}
+    documents = [
+        p for p, size in sizes.items() if p.endswith(".json") and size <= MAX_DOCUMENT_BYTES
+    ]
+    found = {
+        tool: tuple(detect(files, sizes, documents[:MAX_DOCUMENTS]))
+        for tool, detect in _DETECTORS.items()
+    }
     return [_finding(tool, paths, is_read=is_read) for tool, paths in found.items() if paths]
 
 
@@ -41,42 +48,42 @@ def _finding(tool: str, paths: tuple[str, ...], *, is_read: bool) -> Finding:
     )  # fmt: skip
 
 
-def _coco(files: Files, _paths: Iterable[str], papers: Sequence[str]) -> Iterator[str]:
-    for paper in papers:
-        keys = set(_COCO_KEYS.findall(_ends_of(files, paper)))
+def _coco(files: Files, _paths: Iterable[str], documents: Sequence[str]) -> Iterator[str]:
+    for path in documents:
+        keys = set(_COCO_KEYS.findall(_ends_of(files, path)))
         if len(keys) > 1:
-            yield paper
+            yield path
 
 
 def _ends_of(files: Files, path: str) -> bytes:
-    held = files / path
-    with held.open("rb") as file:
+    location = files / path
+    with location.open("rb") as file:
         start = file.read(_ENDS_BYTES)
-        file.seek(max(0, held.stat().st_size - _ENDS_BYTES))
+        file.seek(max(0, location.stat().st_size - _ENDS_BYTES))
         return start + file.read()
 
 
-def _nnunet(files: Files, paths: Iterable[str], papers: Sequence[str]) -> Iterator[str]:
+def _nnunet(files: Files, paths: Iterable[str], documents: Sequence[str]) -> Iterator[str]:
     folders = {path.rpartition("/")[0] for path in paths}
-    for paper in papers:
-        place, slash, name = paper.rpartition("/")
-        if name == "dataset.json" and f"{place}{slash}imagesTr" in folders:
+    for path in documents:
+        folder, slash, name = path.rpartition("/")
+        if name == "dataset.json" and f"{folder}{slash}imagesTr" in folders:
             try:
-                document = json.loads((files / paper).read_bytes())
+                document = json.loads((files / path).read_bytes())
             except (ValueError, RecursionError):
                 continue
             if isinstance(document, dict) and document.keys() >= _NNUNET_KEYS:
-                yield paper
+                yield path
 
 
-def _cellpose(_files: Files, paths: Iterable[str], _papers: Sequence[str]) -> Iterator[str]:
+def _cellpose(_files: Files, paths: Iterable[str], _documents: Sequence[str]) -> Iterator[str]:
     stems = {_stem(path): path for path in paths if _suffix(path) in IMAGE_SUFFIXES}
     for stem, path in stems.items():
         if stem.endswith("_masks") and {stem[:-6], f"{stem[:-6]}_img"} & stems.keys():
             yield path
 
 
-def _yolo(_files: Files, paths: Iterable[str], _papers: Sequence[str]) -> Iterator[str]:
+def _yolo(_files: Files, paths: Iterable[str], _documents: Sequence[str]) -> Iterator[str]:
     images = {_stem(path) for path in paths if _suffix(path) in IMAGE_SUFFIXES}
     texts = [_stem(path) for path in paths if _suffix(path) == ".txt" and "labels/" in path]
     if any("images/".join(stem.rsplit("labels/", 1)) in images for stem in texts):
@@ -91,6 +98,6 @@ def _suffix(path: str) -> str:
     return PurePosixPath(path).suffix.lower()
 
 
-_SIGNS: dict[str, Callable[[Files, Iterable[str], Sequence[str]], Iterator[str]]] = {
+_DETECTORS: dict[str, Callable[[Files, Iterable[str], Sequence[str]], Iterator[str]]] = {
     "coco": _coco, "nnunet": _nnunet, "cellpose": _cellpose, "yolo": _yolo,
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What the headers of a source tell: sizes that differ, depth, pages, orientation."""
+"""Findings from the image headers: size mismatches, bit depth, pages, orientation."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from dataset_rules.sources.headers import Survey
 
 
 def check_headers(pairing: Pairing, survey: Survey) -> list[Finding]:
-    """Everything that the headers tell of the paired files."""
+    """All findings that the headers of the paired files give."""
     images = [pair.image for pair in pairing.pairs]
     found = [
-        *_other_sizes(pairing.pairs, survey),
+        *_size_mismatches(pairing.pairs, survey),
         *swapped_by_size(pairing.pairs, survey.headers),
         *_stacks(pairing, survey),
         *_orientation(images, survey),
@@ -25,50 +25,50 @@ def check_headers(pairing: Pairing, survey: Survey) -> list[Finding]:
     return [finding.model_copy(update=counts) for finding in found]
 
 
-def _other_sizes(pairs: Sequence[Pair], survey: Survey) -> list[Finding]:
-    """Pairs whose mask has another size than the image, those of equal sizes together."""
-    alike: dict[str, list[str]] = defaultdict(list)
+def _size_mismatches(pairs: Sequence[Pair], survey: Survey) -> list[Finding]:
+    """Pairs whose mask differs in size from the image, grouped by size."""
+    groups: dict[str, list[str]] = defaultdict(list)
     for pair in pairs:
         image = survey.headers.get(pair.image)
         for path, mask in survey.among(pair.masks):
             if image and image.size_px != mask.size_px:
                 what = f"the image is {_size(image)} and its mask {_size(mask)}"
-                is_turned = image.orientation > 4 and image.size_px == mask.size_px[::-1]
-                hint = ": it was drawn before EXIF's turn" if is_turned else ""
-                alike[what + hint] += [pair.image, path]
+                is_rotated = image.orientation > 4 and image.size_px == mask.size_px[::-1]
+                hint = ": it was drawn before the EXIF rotation" if is_rotated else ""
+                groups[what + hint] += [pair.image, path]
     return [
         Finding(
             code="size_mismatch", severity=Severity.ERROR, paths=tuple(paths), message=what,
-            remedy="they may belong to other partners; exclude or correct them",
+            remedy="the files may belong to other pairs; exclude or correct them",
         )
-        for what, paths in alike.items()
+        for what, paths in groups.items()
     ]  # fmt: skip
 
 
 def _stacks(pairing: Pairing, survey: Survey) -> list[Finding]:
     used = {path for pair in pairing.pairs for path in (pair.image, *pair.masks)}
-    alike: dict[tuple[int, bool], list[str]] = defaultdict(list)
+    groups: dict[tuple[int, bool], list[str]] = defaultdict(list)
     for path, header in survey.headers.items():
         if header.pages > 1:
-            alike[header.pages, path in used].append(path)
+            groups[header.pages, path in used].append(path)
     return [
         Finding(
             code="stack", severity=Severity.ERROR if is_used else Severity.WARNING,
             paths=tuple(sorted(paths)), message=f"the file is a stack of pages: {pages} pages",
             remedy="split it into single images first, or list it in source.exclude",
         )
-        for (pages, is_used), paths in alike.items()
+        for (pages, is_used), paths in groups.items()
     ]  # fmt: skip
 
 
 def _orientation(images: Sequence[str], survey: Survey) -> list[Finding]:
-    turned = [path for path, header in survey.among(images) if header.orientation != 1]
-    if not turned:
+    rotated = [path for path, header in survey.among(images) if header.orientation != 1]
+    if not rotated:
         return []
     return [
         Finding(
-            code="orientation", severity=Severity.WARNING, paths=tuple(turned),
-            message=f"{counted(len(turned), 'image')} turned or mirrored by an EXIF tag: they are "
+            code="orientation", severity=Severity.WARNING, paths=tuple(rotated),
+            message=f"{counted(len(rotated), 'image')} turned or mirrored by an EXIF tag: they are "
             "read upright, and a mask that was drawn on the pixels as stored does not fit them",
             remedy="look at the overlay of one; store the images upright if it does not fit",
         )

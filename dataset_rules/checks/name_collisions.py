@@ -1,4 +1,4 @@
-"""Names that are easily taken for each other: on other disks, or by their beginnings."""
+"""Names that are easily confused: on other file systems, or by a common prefix."""
 
 import re
 import unicodedata
@@ -9,15 +9,15 @@ from dataset_rules.ground.findings import Finding, Severity, counted
 from dataset_rules.pairing.groups import stem_of
 from dataset_rules.pairing.pairs import Pairing
 
-MAX_SUGGESTED = 20  # near partners that are spelled out
+MAX_SUGGESTED = 20  # near matches in a message
 
 
 def check_names(paths: Sequence[str], pairing: Pairing) -> list[Finding]:
-    """All findings that the names alone give."""
+    """All findings on the names alone."""
     return [
-        *_equal_on_other_disks(paths),
-        *_nearly_partners(pairing),
-        *_beginnings([pair.image for pair in pairing.pairs]),
+        *_case_collisions(paths),
+        *_near_matches(pairing),
+        *_prefix_names([pair.image for pair in pairing.pairs]),
     ]
 
 
@@ -25,8 +25,8 @@ def _folded(path: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
 
 
-def _equal_on_other_disks(paths: Iterable[str]) -> list[Finding]:
-    """Paths that Windows and macOS take for one: unpacked there, one file overwrites the other."""
+def _case_collisions(paths: Iterable[str]) -> list[Finding]:
+    """Paths that are equal on Windows and macOS: unpacked there, one file overwrites the other."""
     groups: dict[str, list[str]] = defaultdict(list)
     for path in paths:
         groups[_folded(path)].append(path)
@@ -43,11 +43,11 @@ def _equal_on_other_disks(paths: Iterable[str]) -> list[Finding]:
     ]  # fmt: skip
 
 
-def _nearly_partners(pairing: Pairing) -> list[Finding]:
-    """Images and masks that are left over and would pair if case or accents did not count."""
+def _near_matches(pairing: Pairing) -> list[Finding]:
+    """Unpaired images and masks that would pair if case and accent encoding were ignored."""
     masks: dict[str, list[str]] = defaultdict(list)
     for path in pairing.unpaired_masks:
-        for name in _with_words_cut(_folded(stem_of(path))):
+        for name in _with_affixes_removed(_folded(stem_of(path))):
             masks[name].append(path)
     found = [
         (image, mask)
@@ -67,18 +67,18 @@ def _nearly_partners(pairing: Pairing) -> list[Finding]:
     ]  # fmt: skip
 
 
-def _with_words_cut(stem: str) -> list[str]:
-    """A name, and it without the words at its end or at its beginning."""
-    signs = [match.start() for match in re.finditer("[_. -]", stem)]
-    return [stem, *(stem[:sign] for sign in signs), *(stem[sign + 1 :] for sign in signs)]
+def _with_affixes_removed(stem: str) -> list[str]:
+    """The name, and the name without leading or trailing words."""
+    cuts = [match.start() for match in re.finditer("[_. -]", stem)]
+    return [stem, *(stem[:cut] for cut in cuts), *(stem[cut + 1 :] for cut in cuts)]
 
 
-def _beginnings(images: Iterable[str]) -> list[Finding]:
-    """Names that begin with another whole name: readers that search for `1` find `10` as well."""
+def _prefix_names(images: Iterable[str]) -> list[Finding]:
+    """Names that start with another whole name: a tool that searches for `1` also finds `10`."""
     stems: dict[str, set[str]] = defaultdict(set)
     for path in images:
         stems[path.rpartition("/")[0]].add(stem_of(path))
-    clashes = [clash for names in stems.values() for clash in _begun(sorted(names))]
+    clashes = [clash for names in stems.values() for clash in _prefix_pairs(sorted(names))]
     if not clashes:
         return []
     short, long = clashes[0]
@@ -93,11 +93,11 @@ def _beginnings(images: Iterable[str]) -> list[Finding]:
     ]  # fmt: skip
 
 
-def _begun(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Each name that goes on where another ends, with the longest such other."""
+def _prefix_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Each name that starts with another one, with the longest such prefix."""
     found = []
     open_names: list[str] = []
-    for name in names:  # sorted: all that begin with a name follow it
+    for name in names:  # sorted: all names with this prefix follow it
         while open_names and not name.startswith(open_names[-1]):
             open_names.pop()
         if open_names:

@@ -1,75 +1,75 @@
-"""Findings in the pixels that were decoded, of a sample or of all; pure, no file access."""
+"""Findings in the decoded pixels, of a sample or of all files; pure, no file access."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from dataset_rules.artifacts.dataset import Split
 from dataset_rules.checks.duplicates import MAX_COMPARED, equal_pixels, near_duplicates
-from dataset_rules.checks.pixel_scan import Observed
+from dataset_rules.checks.pixel_scan import PixelScan
 from dataset_rules.checks.populations import check_populations
 from dataset_rules.checks.split_leakage import check_leaks
 from dataset_rules.checks.swapped_masks import swapped_by_content
-from dataset_rules.checks.thumbnails import Glimpse
+from dataset_rules.checks.thumbnails import ImageThumbnail
 from dataset_rules.ground.findings import Finding, Severity, counted
 from dataset_rules.pairing.pairs import Pair
 from dataset_rules.pixels.images import Header
 from dataset_rules.sources.headers import sample_of
 
-MAX_GROUPS = 4  # of like images up to which each gets a finding of its own
+MAX_GROUPS = 4  # of duplicates up to which each group gets a separate finding
 
 Group = tuple[str, ...]
 
 
-def check_seen(
-    seen: Observed,
+def check_pixels(
+    scan: PixelScan,
     pairs: Sequence[Pair],
     splits: Mapping[str, Split],
     equal: Sequence[Group],
     *,
     headers: Mapping[str, Header],
 ) -> list[Finding]:
-    """Everything that the decoded pixels tell.
+    """All findings from the decoded pixels.
 
     Args:
-        seen: what was decoded.
+        scan: the decoded files.
         pairs: of the source.
-        splits: path of an image of a pair -> its split.
-        equal: groups of files that are equal byte for byte, which the files told already.
+        splits: image path of each pair -> its split.
+        equal: groups of identical files, found earlier.
         headers: of the images.
     """
     return [
-        *check_likes(seen, splits, equal),
-        *_with_counts(check_populations(_paired(seen, pairs), headers), seen.of_pairs),
-        *_with_counts(swapped_by_content(pairs, seen.images, seen.masks), seen.of_pairs,
-                      looked_at=len(seen.masks)),
-        *_one_sided(seen, pairs),
-        *_see_through(seen),
+        *check_copies(scan, splits, equal),
+        *_with_counts(check_populations(_paired(scan, pairs), headers), scan.of_pairs),
+        *_with_counts(swapped_by_content(pairs, scan.images, scan.masks), scan.of_pairs,
+                      looked_at=len(scan.masks)),
+        *_one_sided(scan, pairs),
+        *_transparency(scan),
     ]  # fmt: skip
 
 
-def check_likes(
-    seen: Observed, splits: Mapping[str, Split], equal: Sequence[Group]
+def check_copies(
+    scan: PixelScan, splits: Mapping[str, Split], equal: Sequence[Group]
 ) -> list[Finding]:
-    """Images that are copies of each other, and those copies that a split divides."""
-    chosen = sample_of(sorted(seen.images), MAX_COMPARED)
-    same = [group for group in equal_pixels(seen.images) if not _is_within(group, equal)]
-    near = near_duplicates({path: seen.images[path] for path in chosen})
-    told = [
+    """Copies among the images, and copies in different splits."""
+    chosen = sample_of(sorted(scan.images), MAX_COMPARED)
+    same = [group for group in equal_pixels(scan.images) if not _is_within(group, equal)]
+    near = near_duplicates({path: scan.images[path] for path in chosen})
+    copies = [
         *_copies("equal_images", "images are equal byte for byte", equal),
         *_copies("equal_pixels", "images have equal pixels in files that differ", same),
         *_copies("near_duplicates", "images show nearly the same", near),
     ]
-    counts = {"equal_images": (seen.of_images, seen.of_images),
-              "equal_pixels": (len(seen.images), seen.of_images),
-              "near_duplicates": (len(chosen), seen.of_images)}  # fmt: skip
+    counts = {"equal_images": (scan.of_images, scan.of_images),
+              "equal_pixels": (len(scan.images), scan.of_images),
+              "near_duplicates": (len(chosen), scan.of_images)}  # fmt: skip
     return [
         finding.model_copy(
             update=dict(zip(("looked_at", "of"), counts[finding.code], strict=True))
         )
-        for finding in told
+        for finding in copies
     ] + _with_counts(
-        check_leaks(_merged([*equal, *same, *near]), splits), seen.of_images,
-        looked_at=len(seen.images),
+        check_leaks(_merged([*equal, *same, *near]), splits), scan.of_images,
+        looked_at=len(scan.images),
     )  # fmt: skip
 
 
@@ -78,7 +78,7 @@ def _is_within(group: Group, others: Sequence[Group]) -> bool:
 
 
 def _merged(groups: Sequence[Group]) -> list[Group]:
-    """Groups without a path in common: those that share one become one."""
+    """Merge groups that share a path."""
     group_of: dict[str, set[str]] = {}
     for group in groups:
         whole = set(group).union(*(group_of.get(path, set()) for path in group))
@@ -100,17 +100,17 @@ def _copy(code: str, message: str, paths: Group) -> Finding:
     )  # fmt: skip
 
 
-def _paired(seen: Observed, pairs: Sequence[Pair]) -> dict[str, Glimpse]:
-    return {pair.image: seen.images[pair.image] for pair in pairs if pair.image in seen.images}
+def _paired(scan: PixelScan, pairs: Sequence[Pair]) -> dict[str, ImageThumbnail]:
+    return {pair.image: scan.images[pair.image] for pair in pairs if pair.image in scan.images}
 
 
-def _one_sided(seen: Observed, pairs: Sequence[Pair]) -> list[Finding]:
-    """Masks without object, and masks that are nothing but object."""
+def _one_sided(scan: PixelScan, pairs: Sequence[Pair]) -> list[Finding]:
+    """Masks without any object, and masks that are all object."""
     masks = {pair.image: pair.masks for pair in pairs}
     kinds = {"empty_masks": (0.0, "without any object"), "full_masks": (1.0, "that are all object")}
     found = []
     for code, (share, what) in kinds.items():
-        paths = sorted(i for i, mask in seen.masks.items() if mask.object_share == share)
+        paths = sorted(i for i, mask in scan.masks.items() if mask.object_share == share)
         if paths:
             found.append(
                 Finding(
@@ -118,41 +118,41 @@ def _one_sided(seen: Observed, pairs: Sequence[Pair]) -> list[Finding]:
                     paths=tuple(path for image in paths for path in masks[image][:1]),
                     message=f"{counted(len(paths), 'mask')} {what}",
                     remedy="keep them if that is right; else exclude their pairs",
-                    looked_at=len(seen.masks), of=seen.of_pairs,
+                    looked_at=len(scan.masks), of=scan.of_pairs,
                 )
             )  # fmt: skip
     return found
 
 
-def _see_through(seen: Observed) -> list[Finding]:
-    if not seen.see_through:
+def _transparency(scan: PixelScan) -> list[Finding]:
+    if not scan.transparent:
         return []
     return [
         Finding(
-            code="alpha", severity=Severity.WARNING, paths=tuple(sorted(set(seen.see_through))),
-            message=f"{counted(len(set(seen.see_through)), 'file')} with transparent pixels: "
+            code="alpha", severity=Severity.WARNING, paths=tuple(sorted(set(scan.transparent))),
+            message=f"{counted(len(set(scan.transparent)), 'file')} with transparent pixels: "
             "alpha is dropped, and what is under it counts",
             remedy="look at them; store them without alpha if they look wrong",
-            looked_at=len(seen.images) + len(seen.masks), of=seen.of_images + seen.of_pairs,
+            looked_at=len(scan.images) + len(scan.masks), of=scan.of_images + scan.of_pairs,
         )
     ]  # fmt: skip
 
 
 def damaged(damage: Mapping[str, str], looked_at: int, of: int) -> list[Finding]:
     """One finding for all files with the same damage."""
-    alike: dict[str, list[str]] = defaultdict(list)
+    groups: dict[str, list[str]] = defaultdict(list)
     for path, what in damage.items():
-        alike[what].append(path)
+        groups[what].append(path)
     return [
         Finding(
             code="unknown_values" if "values of no class" in what else "damaged",
             severity=Severity.ERROR, paths=tuple(sorted(paths)), message=what,
             remedy="give the values a class or list them in ignore_values"
             if "values of no class" in what
-            else "mend the file or list it in source.exclude",
+            else "repair the file or list it in source.exclude",
             looked_at=looked_at, of=of,
         )
-        for what, paths in alike.items()
+        for what, paths in groups.items()
     ]  # fmt: skip
 
 

@@ -1,11 +1,16 @@
-"""What is seen when files of a source are decoded: a sample of them, or all."""
+"""Decode the files of a source, a sample of them or all, and keep thumbnails."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dataset_rules.artifacts.dataset import Sample
-from dataset_rules.checks.thumbnails import Glimpse, MaskGlimpse, glimpse_of, mask_glimpse_of
+from dataset_rules.checks.thumbnails import (
+    ImageThumbnail,
+    MaskThumbnail,
+    image_thumbnail,
+    mask_thumbnail,
+)
 from dataset_rules.ground.documents import Document
 from dataset_rules.ground.errors import RulesError
 from dataset_rules.ground.findings import Finding
@@ -21,48 +26,48 @@ from dataset_rules.rules.rules import Rules
 from dataset_rules.sources.files import Files
 from dataset_rules.sources.headers import Survey, sample_of, told
 
-# What the doctor decodes by default: about 10 s of one processor, whatever lies in the source.
+# Default limits of the doctor: about 10 s of CPU time for any source.
 MAX_IMAGES, MAX_IMAGE_PIXELS = 6_000, 150_000_000
 MAX_PAIRS, MAX_MASK_PIXELS = 1_000, 60_000_000
-MIN_FILES = 8  # however large they are
+MIN_FILES = 8  # regardless of their size
 
 Tick = Callable[[], None]
 
 
-class Seen(Document):
-    """What the formatter saw of a pair while it made its sample."""
+class PairThumbnails(Document):
+    """Thumbnails of a pair, taken while the formatter makes its sample."""
 
-    image: Glimpse
-    mask: MaskGlimpse
+    image: ImageThumbnail
+    mask: MaskThumbnail
 
 
 @dataclass
-class Observed:
-    """Images and label masks that were decoded, by the path of the image."""
+class PixelScan:
+    """Decoded images and label masks, by image path."""
 
-    images: dict[str, Glimpse] = field(default_factory=dict)
-    masks: dict[str, MaskGlimpse] = field(default_factory=dict)
-    see_through: list[str] = field(default_factory=list)  # files with alpha that is not opaque
+    images: dict[str, ImageThumbnail] = field(default_factory=dict)
+    masks: dict[str, MaskThumbnail] = field(default_factory=dict)
+    transparent: list[str] = field(default_factory=list)  # files with transparent pixels
     damage: dict[str, str] = field(default_factory=dict)
     of_images: int = 0
     of_pairs: int = 0
 
 
 def sampled(
-    paths: Sequence[str], pixels: Mapping[str, int], most: int, *, most_pixels: int
+    paths: Sequence[str], pixels: Mapping[str, int], max_files: int, *, max_pixels: int
 ) -> list[str]:
-    """Paths, chosen by their hash, until their number or their pixels are too many."""
+    """Sample paths by their hash, up to a number of files and of pixels."""
     chosen: list[str] = []
     total = 0
-    for path in sample_of(paths, most):
+    for path in sample_of(paths, max_files):
         total += pixels.get(path, 0)
-        if total > most_pixels and len(chosen) >= MIN_FILES:
+        if total > max_pixels and len(chosen) >= MIN_FILES:
             break
         chosen.append(path)
     return chosen
 
 
-def observe(
+def scan_pixels(
     files: Files,
     images: Sequence[str],
     pairs: Sequence[Pair],
@@ -71,40 +76,40 @@ def observe(
     rules: Rules,
     is_full: bool,
     tick: Tick,
-) -> Observed:
-    """Decode images, and the masks of pairs where the rules say what these mean.
+) -> PixelScan:
+    """Decode images, and masks if the rules define the meaning of their values.
 
     Args:
         files: of the source.
-        images: that are compared with each other.
+        images: to be compared with each other.
         pairs: of the source.
         survey: the headers of all these files.
-        rules: as far as they are decided.
+        rules: possibly incomplete.
         is_full: decode everything, not a sample.
         tick: called after each file.
     """
-    seen = Observed(of_images=len(images), of_pairs=len(pairs))
+    scan = PixelScan(of_images=len(images), of_pairs=len(pairs))
     images = [p for p in images if p in survey.headers and survey.headers[p].pages == 1]
     sound = [p for p in pairs if not survey.damage.keys() & {p.image, *p.masks}]
     known = sound if rules.classes and rules.source.mask_kind else []
     if not is_full:
-        images, known = _some_images(images, survey), _some_pairs(known, survey)
-    _see_images(seen, files, images, survey, tick)
-    _see_masks(seen, files, known, survey, rules=rules, tick=tick)
-    return seen
+        images, known = _sampled_images(images, survey), _sampled_pairs(known, survey)
+    _scan_images(scan, files, images, survey, tick)
+    _scan_masks(scan, files, known, survey, rules=rules, tick=tick)
+    return scan
 
 
-def _some_images(images: Sequence[str], survey: Survey) -> list[str]:
+def _sampled_images(images: Sequence[str], survey: Survey) -> list[str]:
     pixels = {path: _pixels(survey, path) for path in images}
-    return sampled(images, pixels, MAX_IMAGES, most_pixels=MAX_IMAGE_PIXELS)
+    return sampled(images, pixels, MAX_IMAGES, max_pixels=MAX_IMAGE_PIXELS)
 
 
-def _some_pairs(pairs: Sequence[Pair], survey: Survey) -> list[Pair]:
+def _sampled_pairs(pairs: Sequence[Pair], survey: Survey) -> list[Pair]:
     by_image = {pair.image: pair for pair in pairs}
     pixels = {
         pair.image: sum(_pixels(survey, path) for path in pair.masks) for pair in pairs
     }  # fmt: skip
-    chosen = sampled(list(by_image), pixels, MAX_PAIRS, most_pixels=MAX_MASK_PIXELS)
+    chosen = sampled(list(by_image), pixels, MAX_PAIRS, max_pixels=MAX_MASK_PIXELS)
     return [by_image[image] for image in chosen]
 
 
@@ -113,67 +118,73 @@ def _pixels(survey: Survey, path: str) -> int:
     return header.height_px * header.width_px if header else 0
 
 
-def _see_images(
-    seen: Observed, files: Files, images: Sequence[str], survey: Survey, tick: Tick
+def _scan_images(
+    scan: PixelScan, files: Files, images: Sequence[str], survey: Survey, tick: Tick
 ) -> None:
-    def look(path: str) -> tuple[Glimpse | str, bool]:
-        held = files / path
+    def load(path: str) -> tuple[ImageThumbnail | str, bool]:
+        file = files / path
         try:
-            glimpse = glimpse_of(read_image(held))
-            return glimpse, survey.headers[path].has_alpha and not is_opaque(held)
+            thumbnail = image_thumbnail(read_image(file))
+            return thumbnail, survey.headers[path].has_alpha and not is_opaque(file)
         except RulesError as error:
             return told(error), False
 
-    for path, (found, is_seen_through) in zip(images, each(look, images), strict=True):
+    for path, (found, is_transparent) in zip(images, each(load, images), strict=True):
         if isinstance(found, str):
-            seen.damage[path] = found
+            scan.damage[path] = found
         else:
-            seen.images[path] = found
-        seen.see_through += [path] * is_seen_through
+            scan.images[path] = found
+        scan.transparent += [path] * is_transparent
         tick()
 
 
-def _see_masks(
-    seen: Observed, files: Files, pairs: Sequence[Pair], survey: Survey, *, rules: Rules, tick: Tick
+def _scan_masks(
+    scan: PixelScan,
+    files: Files,
+    pairs: Sequence[Pair],
+    survey: Survey,
+    *,
+    rules: Rules,
+    tick: Tick,
 ) -> None:
-    def look(pair: Pair) -> tuple[MaskGlimpse | str, list[str]]:
-        held = [files / path for path in pair.masks]
+    def load(pair: Pair) -> tuple[MaskThumbnail | str, list[str]]:
+        files_of_pair = [files / path for path in pair.masks]
         try:
-            found = mask_glimpse_of(decode_masks(held, pair.class_ids, rules).label)
-            return found, list(_see_through(pair.masks, held, survey))
+            found = mask_thumbnail(decode_masks(files_of_pair, pair.class_ids, rules).label)
+            return found, list(_transparent(pair.masks, files_of_pair, survey))
         except RulesError as error:
             return told(error), []
 
-    for pair, (found, through) in zip(pairs, each(look, pairs), strict=True):
+    for pair, (found, transparent) in zip(pairs, each(load, pairs), strict=True):
         if isinstance(found, str):
-            seen.damage[pair.masks[0]] = found
+            scan.damage[pair.masks[0]] = found
         else:
-            seen.masks[pair.image] = found
-        seen.see_through += through
+            scan.masks[pair.image] = found
+        scan.transparent += transparent
         tick()
 
 
-def _see_through(
-    paths: Sequence[str], held: Sequence[Path], survey: Survey
+def _transparent(
+    paths: Sequence[str], files_of_pair: Sequence[Path], survey: Survey
 ) -> Iterator[str]:  # fmt: skip
-    for path, file in zip(paths, held, strict=True):
+    for path, file in zip(paths, files_of_pair, strict=True):
         header = survey.headers.get(path)
         if header and header.has_alpha and not is_opaque(file):
             yield path
 
 
-def see_through_among(files: Files, headers: Mapping[str, Header]) -> tuple[str, ...]:
-    """The files with alpha that is not opaque."""
+def transparent_files(files: Files, headers: Mapping[str, Header]) -> tuple[str, ...]:
+    """The files with transparent pixels."""
     return tuple(path for path, header in headers.items()
                  if header.has_alpha and not is_opaque(files / path))  # fmt: skip
 
 
 class Outcome(Document):
-    """What a task made: samples (several with tiles), the hash of each file, what was seen."""
+    """The result of a task: samples (several with tiles), the hash of each file, thumbnails."""
 
     samples: tuple[Sample, ...]
     content: dict[str, str]
-    written: dict[str, str]  # SHA-256 of the bytes of each file: a power cut may tear it
+    written: dict[str, str]  # SHA-256 of each file's bytes: a power cut may truncate it
     findings: tuple[Finding, ...] = ()
-    seen: Seen | None = None
-    see_through: tuple[str, ...] = ()  # files with alpha that is not opaque
+    seen: PairThumbnails | None = None
+    see_through: tuple[str, ...] = ()  # files with transparent pixels

@@ -1,4 +1,4 @@
-"""The same picture on both sides of a split, and splits that a source brings with it."""
+"""Copies of an image in different splits, and predefined splits of a source."""
 
 import re
 from collections import Counter
@@ -15,10 +15,10 @@ _SPLIT = re.compile(
 _SHORT = {"tr": Split.TRAIN, "va": Split.VAL, "te": Split.TEST}
 
 
-def own_split(path: str) -> Split | None:
-    """The split that a folder in a path names.
+def predefined_split(path: str) -> Split | None:
+    """The split indicated by a folder in the path.
 
-    >>> own_split("CamVid/trainannot/1.png")
+    >>> predefined_split("CamVid/trainannot/1.png")
     <Split.TRAIN: 'train'>
     """
     for segment in reversed(path.split("/")[:-1]):
@@ -28,22 +28,22 @@ def own_split(path: str) -> Split | None:
     return None
 
 
-def check_own_splits(splits: Mapping[str, Split]) -> list[Finding]:
-    """A finding where the source has splits of its own and the rules make others.
+def check_predefined_splits(splits: Mapping[str, Split]) -> list[Finding]:
+    """A finding if the source has predefined splits and the rules assign different ones.
 
     Args:
-        splits: path of an image of a pair -> the split that the rules give it.
+        splits: image path of each pair -> its split by the rules.
     """
-    own = {path: split for path in splits if (split := own_split(path)) is not None}
+    own = {path: split for path in splits if (split := predefined_split(path)) is not None}
     if len(set(own.values())) < 2 or all(splits[path] is split for path, split in own.items()):
         return []
     counts = Counter(own.values())
-    said = ", ".join(f"{split} {counts[split]}" for split in Split if split in counts)
+    sizes = ", ".join(f"{split} {counts[split]}" for split in Split if split in counts)
     return [
         Finding(
             code="own_splits", severity=Severity.WARNING,
             paths=tuple(path for path in sorted(own) if splits[path] is not own[path]),
-            message=f"the source comes with splits of its own ({said}), and the rules split anew: "
+            message=f"the source comes with splits of its own ({sizes}), and the rules split anew: "
             "results cannot be compared with those on the source's splits",
             remedy="list the samples of each split in split.groups to keep them",
         )
@@ -51,15 +51,15 @@ def check_own_splits(splits: Mapping[str, Split]) -> list[Finding]:
 
 
 def check_leaks(groups: Iterable[Sequence[str]], splits: Mapping[str, Split]) -> list[Finding]:
-    """Groups of like images that a split would cut, or that a source's own splits cut.
+    """Groups of copies that are spread over several splits, the rules' or the source's own.
 
     Args:
-        groups: paths of images that show the same.
-        splits: path of an image of a pair -> the split that the rules give it.
+        groups: paths of duplicate images.
+        splits: image path of each pair -> its split by the rules.
     """
     within, among = [], []
     for group in groups:
-        if len({own for path in group if (own := own_split(path))}) > 1:
+        if len({own for path in group if (own := predefined_split(path))}) > 1:
             within.append(group)
         if len({splits[path] for path in group if path in splits}) > 1:
             among.append(group)

@@ -1,4 +1,4 @@
-"""Files of a source that are in no pair, and why: each is named, none is passed over."""
+"""Report every file of a source that is in no pair, with the reason."""
 
 from collections.abc import Iterable
 
@@ -18,25 +18,25 @@ IGNORED = {
 }
 
 
-def check_leftovers(pairing: Pairing, survey: Survey, *, is_open: bool) -> list[Finding]:
-    """Images and masks without partner, and images that no template fits.
+def check_unpaired(pairing: Pairing, survey: Survey, *, is_open: bool) -> list[Finding]:
+    """Unpaired images and masks, and images that match no template.
 
     Args:
-        pairing: what was made of the images.
+        pairing: of the images.
         survey: headers of the images.
-        is_open: which files are the masks is a question: nothing is left out yet.
+        is_open: it is an open question which files are the masks: nothing is left out yet.
     """
     found = [
         _orphans("unpaired_images", "image", "mask", pairing.unpaired_images),
         _orphans("unpaired_masks", "mask", "image", pairing.unpaired_masks),
         _unreadable(pairing, survey),
-        _not_fitting(() if is_open or not pairing.pairs else pairing.others, survey),
+        _not_matching(() if is_open or not pairing.pairs else pairing.others, survey),
     ]
     return [finding for finding in found if finding.paths]
 
 
 def is_derived(path: str) -> bool:
-    """True where the name says prediction, overlay or preview."""
+    """True if the name says prediction, overlay or preview."""
     return Role.DERIVED in roles_in(path.rpartition("/")[2])
 
 
@@ -60,8 +60,8 @@ def _unreadable(pairing: Pairing, survey: Survey) -> Finding:
     )  # fmt: skip
 
 
-def _not_fitting(paths: Iterable[str], survey: Survey) -> Finding:
-    """Images that fit no template, but for those that are named as results of others."""
+def _not_matching(paths: Iterable[str], survey: Survey) -> Finding:
+    """Images that match no template, except derived files."""
     left_out = tuple(p for p in paths if not is_derived(p) and p not in survey.damage)
     return Finding(
         code="left_out", severity=Severity.WARNING, paths=left_out,
@@ -71,7 +71,7 @@ def _not_fitting(paths: Iterable[str], survey: Survey) -> Finding:
 
 
 def check_ignored(entries: Iterable[Entry], pairing: Pairing, *, is_open: bool) -> list[Finding]:
-    """One finding for each reason for which files are ignored; no dataset depends on them."""
+    """One finding per reason for ignoring files; these findings are in no dataset."""
     found = [_of_kind(kind, tuple(e.path for e in entries if e.kind is kind)) for kind in IGNORED]
     rest = () if is_open or not pairing.pairs else pairing.others
     derived = tuple(path for path in rest if is_derived(path))

@@ -1,1 +1,1 @@
-"""The examination of a source and its report; writes no dataset."""
+"""Examine a source and report on it; writes no dataset."""

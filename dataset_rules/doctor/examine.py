@@ -1,4 +1,4 @@
-"""Examine a source: what is there, what belongs together, what is wrong; nothing is changed."""
+"""Examine a source: its files, pairs and defects. The source is not modified."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,19 +6,25 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from dataset_rules.checks.foreign_layouts import check_other_tools
-from dataset_rules.checks.inspection import Depth, Inspection, Subject, inspect, named_groups
+from dataset_rules.checks.foreign_layouts import check_foreign_layouts
+from dataset_rules.checks.inspection import Depth, Inspection, Subject, inspect, sample_groups
 from dataset_rules.checks.unpaired import check_ignored, is_derived
 from dataset_rules.doctor.resolve import has_values, resolve
 from dataset_rules.ground.errors import RulesError
 from dataset_rules.ground.findings import Finding, Question, Severity, counted, in_order
 from dataset_rules.ground.parallel import Progress, each, ticker
 from dataset_rules.masks.meaning import meaning_of
-from dataset_rules.masks.profile import Look, Looker, compactness_of, looker, palettes_differ
-from dataset_rules.masks.value_counts import Meaning, census_of
-from dataset_rules.pairing.exclusions import set_aside
+from dataset_rules.masks.profile import (
+    Look,
+    Profiler,
+    cached_profiler,
+    compactness_of,
+    palettes_differ,
+)
+from dataset_rules.masks.value_counts import Meaning, count_values
+from dataset_rules.pairing.exclusions import apply_exclusions
 from dataset_rules.pairing.groups import group_note, unknown_groups
-from dataset_rules.pairing.inference import choose
+from dataset_rules.pairing.inference import infer_reading
 from dataset_rules.pairing.pairs import Pairing
 from dataset_rules.rules.fields import MaskKind
 from dataset_rules.rules.rules import Rules, rules_document
@@ -26,36 +32,36 @@ from dataset_rules.sources.files import Files, opened_files
 from dataset_rules.sources.headers import sample_of
 from dataset_rules.sources.inventory import WHY, Entry, Kind, discover
 
-VERSION = 1  # raised by hand when the same source and rules give another report
-MAX_MASKS = 200  # mask files whose values are counted; more are sampled by the hash of their path
-MAX_SHAPES = 9  # of these, masks whose objects are measured
+VERSION = 1  # raise by hand when the same source and rules give a different report
+MAX_MASKS = 200  # mask files whose values are counted; sampled by path hash if there are more
+MAX_SHAPES = 9  # of these, masks whose compactness is measured
 
 
 @dataclass(frozen=True)
 class Report:
-    """What an examination found; `rules` has everything filled in that the files decide."""
+    """The result of an examination; `rules` is completed as far as the files allow."""
 
     entries: tuple[Entry, ...]
     pairing: Pairing
     rules: Rules
     questions: tuple[Question, ...]
-    of_source: tuple[Finding, ...]  # the same whether the rules were inferred or stated
-    aside: tuple[Finding, ...]  # on what was inferred and how, and on ignored files
+    source_findings: tuple[Finding, ...]  # independent of whether rules were inferred or given
+    notes: tuple[Finding, ...]  # on the inference and on ignored files
     inspection: Inspection
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """All findings, the worst first."""
-        return in_order([*self.of_source, *self.aside])
+        """All findings, worst first."""
+        return in_order([*self.source_findings, *self.notes])
 
     def document(self) -> dict[str, Any]:
-        """The JSON that `unetops doctor --json` prints; paths as they lie in the source."""
+        """The JSON that `unetops doctor --json` prints; paths are relative to the source."""
         classes = self.rules.classes or ()
         kind = self.rules.source.mask_kind
         return {
             "pairs": [
                 {"image": pair.image, "masks": list(pair.masks), "group": group}
-                for pair, (_, group) in zip(self.pairing.pairs, self.named(), strict=True)
+                for pair, (_, group) in zip(self.pairing.pairs, self.sample_groups(), strict=True)
             ],
             "unpaired_images": list(self.pairing.unpaired_images),
             "unpaired_masks": list(self.pairing.unpaired_masks),
@@ -67,14 +73,14 @@ class Report:
             "rules": rules_document(self.rules),
         }
 
-    def named(self) -> list[tuple[str, str]]:
-        """Name and group of each pair's sample, in the order of the pairs."""
-        return named_groups(self.pairing, self.rules)
+    def sample_groups(self) -> list[tuple[str, str]]:
+        """Sample name and group of each pair, in the order of the pairs."""
+        return sample_groups(self.pairing, self.rules)
 
     def _ignored(self) -> list[tuple[str, str]]:
         skipped = [(e.path, WHY[e.kind]) for e in self.entries if e.kind is not Kind.IMAGE]
         is_open = any(question.field == "source.mask" for question in self.questions)
-        why = _waits if is_open else _why_not
+        why = _reason_pending if is_open else _reason_ignored
         return sorted(skipped + [(path, why(path)) for path in self.pairing.others])
 
 
@@ -85,16 +91,16 @@ def examine(
     depth: Depth = Depth.SAMPLE,
     on_progress: Progress | None = None,
 ) -> Report:
-    """What is in a folder or an archive and how it would be formatted.
+    """Report what is in a folder or an archive and how it would be formatted.
 
     Args:
         source: a folder or an archive, which is read in place.
-        rules: what a person decided already; the rest is inferred.
-        depth: how much is decoded.
-        on_progress: called with the number of decoded files and of all that are to be.
+        rules: decisions made so far; the rest is inferred.
+        depth: how much to decode.
+        on_progress: called with the number of decoded files and the total.
 
     Raises:
-        RulesError: if there is no such source, no file or no image in it.
+        RulesError: if the source does not exist or contains no file or no image.
     """
     with opened_files(source) as folder:
         return examine_folder(folder, rules, depth=depth, on_progress=on_progress)
@@ -107,7 +113,7 @@ def examine_folder(
     depth: Depth = Depth.SAMPLE,
     on_progress: Progress | None = None,
 ) -> Report:
-    """As `examine`, of a source that is open."""
+    """Like `examine`, for a source that is already open."""
     given = rules or Rules()
     entries = discover(folder, given.source.exclude)
     paths = [entry.path for entry in entries if entry.kind is Kind.IMAGE]
@@ -115,88 +121,89 @@ def examine_folder(
         raise RulesError(
             "there is no image in the folder", where=str(folder),
             expected="PNG, JPEG, BMP or TIFF", found=counted(len(entries), "other file"),
-            remedy="name the folder that holds images and masks",
+            remedy="specify the folder that contains images and masks",
         )  # fmt: skip
     is_colored = given.source.mask_kind is MaskKind.COLORS
-    look = looker(folder, as_colors=is_colored, panel=given.source.panel)
-    choice = choose(folder, entries, look, given, is_asked=rules is not None)
+    profile = cached_profiler(folder, as_colors=is_colored, panel=given.source.panel)
+    choice = infer_reading(folder, entries, profile, given, has_user_rules=rules is not None)
     if choice.reading is None:
         others = choice.rest or Pairing((), (), (), tuple(paths), ())
-        subject = Subject(folder, entries, others, given, look, (), is_open=True)
+        subject = Subject(folder, entries, others, given, profile, (), is_open=True)
         found = inspect(subject, depth, ticker(on_progress, len(paths)))
-        tools = check_other_tools(folder, entries, is_read=False)
-        said = (*choice.findings, *tools, *check_ignored(entries, others, is_open=True))
+        tools = check_foreign_layouts(folder, entries, is_read=False)
+        on_choice = (*choice.findings, *tools, *check_ignored(entries, others, is_open=True))
         return Report(
             entries,
             others,
             given,
             choice.questions,
             in_order(found.findings),
-            in_order(said),
+            in_order(on_choice),
             found,
         )
     if choice.reading.panel is not None:
-        look = looker(folder, as_colors=is_colored, panel=choice.reading.panel)
-    aside = set_aside(folder, choice.reading.pairing, look, given)
-    entries, pairing = aside.kinds(entries), aside.pairing
+        profile = cached_profiler(folder, as_colors=is_colored, panel=choice.reading.panel)
+    exclusions = apply_exclusions(folder, choice.reading.pairing, profile, given)
+    entries, pairing = exclusions.updated_entries(entries), exclusions.pairing
     all_masks = [path for pair in pairing.pairs for path in pair.masks]
     tick = ticker(on_progress, len(paths) + len(pairing.pairs))
     masks = all_masks if depth is Depth.FULL else sample_of(all_masks, MAX_MASKS)
     if depth is Depth.HEADERS and _states_meaning(given):
-        masks = []  # nothing is to be learnt of them, and the formatter decodes them anyway
-    for _ in each(look, masks):  # what was seen is kept
+        masks = []  # their meaning is known, and the formatter decodes them anyway
+    for _ in each(profile, masks):  # results are cached
         tick()
-    meaning = _meaning(folder, pairing, look, given, masks=masks)
-    resolved = resolve(given, choice.reading, meaning, exclude=aside.stacks)
+    meaning = _meaning(folder, pairing, profile, given, masks=masks)
+    resolved = resolve(given, choice.reading, meaning, exclude=exclusions.stacks)
     notes = _group_notes(given, resolved, pairing)
-    subject = Subject(folder, entries, pairing, resolved, look, tuple(masks))
+    subject = Subject(folder, entries, pairing, resolved, profile, tuple(masks))
     found = inspect(subject, depth, tick)
     ignored = [
-        *check_other_tools(folder, entries, is_read=True),
+        *check_foreign_layouts(folder, entries, is_read=True),
         *check_ignored(entries, pairing, is_open=False),
     ]
     return Report(
         entries, pairing, resolved, (*choice.questions, *meaning.questions),
         in_order([*pairing.findings, *found.findings]),
-        in_order([*choice.findings, *aside.findings, *meaning.findings, *notes, *ignored]), found,
+        in_order([*choice.findings, *exclusions.findings, *meaning.findings, *notes, *ignored]),
+        found,
     )  # fmt: skip
 
 
 def _states_meaning(rules: Rules) -> bool:
-    """True where the rules say what each value of a mask means."""
+    """True if the rules define the meaning of every mask value."""
     is_counted = rules.source.mask_kind is MaskKind.INSTANCES  # each number is an object
     return bool(rules.source.mask_kind and rules.classes and (is_counted or has_values(rules)))
 
 
 def _meaning(
-    folder: Files, pairing: Pairing, look: Looker, rules: Rules, *, masks: Sequence[str]
+    folder: Files, pairing: Pairing, profile: Profiler, rules: Rules, *, masks: Sequence[str]
 ) -> Meaning:
-    """What the masks mean, and on how many of them that rests."""
-    looks = {path: seen for path in masks if isinstance(seen := look(path), Look)}
-    if rules.source.mask_kind is None and palettes_differ(looks.values()):
+    """The meaning of the masks, with a note on how many of them were read."""
+    profiles = {path: found for path in masks if isinstance(found := profile(path), Look)}
+    if rules.source.mask_kind is None and palettes_differ(profiles.values()):
         colored = rules.source.model_copy(update={"mask_kind": MaskKind.COLORS})
         rules = rules.model_copy(update={"source": colored})
-        look = looker(folder, as_colors=True)
-        looks = {path: seen for path in masks if isinstance(seen := look(path), Look)}
-    if not looks:
+        profile = cached_profiler(folder, as_colors=True)
+        profiles = {path: found for path in masks if isinstance(found := profile(path), Look)}
+    if not profiles:
         return Meaning(rules.source.mask_kind, rules.classes)
-    several = [path for path, seen in looks.items() if seen.value_count > 2][:MAX_SHAPES]
+    several = [path for path, found in profiles.items() if found.value_count > 2][:MAX_SHAPES]
     shapes = [compactness_of(folder / path) for path in several]
-    census = census_of(list(looks.values()), compactness=median(shapes) if shapes else 0.0)
+    counts = count_values(list(profiles.values()), compactness=median(shapes) if shapes else 0.0)
     is_many = any(len(pair.masks) > 1 and None in pair.class_ids for pair in pairing.pairs)
-    meaning = meaning_of(census, rules, is_many=is_many)
+    meaning = meaning_of(counts, rules, is_many=is_many)
     total = sum(len(pair.masks) for pair in pairing.pairs)
     note = Finding(
         code="masks_looked_at", severity=Severity.INFO,
-        message=f"mask kind and classes rest on {len(looks)} of {counted(total, 'mask file')}",
-        looked_at=len(looks), of=total,
+        message=f"mask kind and classes rest on {len(profiles)} of {counted(total, 'mask file')}",
+        looked_at=len(profiles), of=total,
     )  # fmt: skip
     return replace(meaning, findings=(*meaning.findings, note))
 
 
 def _group_notes(given: Rules, resolved: Rules, pairing: Pairing) -> list[Finding]:
-    """What the names tell of groups, and stated groups that nobody has."""
-    groups = {group for _, group in named_groups(pairing, resolved)}
+    """Findings on inferred groups, and on groups in the rules that no image belongs to."""
+    groups = {group for _, group in sample_groups(pairing, resolved)}
     found = unknown_groups(groups, resolved.split)
     if resolved.split.group is not None and resolved.split.group != given.split.group:
         images = [pair.image for pair in pairing.pairs]
@@ -204,11 +211,11 @@ def _group_notes(given: Rules, resolved: Rules, pairing: Pairing) -> list[Findin
     return found
 
 
-def _waits(_path: str) -> str:
-    return "it waits for the answer to the question about source.mask"
+def _reason_pending(_path: str) -> str:
+    return "depends on the answer to the question about source.mask"
 
 
-def _why_not(path: str) -> str:
+def _reason_ignored(path: str) -> str:
     if is_derived(path):
-        return "its name says prediction, overlay or preview, not truth"
-    return "its name fits neither the images nor the masks"
+        return "its name indicates a prediction, overlay or preview, not ground truth"
+    return "its name matches neither the images nor the masks"

@@ -1,4 +1,4 @@
-"""What the doctor found, as HTML that needs nothing beside itself; no looking of its own."""
+"""Render the doctor's report as self-contained HTML; runs no checks."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,16 +12,16 @@ from dataset_rules.ground.findings import Question, counted
 
 PAGE = Path(__file__).with_suffix(".html")
 STYLE = Path(__file__).with_suffix(".css")
-MOST_PATHS = 200  # that a finding lists on the page; the JSON report has all
+MAX_PATHS = 200  # per finding on the page; the JSON report has all
 NO_PICTURES = Pictures(of_findings={}, ordinary=())
 
 
 def whole_page(document: Mapping[str, Any], pictures: Pictures, *, title: str) -> str:
-    """One HTML file, without any request to elsewhere.
+    """One HTML file that makes no network requests.
 
     Args:
-        document: as `Report.document` gives it, worst findings first.
-        pictures: of the findings, by their places, and of some pairs.
+        document: from `Report.document`, worst findings first.
+        pictures: of the findings, by index, and of some pairs.
         title: name of the source.
     """
     body = page_body(document, pictures, title=title)
@@ -31,19 +31,19 @@ def whole_page(document: Mapping[str, Any], pictures: Pictures, *, title: str) -
 
 
 def page_body(document: Mapping[str, Any], pictures: Pictures, *, title: str) -> str:
-    """The same without head and style, to be put into another page."""
+    """The body only, without head and style, for embedding in another page."""
     findings = document["findings"]
     parts = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="lead">{_lead(findings)}</p>',
         _facts(document),
         _questions(document["questions"]),
-        "<h2>Findings, the worst first</h2>" if findings else "",
+        "<h2>Findings, worst first</h2>" if findings else "",
         *(
-            _finding(finding, pictures.of_findings.get(place, ()))
-            for place, finding in enumerate(findings)
+            _finding(finding, pictures.of_findings.get(index, ()))
+            for index, finding in enumerate(findings)
         ),
-        _ordinary(pictures.ordinary),
+        _sample_pairs(pictures.ordinary),
         _rules(document["rules"]),
     ]
     return '<div class="examination">\n' + "\n".join(part for part in parts if part) + "\n</div>"
@@ -54,8 +54,8 @@ def _lead(findings: Sequence[Mapping[str, Any]]) -> str:
     for finding in findings:
         counts[finding["severity"]] += 1
     nouns = {"error": "error", "warning": "warning", "info": "note"}
-    said = [counted(number, nouns[severity]) for severity, number in counts.items() if number]
-    return ", ".join(said) or "Nothing to mend."
+    totals = [counted(number, nouns[severity]) for severity, number in counts.items() if number]
+    return ", ".join(totals) or "No problems found."
 
 
 def _facts(document: Mapping[str, Any]) -> str:
@@ -82,14 +82,14 @@ def _questions(questions: Sequence[Mapping[str, Any]]) -> str:
     if not questions:
         return ""
     cards = []
-    for asked in map(Question.model_validate, questions):
-        lines = "".join(f"<pre>{escape(line)}</pre>" for line in asked.answers())
+    for question in map(Question.model_validate, questions):
+        lines = "".join(f"<pre>{escape(line)}</pre>" for line in question.answers())
         cards.append(
             f'<article class="question"><h3><span class="badge">question</span>'
-            f"{escape(asked.field)}</h3><p>{escape(asked.why)}</p>"
-            f"<p>Write one of these lines into the rules:</p>{lines}</article>"
+            f"{escape(question.field)}</h3><p>{escape(question.why)}</p>"
+            f"<p>Add one of these lines to the rules:</p>{lines}</article>"
         )
-    return "<h2>Only a person can say</h2>" + "".join(cards)
+    return "<h2>Questions that only you can answer</h2>" + "".join(cards)
 
 
 def _finding(finding: Mapping[str, Any], pictures: Sequence[Picture]) -> str:
@@ -110,22 +110,22 @@ def _finding(finding: Mapping[str, Any], pictures: Sequence[Picture]) -> str:
 
 def _basis(finding: Mapping[str, Any]) -> str:
     looked_at, of = finding.get("looked_at"), finding.get("of")
-    return "" if looked_at is None or of is None else f" · looked at {looked_at} of {of} files"
+    return "" if looked_at is None or of is None else f" · checked {looked_at} of {of} files"
 
 
 def _paths(paths: Sequence[str]) -> str:
-    items = "".join(f"<li>{escape(path)}</li>" for path in paths[:MOST_PATHS])
-    more = len(paths) - MOST_PATHS
-    rest = f"<li>and {more} more: --json names all</li>" if more > 0 else ""
+    items = "".join(f"<li>{escape(path)}</li>" for path in paths[:MAX_PATHS])
+    more = len(paths) - MAX_PATHS
+    rest = f"<li>and {more} more: --json lists all</li>" if more > 0 else ""
     return (
         f"<details><summary>{counted(len(paths), 'file')}</summary><ul>{items}{rest}</ul></details>"
     )
 
 
-def _ordinary(pictures: Sequence[Picture]) -> str:
+def _sample_pairs(pictures: Sequence[Picture]) -> str:
     if not pictures:
         return ""
-    return f"<h2>Some pairs, as they are read</h2>{_strips(pictures)}"
+    return f"<h2>Sample pairs</h2>{_strips(pictures)}"
 
 
 def _strips(pictures: Sequence[Picture]) -> str:
@@ -151,6 +151,6 @@ def _strip(picture: Picture) -> str:
 def _rules(rules: Any) -> str:
     text = escape(json.dumps(rules, indent=2, ensure_ascii=False))
     return (
-        "<h2>Rules</h2><details><summary>The rules that re-form this source as it was read"
+        "<h2>Rules</h2><details><summary>The rules that format this source as shown"
         f"</summary><pre>{text}</pre></details>"
     )

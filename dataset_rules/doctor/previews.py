@@ -1,4 +1,4 @@
-"""Thumbnails of a source for a page: image, label mask and overlay, those with findings first."""
+"""Thumbnails of a source for the page: image, label mask and overlay of findings and pairs."""
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,17 +19,17 @@ from dataset_rules.sources.headers import sample_of, told
 
 SIDE_PX = 192  # long side; about 10 kB each
 PER_FINDING = 4
-MOST = 48  # pictures of findings on one page
-ORDINARY = 12  # pairs that are shown whatever was found
+MAX_PICTURES = 48  # of findings on one page
+MAX_PAIRS = 12  # sample pairs, regardless of findings
 QUALITY = 82
-# Okabe and Ito's colours that stand out from brown, blue and pink stain; by class id from 1.
+# Colours after Okabe and Ito that contrast with brown, blue and pink stain; by class id from 1.
 COLOURS = ((0, 255, 120), (255, 220, 0), (0, 200, 255), (255, 80, 200), (255, 140, 0))
 IGNORED = (128, 128, 128)
 FILL = 0.35
 
 
 class Picture(Document):
-    """A pair, or a single file, as a page shows it; pictures are data addresses."""
+    """Preview of a pair or a single file; images are data URLs."""
 
     paths: tuple[str, ...]
     image: str | None = None
@@ -41,34 +41,34 @@ class Picture(Document):
 class Pictures(Document):
     """The pictures of a page."""
 
-    of_findings: dict[int, tuple[Picture, ...]]  # by the place of the finding
+    of_findings: dict[int, tuple[Picture, ...]]  # by index of the finding
     ordinary: tuple[Picture, ...]
 
 
 def pictures_of(
     files: Files, findings: Sequence[Finding], pairing: Pairing, rules: Rules
 ) -> Pictures:
-    """Pictures for the findings that name files, and of some pairs as they are read."""
+    """Pictures of the files in findings, and of some sample pairs."""
     pair_of = {path: pair for pair in pairing.pairs for path in (pair.image, *pair.masks)}
     known = {*pair_of, *pairing.unpaired_images, *pairing.unpaired_masks, *pairing.others}
     wanted: dict[int, list[Pair | str]] = {}
-    left = MOST
-    for place, finding in enumerate(findings):
+    left = MAX_PICTURES
+    for index, finding in enumerate(findings):
         chosen = _some_of([p for p in finding.paths if p in known], pair_of)[:left]
         if chosen:
-            wanted[place], left = chosen, left - len(chosen)
-    chosen_images = sample_of([pair.image for pair in pairing.pairs], ORDINARY)
+            wanted[index], left = chosen, left - len(chosen)
+    chosen_images = sample_of([pair.image for pair in pairing.pairs], MAX_PAIRS)
     return Pictures(
         of_findings={
-            place: tuple(_picture(files, item, rules) for item in items)
-            for place, items in wanted.items()
+            index: tuple(_picture(files, item, rules) for item in items)
+            for index, items in wanted.items()
         },
         ordinary=tuple(_picture(files, pair_of[i], rules) for i in sorted(chosen_images)),
     )
 
 
 def _some_of(paths: Sequence[str], pair_of: Mapping[str, Pair]) -> list[Pair | str]:
-    """Pairs and single files that the paths stand for, each once."""
+    """The pairs or single files that the paths belong to, without repeats."""
     found: dict[str, Pair | str] = {}
     for path in paths:
         pair = pair_of.get(path)
@@ -87,41 +87,41 @@ def _picture(files: Files, item: Pair | str, rules: Rules) -> Picture:
         return Picture(paths=paths, error=error)
     try:
         label = _label_of(files, item, rules)
-    except RulesError as refusal:
-        return Picture(paths=paths, image=_address(image), error=told(refusal))
+    except RulesError as decoding_error:
+        return Picture(paths=paths, image=_data_url(image), error=told(decoding_error))
     overlay = _overlay(image, label) if label.shape == image.shape[:2] else None
     return Picture(
-        paths=paths, image=_address(image), mask=_address(_in_colour(_nearest(label)), ".png"),
-        overlay=None if overlay is None else _address(overlay),
+        paths=paths, image=_data_url(image), mask=_data_url(_in_colour(_nearest(label)), ".png"),
+        overlay=None if overlay is None else _data_url(overlay),
         error=None if overlay is not None else "image and mask differ in size",
     )  # fmt: skip
 
 
 def _single(files: Files, path: str) -> Iterator[tuple[str, str | None]]:
     image, error = _read(files, path)
-    yield "image", None if image is None else _address(image)
+    yield "image", None if image is None else _data_url(image)
     yield "error", error
 
 
 def _read(files: Files, path: str) -> tuple[Pixels | None, str | None]:
     try:
-        return _shown(read_image(files / path)), None
+        return _as_rgb8(read_image(files / path)), None
     except RulesError as error:
         return None, told(error)
 
 
 def _label_of(files: Files, pair: Pair, rules: Rules) -> Pixels:
-    """The label mask; where its meaning is open, the brighter half of the values as class 1."""
-    held = [files / path for path in pair.masks]
+    """The label mask; if its meaning is unknown, the brighter half of the values is class 1."""
+    mask_files = [files / path for path in pair.masks]
     if rules.classes and rules.source.mask_kind:
-        return decode_masks(held, pair.class_ids, rules).label
-    values = read_mask(held[0])
+        return decode_masks(mask_files, pair.class_ids, rules).label
+    values = read_mask(mask_files[0])
     grey = values if values.ndim == 2 else values.max(axis=2)
     return np.asarray(grey > int(grey.max()) // 2, np.uint8)
 
 
-def _shown(image: Pixels) -> Pixels:
-    """In 8 bits and RGB, at its full size."""
+def _as_rgb8(image: Pixels) -> Pixels:
+    """The image as 8-bit RGB, at full size."""
     if image.dtype == np.uint16:
         low, high = np.percentile(image, (0.5, 99.5))
         scaled = (image.astype(np.float32) - low) / max(1.0, float(high - low))
@@ -130,7 +130,7 @@ def _shown(image: Pixels) -> Pixels:
 
 
 def _size(pixels: Pixels) -> tuple[int, int]:
-    """Width and height of the thumbnail; what is smaller keeps its size."""
+    """Width and height of the thumbnail; smaller images keep their size."""
     scale = min(1.0, SIDE_PX / max(pixels.shape[:2]))
     return max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
 
@@ -151,14 +151,14 @@ def _in_colour(label: Pixels) -> Pixels:
 
 
 def _overlay(image: Pixels, label: Pixels) -> Pixels:
-    """The small image, its objects lightly filled and outlined."""
+    """The thumbnail with its objects lightly filled and outlined."""
     small, classes = _area(image), _nearest(label)
     edge = cv2.morphologyEx(classes, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
     share = np.where(edge & (classes > 0), 1.0, FILL * (classes > 0))[..., None]
     return np.asarray(small * (1 - share) + _in_colour(classes) * share, np.uint8)
 
 
-def _address(pixels: Pixels, suffix: str = ".jpg") -> str:
+def _data_url(pixels: Pixels, suffix: str = ".jpg") -> str:
     kind = {".jpg": "jpeg", ".png": "png"}[suffix]
     data = base64.b64encode(encode(_area(pixels), suffix, quality=QUALITY)).decode()
     return f"data:image/{kind};base64,{data}"

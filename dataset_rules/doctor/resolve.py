@@ -1,4 +1,4 @@
-"""The rules with all that is beyond doubt filled in; what a person wrote stays."""
+"""Fill in the rules where the files are unambiguous; what the user wrote stays."""
 
 from collections.abc import Sequence
 
@@ -10,13 +10,13 @@ from dataset_rules.rules.rules import Rules
 
 
 def resolve(given: Rules, reading: Reading, meaning: Meaning, *, exclude: Sequence[str]) -> Rules:
-    """The document that doctor proposes and format follows.
+    """The rules that doctor proposes and format follows.
 
     Args:
-        given: what a person wrote.
+        given: the user's rules.
         reading: how images and masks are found.
-        meaning: of the masks' values.
-        exclude: paths that cannot be read, left out beside what the person left out.
+        meaning: of the mask values.
+        exclude: unreadable paths, excluded in addition to those in the rules.
     """
     source = given.source.model_copy(
         update={
@@ -27,7 +27,7 @@ def resolve(given: Rules, reading: Reading, meaning: Meaning, *, exclude: Sequen
             "exclude": (*given.source.exclude, *exclude),
         }
     )
-    classes = _named(given.classes, meaning.classes, _classes_by_file(reading))
+    classes = _merged_classes(given.classes, meaning.classes, _classes_by_file(reading))
     ignored = given.ignore_values or (() if has_values(given) else meaning.ignore_values)
     group = given.split.group or inferred_group([pair.image for pair in reading.pairing.pairs])
     return given.model_copy(
@@ -51,22 +51,22 @@ def _mask_field(reading: Reading) -> str | tuple[MaskTemplate, ...] | None:
 
 
 def has_values(rules: Rules) -> bool:
-    """True where the rules state the source values of a class."""
+    """True if the rules specify the source values of any class."""
     return any(rule.source_values for rule in rules.classes or ())
 
 
 def _classes_by_file(reading: Reading) -> dict[int, str]:
-    """Id and name of each class whose masks lie in files of their own."""
+    """Id and name of each class with separate mask files."""
     by_file = {m.class_id: m.name for m in reading.masks if m.class_id is not None}
     return {number: by_file[number] or f"class_{number}" for number in sorted(by_file)}
 
 
-def _named(
+def _merged_classes(
     given: tuple[ClassRule, ...] | None,
     inferred: tuple[ClassRule, ...] | None,
     by_file: dict[int, str],
 ) -> tuple[ClassRule, ...] | None:
-    """The given classes, with the values that were inferred where none is stated."""
+    """The given classes, with inferred source values if none are specified."""
     values = {rule.id: rule.source_values for rule in inferred or ()}
     if by_file and inferred is not None:
         object_values = next((v for number, v in values.items() if number), ())

@@ -1,1 +1,1 @@
-"""Datasets in other tools' layouts, in and out; knows no network and no service."""
+"""Import and export datasets in other tools' layouts; independent of networks and the service."""

@@ -1,4 +1,4 @@
-"""The step `export`: a dataset -> the folder that another tool reads."""
+"""The step `export`: a dataset -> a folder in another tool's layout."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -15,14 +15,14 @@ from dataset_rules.artifacts.manifest import (
 )
 from dataset_rules.exchange.cellpose import CellposeExporter
 from dataset_rules.exchange.coco import CocoExporter
-from dataset_rules.exchange.layout import EXPORT, Exporter, ExportFile, Layout, Leaving
+from dataset_rules.exchange.layout import EXPORT, ExportedSample, Exporter, ExportFile, Layout
 from dataset_rules.exchange.nnunet import NnunetExporter
 from dataset_rules.exchange.yolo import YoloExporter
 from dataset_rules.ground.disk import write_file
 from dataset_rules.ground.documents import json_bytes
 from dataset_rules.pixels.images import read_mask
 
-VERSION = 1  # raised by hand when the same dataset gives other files
+VERSION = 1  # raised by hand when the same dataset gives different files
 EXPORTERS: dict[Layout, Callable[[Dataset], Exporter]] = {
     Layout.COCO: CocoExporter,
     Layout.NNUNET: NnunetExporter,
@@ -38,10 +38,10 @@ def export_dataset(
 ) -> Path:
     """Write a dataset in another tool's layout as an artifact of kind `export` in `out`.
 
-    Killed and run again, it begins anew and ends with the same id.
+    If killed and run again, it starts over and gives the same id.
 
     Raises:
-        ArtifactError: if there is no intact dataset, or `out` holds anything else.
+        ArtifactError: if there is no intact dataset, or `out` contains anything else.
         RulesError: if the layout cannot hold the dataset.
     """
     started = datetime.now(UTC)
@@ -53,8 +53,8 @@ def export_dataset(
         for file in export_files(dataset, layout, on_progress=on_progress):
             path = out / file.path
             path.parent.mkdir(parents=True, exist_ok=True)
-            taken = file.content
-            write_file(path, taken if isinstance(taken, bytes) else taken.read_bytes())
+            data = file.content
+            write_file(path, data if isinstance(data, bytes) else data.read_bytes())
             content[file.path] = None
     finish(out, step, content=content, started=started)
     return out
@@ -63,7 +63,7 @@ def export_dataset(
 def export_files(
     folder: Path, layout: Layout, *, on_progress: Progress | None = None
 ) -> Iterator[ExportFile]:
-    """The files of an export one after the other; refuses before the first of them is made."""
+    """Yield the files of an export one by one; errors are raised before the first is made."""
     dataset = read_dataset(folder)
     return _made(folder, dataset, EXPORTERS[layout](dataset), layout, on_progress)
 
@@ -76,20 +76,20 @@ def _made(
     on_progress: Progress | None,
 ) -> Iterator[ExportFile]:
     for done, sample in enumerate(dataset.samples, start=1):
-        yield from exporter.sample(Leaving(
+        yield from exporter.sample(ExportedSample(
             sample=sample, image=folder / sample.image.path,
             label=read_mask(folder / sample.mask.path),
             instances=read_mask(folder / sample.instances) if sample.instances else None,
         ))  # fmt: skip
         if on_progress is not None:
             on_progress(done, len(dataset.samples))
-    yield from exporter.rest()
+    yield from exporter.final_files()
     document = {
         "layout": layout.value,
         "dataset": read_artifact(folder, "dataset").id,
         "samples": {str(split): len(dataset.of(split)) for split in Split},
-        "classes": [known.model_dump() for known in dataset.classes],
-        "facts": {name: fact for name, fact in exporter.account.facts.items() if fact},
-        "said": exporter.account.said,
+        "classes": [c.model_dump() for c in dataset.classes],
+        "facts": {name: fact for name, fact in exporter.summary.facts.items() if fact},
+        "said": exporter.summary.notes,
     }
     yield ExportFile(EXPORT, json_bytes(document))

@@ -1,4 +1,4 @@
-"""The step that makes a dataset of another tool's folder, with its splits, classes and objects."""
+"""The import step: another tool's folder -> a dataset, with its splits, classes and objects."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +21,7 @@ from dataset_rules.artifacts.manifest import (
 from dataset_rules.checks.pixel_scan import Outcome
 from dataset_rules.exchange.cellpose import read_cellpose
 from dataset_rules.exchange.coco import read_coco
-from dataset_rules.exchange.layout import EXPORT, Collection, Layout
+from dataset_rules.exchange.layout import EXPORT, ForeignDataset, Layout
 from dataset_rules.exchange.nnunet import read_nnunet
 from dataset_rules.exchange.sidecars import split_in
 from dataset_rules.exchange.yolo import read_yolo
@@ -36,11 +36,11 @@ from dataset_rules.rules.rules import Rules, rules_document
 from dataset_rules.sources.archive import told_of, unpack
 from dataset_rules.sources.inventory import Kind, discover
 
-VERSION = 1  # raised by hand when the same folder and rules give other pixels
-MAX_LINES = 50  # problems that an error spells out
-GREY = ("1", "L", "LA", "I")  # beginnings of Pillow's modes of one channel
+VERSION = 1  # raised by hand when the same folder and rules give different pixels
+MAX_LINES = 50  # problems in an error message
+GREY = ("1", "L", "LA", "I")  # prefixes of Pillow's single-channel modes
 
-READERS: dict[Layout, Callable[[Path, Sequence[str]], Collection]] = {
+READERS: dict[Layout, Callable[[Path, Sequence[str]], ForeignDataset]] = {
     Layout.COCO: read_coco,
     Layout.NNUNET: read_nnunet,
     Layout.CELLPOSE: read_cellpose,
@@ -58,41 +58,40 @@ def import_dataset(
     rules: Rules | None = None,
     on_progress: Progress | None = None,
 ) -> Path:
-    """Make a dataset of another tool's folder or archive in `out`.
+    """Import another tool's folder or archive as a dataset in `out`.
 
-    Killed and run again, it begins anew and ends with the same id.
+    If killed and run again, it starts over and gives the same id.
 
     Args:
         source: a folder or an archive in that layout.
-        out: a new folder, or one in which this very step was begun or finished.
-        layout: what made the folder.
-        rules: sizes, image format, names of classes, files that are left out. Its split decides
-            where the layout says nothing and for the groups that it lists. Without rules images
-            stay as they are.
-        on_progress: called with the number of finished samples and of all samples.
+        out: a new folder, or one in which this same step was started or finished.
+        layout: of the folder.
+        rules: sizes, image format, class names, excluded files. Their split applies if the layout
+            has none, and to the groups that they list. Without rules images are unchanged.
+        on_progress: called with the number of finished samples and the total.
 
     Raises:
-        RulesError: if files are damaged or contradict each other; all samples are named at once.
-        ArtifactError: if `out` holds anything else.
+        RulesError: if files are damaged or inconsistent; lists all samples at once.
+        ArtifactError: if `out` contains anything else.
     """
     started = datetime.now(UTC)
     with _opened(source) as folder:
-        collection = _read(folder, layout, rules)
-        full = _full_rules(folder, collection, rules)
-        origin = _origin(folder, source, collection, started)
+        foreign = _read(folder, layout, rules)
+        full = _full_rules(folder, foreign, rules)
+        origin = _origin(folder, source, foreign, started)
         parameters = {"from": layout.value, "rules": rules_document(full)}
         step = Step("dataset", VERSION, (origin,), parameters)
         if begin(out, step):
             return out
         with removed_on_refusal(out):
-            outcomes = _made(folder, out, collection, full, on_progress)
-        finish_dataset(out, step, full, outcomes, findings=collection.findings, started=started)
+            outcomes = _made(folder, out, foreign, full, on_progress)
+        finish_dataset(out, step, full, outcomes, findings=foreign.findings, started=started)
     return out
 
 
 @contextmanager
 def _opened(source: Path) -> Iterator[Path]:
-    """The folder of a source; an archive is unpacked while it is read, and named in errors."""
+    """The folder of a source; an archive is unpacked temporarily, errors refer to the archive."""
     if not source.is_file():
         yield source
         return
@@ -105,7 +104,7 @@ def _opened(source: Path) -> Iterator[Path]:
 
 
 def _root_of(folder: Path) -> Path:
-    """Below the one folder that many archives hold, unless it is a part of the dataset."""
+    """Descend into single top-level folders, as in many archives, unless they are splits."""
     while not is_artifact(folder):
         inside = [path for path in folder.iterdir() if path.name != "__MACOSX"]
         if len(inside) != 1 or not inside[0].is_dir() or split_in(inside[0].name):
@@ -114,55 +113,55 @@ def _root_of(folder: Path) -> Path:
     return folder
 
 
-def _read(folder: Path, layout: Layout, rules: Rules | None) -> Collection:
+def _read(folder: Path, layout: Layout, rules: Rules | None) -> ForeignDataset:
     entries = discover(folder, rules.source.exclude if rules else ())
     usable = [e.path for e in entries if e.kind in {Kind.IMAGE, Kind.OTHER}]
-    collection = READERS[layout](folder, usable)
-    if not collection.samples:
+    foreign = READERS[layout](folder, usable)
+    if not foreign.samples:
         raise RulesError(
-            f"no sample was found in the layout of {layout}", where=str(folder),
-            found="; ".join(f.message for f in collection.findings) or None,
+            f"no sample was found in {layout} layout", where=str(folder),
+            found="; ".join(f.message for f in foreign.findings) or None,
         )  # fmt: skip
-    ordered = tuple(sorted(collection.samples, key=lambda found: found.image))
-    return replace(collection, samples=ordered)
+    ordered = tuple(sorted(foreign.samples, key=lambda found: found.image))
+    return replace(foreign, samples=ordered)
 
 
-def _full_rules(folder: Path, collection: Collection, given: Rules | None) -> Rules:
-    classes = tuple(ClassRule(id=c.id, name=c.name) for c in collection.classes)
+def _full_rules(folder: Path, foreign: ForeignDataset, given: Rules | None) -> Rules:
+    classes = tuple(ClassRule(id=c.id, name=c.name) for c in foreign.classes)
     if given is None:
         is_grey = all(
-            read_header(folder / found.image).mode.startswith(GREY) for found in collection.samples
+            read_header(folder / found.image).mode.startswith(GREY) for found in foreign.samples
         )
         return Rules(color_model="grayscale" if is_grey else "rgb", classes=classes)
     if given.classes is not None:
         if [c.id for c in given.classes] != [c.id for c in classes]:
             raise RulesError(
-                "the classes of the rules are not those of the folder",
+                "the classes in the rules are not those of the folder",
                 expected=", ".join(f"{c.id} {c.name}" for c in classes),
                 found=", ".join(f"{c.id} {c.name}" for c in given.classes),
-                remedy="rename classes as you like, or leave them null",
+                remedy="only rename classes, or set them to null",
             )  # fmt: skip
         classes = tuple(ClassRule(id=c.id, name=c.name) for c in given.classes)
     source = SourceRule(exclude=given.source.exclude)
     return given.model_copy(update={"classes": classes, "source": source})
 
 
-def _origin(folder: Path, source: Path, collection: Collection, started: datetime) -> Ancestor:
-    """What the dataset was made of: an export of ours with its past, or a user's folder."""
+def _origin(folder: Path, source: Path, foreign: ForeignDataset, started: datetime) -> Ancestor:
+    """The input of the dataset: an export of ours with its lineage, or a user's folder."""
     if is_artifact(folder):
         return read_intact(folder, "export")
-    used = {path for found in collection.samples for path in (found.image, *found.masks)}
-    used |= set(collection.papers) | ({EXPORT} if (folder / EXPORT).is_file() else set())
+    used = {path for found in foreign.samples for path in (found.image, *found.masks)}
+    used |= set(foreign.metadata_files) | ({EXPORT} if (folder / EXPORT).is_file() else set())
     files = {path: file_hash(folder / path) for path in sorted(used)}
     return make_source(files, location=str(source.resolve()), started=started)
 
 
 def _made(
-    folder: Path, out: Path, collection: Collection, rules: Rules, on_progress: Progress | None
+    folder: Path, out: Path, foreign: ForeignDataset, rules: Rules, on_progress: Progress | None
 ) -> list[Outcome]:
     outcomes, failures = [], []
-    tasks = _tasks(collection, rules)
-    for done, (task, found) in enumerate(zip(tasks, collection.samples, strict=True), start=1):
+    tasks = _tasks(foreign, rules)
+    for done, (task, found) in enumerate(zip(tasks, foreign.samples, strict=True), start=1):
         try:
             image = read_image(folder / found.image)
             decoded = found.decode(*image.shape[:2])
@@ -178,17 +177,17 @@ def _made(
         raise RulesError(
             f"{counted(len(failures), 'sample')} cannot be imported, nothing was written: "
             + some_of(failures, MAX_LINES, "; "),
-            remedy="correct these files or leave them out by source.exclude in the rules",
+            remedy="correct these files or exclude them by source.exclude in the rules",
         )
     return outcomes
 
 
-def _tasks(collection: Collection, rules: Rules) -> list[Task]:
+def _tasks(foreign: ForeignDataset, rules: Rules) -> list[Task]:
     """Each sample with its name, group and split."""
-    names = sample_names([found.title for found in collection.samples])
+    names = sample_names([found.title for found in foreign.samples])
     template = group_template(rules)
     tasks = []
-    for found in collection.samples:
+    for found in foreign.samples:
         name = names[found.title]
         group = group_of(found.image, found.group or name, template)
         is_listed = any(group in groups for groups in rules.split.groups.values())

@@ -1,4 +1,4 @@
-"""What all exchange formats share: samples on their way out, samples found on the way in."""
+"""Common interface of the exchange formats: samples to export and imported samples."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,11 +11,11 @@ from dataset_rules.ground.findings import Finding
 from dataset_rules.masks.decode import DecodedMask
 from dataset_rules.pixels.images import Pixels
 
-EXPORT = "export.json"  # what an export says of itself
+EXPORT = "export.json"  # describes an export
 
 
 class Layout(StrEnum):
-    """A format in which other tools keep images and masks."""
+    """Another tool's layout of images and masks."""
 
     COCO = "coco"
     NNUNET = "nnunet"
@@ -25,15 +25,15 @@ class Layout(StrEnum):
 
 @dataclass(frozen=True)
 class ExportFile:
-    """A file of an export: its bytes, or a file of the dataset that is taken as it is."""
+    """A file of an export: its bytes, or a file of the dataset to copy unchanged."""
 
     path: str
     content: bytes | Path
 
 
 @dataclass(frozen=True)
-class Leaving:
-    """A sample on its way out."""
+class ExportedSample:
+    """A sample to export."""
 
     sample: Sample
     image: Path  # the file
@@ -42,63 +42,63 @@ class Leaving:
 
 
 @dataclass
-class Account:
-    """What became of that which a format cannot say; grows while the files are made."""
+class ExportSummary:
+    """Record of what a format could not represent; filled while the files are made."""
 
     facts: dict[str, Any] = field(default_factory=dict)
-    said: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def add(self, fact: str, number: SupportsInt) -> None:
-        """Count something, pixels mostly."""
+        """Increase a count, mostly of pixels."""
         self.facts[fact] = self.facts.get(fact, 0) + int(number)
 
-    def say(self, sentence: str, *, where: str | None = None) -> None:
-        """A sentence for the person; with `where`, only if that fact was counted above 0."""
+    def note(self, sentence: str, *, where: str | None = None) -> None:
+        """Add a note for the user; with `where`, only if that count is above 0."""
         if where is None or self.facts.get(where):
-            self.said.append(sentence)
+            self.notes.append(sentence)
 
 
 class Exporter(Protocol):
-    """Makes the files of one format, sample by sample, so that memory stays small."""
+    """Makes the files of one format sample by sample, to limit memory use."""
 
-    account: Account
+    summary: ExportSummary
 
-    def sample(self, leaving: Leaving) -> Iterator[ExportFile]:
+    def sample(self, exported: ExportedSample) -> Iterator[ExportFile]:
         """The files of a sample."""
 
-    def rest(self) -> Iterator[ExportFile]:
-        """The files that can be written once all samples are known."""
+    def final_files(self) -> Iterator[ExportFile]:
+        """The files that depend on all samples."""
 
 
 @dataclass(frozen=True)
-class Arriving:
+class ImportedSample:
     """A sample of another tool's folder; paths are relative to it."""
 
-    title: str  # the path that the sample is named after
+    title: str  # the path from which the sample name is derived
     image: str
     masks: tuple[str, ...]
-    split: Split | None  # None where the format does not say
+    split: Split | None  # None if the format does not specify one
     decode: Callable[[int, int], DecodedMask]  # height and width of the image -> its mask
     group: str | None = None
     pixel_size_um: float | None = None
 
 
 @dataclass(frozen=True)
-class Collection:
+class ForeignDataset:
     """All samples of another tool's folder."""
 
-    samples: tuple[Arriving, ...]
+    samples: tuple[ImportedSample, ...]
     classes: tuple[DatasetClass, ...]
-    papers: tuple[str, ...] = ()  # further files that decided what was read
+    metadata_files: tuple[str, ...] = ()  # other files that determined what was read
     findings: tuple[Finding, ...] = ()
 
 
 def foreground(classes: tuple[DatasetClass, ...]) -> tuple[DatasetClass, ...]:
-    """The classes but background."""
-    return tuple(known for known in classes if known.id != 0)
+    """The classes without background."""
+    return tuple(c for c in classes if c.id != 0)
 
 
 def with_background(classes: list[DatasetClass]) -> tuple[DatasetClass, ...]:
-    """Background, and the classes by their id."""
-    ordered = sorted(classes, key=lambda known: known.id)
+    """Background, followed by the classes in the order of their ids."""
+    ordered = sorted(classes, key=lambda c: c.id)
     return (DatasetClass(id=0, name="background"), *ordered)

@@ -1,7 +1,7 @@
 """nnU-Net v2: `imagesTr|Ts/CASE_0000.png`, `labelsTr|Ts/CASE.png`, dataset.json, splits_final.json.
 
-Its labels are 0, 1, 2, ... without gaps, and ignored pixels have the label after the last class.
-A PNG of three channels is one file, `_0000`, for all of them.
+Labels are 0, 1, 2, ... without gaps; ignored pixels have the label after the last class. An RGB
+PNG is a single file, `_0000`, for all three channels.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,15 +13,15 @@ import numpy as np
 
 from dataset_rules.artifacts.dataset import IGNORE, Dataset, DatasetClass, Split
 from dataset_rules.exchange.layout import (
-    Account,
-    Arriving,
-    Collection,
+    ExportedSample,
     ExportFile,
-    Leaving,
+    ExportSummary,
+    ForeignDataset,
+    ImportedSample,
     foreground,
     with_background,
 )
-from dataset_rules.exchange.sidecars import read_json, stated_classes
+from dataset_rules.exchange.sidecars import exported_classes, read_json
 from dataset_rules.ground.documents import json_bytes
 from dataset_rules.ground.errors import RulesError
 from dataset_rules.ground.findings import Finding, Severity, counted
@@ -39,54 +39,54 @@ class NnunetExporter:
     """Files of an nnU-Net export."""
 
     def __init__(self, dataset: Dataset) -> None:
-        self.account = Account()
+        self.summary = ExportSummary()
         self._classes = foreground(dataset.classes)
         self._cases: dict[Split, list[str]] = {split: [] for split in Split}
         self._channels = 0
         self._table = np.zeros(256, np.uint8)
-        for index, known in enumerate(self._classes, start=1):
-            self._table[known.id] = index
+        for index, c in enumerate(self._classes, start=1):
+            self._table[c.id] = index
         self._table[IGNORE] = len(self._classes) + 1
-        self._refuse_names()
+        self._check_class_names()
 
-    def _refuse_names(self) -> None:
-        names = [known.name for known in self._classes]
+    def _check_class_names(self) -> None:
+        names = [c.name for c in self._classes]
         wrong = {n for n in names if names.count(n) > 1 or n in {NAMED_IGNORE, "background"}}
         if wrong:
             raise RulesError(
-                "nnU-Net knows classes by their names", where=f"classes {', '.join(sorted(wrong))}",
-                expected=f"different names, none of them 'background' or '{NAMED_IGNORE}'",
+                "nnU-Net identifies classes by name", where=f"classes {', '.join(sorted(wrong))}",
+                expected=f"unique names other than 'background' and '{NAMED_IGNORE}'",
                 remedy="rename the classes in the rules and format the dataset again",
             )  # fmt: skip
 
-    def sample(self, leaving: Leaving) -> Iterator[ExportFile]:
+    def sample(self, exported: ExportedSample) -> Iterator[ExportFile]:
         """Image and label mask, both PNG."""
-        name, split = leaving.sample.name, leaving.sample.split
+        name, split = exported.sample.name, exported.sample.split
         part = "Ts" if split is Split.TEST else "Tr"
-        image = read_image(leaving.image)
+        image = read_image(exported.image)
         channels = 1 if image.ndim == 2 else 3
         if self._channels not in {0, channels}:
             raise RulesError(
                 "grey and coloured images in one dataset", where=name,
-                expected=f"{self._channels} channels as in the others", found=str(channels),
+                expected=f"{self._channels} channels as in the other images", found=str(channels),
                 remedy="format the dataset with color_model 'rgb'",
             )  # fmt: skip
         self._channels = channels
         self._cases[split].append(name)
-        is_png = leaving.image.suffix == ".png"
-        content = leaving.image if is_png else encode(image, ".png")
+        is_png = exported.image.suffix == ".png"
+        content = exported.image if is_png else encode(image, ".png")
         yield ExportFile(f"images{part}/{name}_0000.png", content)
-        label = self._table[leaving.label]
+        label = self._table[exported.label]
         yield ExportFile(f"labels{part}/{name}.png", encode(label, ".png"))
-        self.account.add("ignored_px", np.count_nonzero(leaving.label == IGNORE))
-        self.account.add("reencoded_images", not is_png)
-        self.account.add("instance_maps_left_out", leaving.instances is not None)
+        self.summary.add("ignored_px", np.count_nonzero(exported.label == IGNORE))
+        self.summary.add("reencoded_images", not is_png)
+        self.summary.add("instance_maps_left_out", exported.instances is not None)
 
-    def rest(self) -> Iterator[ExportFile]:
-        """The two documents."""
+    def final_files(self) -> Iterator[ExportFile]:
+        """The two JSON documents."""
         labels = {"background": 0}
-        labels |= {known.name: index for index, known in enumerate(self._classes, start=1)}
-        if self.account.facts.get("ignored_px"):
+        labels |= {c.name: index for index, c in enumerate(self._classes, start=1)}
+        if self.summary.facts.get("ignored_px"):
             labels[NAMED_IGNORE] = len(self._classes) + 1
         train, val = self._cases[Split.TRAIN], self._cases[Split.VAL]
         document = {
@@ -94,59 +94,59 @@ class NnunetExporter:
             "numTraining": len(train) + len(val), "file_ending": ".png",
         }  # fmt: skip
         yield ExportFile(DATASET, json_bytes(document))
-        self._say(has_val=bool(train and val))
+        self._add_notes(has_val=bool(train and val))
         if train and val:
             yield ExportFile(SPLITS, json_bytes([{"train": train, "val": val}]))
 
-    def _say(self, *, has_val: bool) -> None:
-        self.account.say("give the folder a name such as Dataset501_NAME in nnUNet_raw")
+    def _add_notes(self, *, has_val: bool) -> None:
+        self.summary.note("give the folder a name such as Dataset501_NAME in nnUNet_raw")
         if has_val:
-            self.account.say(f"{SPLITS} belongs into nnUNet_preprocessed/Dataset501_NAME: fold 0")
+            self.summary.note(f"{SPLITS} belongs into nnUNet_preprocessed/Dataset501_NAME: fold 0")
         else:
-            self.account.say(f"no {SPLITS}: nnU-Net cross-validates as it likes")
-        self.account.say(
+            self.summary.note(f"no {SPLITS}: nnU-Net cross-validates as it likes")
+        self.summary.note(
             "the format holds no objects: instance maps are left out",
             where="instance_maps_left_out",
         )
-        self.account.say("images that were no PNG are PNG now, of equal pixels",
+        self.summary.note("images that were no PNG are PNG now, of equal pixels",
                          where="reencoded_images")  # fmt: skip
 
 
-def read_nnunet(folder: Path, paths: Sequence[str]) -> Collection:
+def read_nnunet(folder: Path, paths: Sequence[str]) -> ForeignDataset:
     """All cases of a raw dataset that have labels.
 
     Raises:
-        RulesError: if it is no 2-D dataset of nnU-Net v2.
+        RulesError: if it is not a 2-D dataset of nnU-Net v2.
     """
     document = _document(folder)
     ending = document["file_ending"]
     labels, classes = _classes(folder, document["labels"])
     splits = _splits(folder)
-    known, samples, unlabelled = frozenset(paths), [], []
+    available, samples, unlabelled = frozenset(paths), [], []
     for path in paths:
         place, _, file = path.rpartition("/")
         if place not in {"imagesTr", "imagesTs"} or not file.endswith(f"_0000{ending}"):
             continue
         case = file.removesuffix(f"_0000{ending}")
         mask = f"labels{place[-2:]}/{case}{ending}"
-        _refuse_more_channels(known, f"{place}/{case}", ending)
-        if mask not in known:
+        _check_channels(available, f"{place}/{case}", ending)
+        if mask not in available:
             unlabelled.append(path)
             continue
         split = Split.TEST if place == "imagesTs" else splits.get(case, Split.TRAIN)
-        samples.append(Arriving(
+        samples.append(ImportedSample(
             title=mask, image=path, masks=(mask,), split=split,
             decode=partial(_decode, path=folder / mask, table=labels),
         ))  # fmt: skip
-    papers = tuple(paper for paper in (DATASET, SPLITS) if paper in known)
-    return Collection(tuple(samples), classes, papers, tuple(_findings(unlabelled)))
+    metadata_files = tuple(name for name in (DATASET, SPLITS) if name in available)
+    return ForeignDataset(tuple(samples), classes, metadata_files, tuple(_findings(unlabelled)))
 
 
 def _document(folder: Path) -> Mapping[str, Any]:
     if not (folder / DATASET).is_file():
         raise RulesError(
-            "no nnU-Net dataset here", where=str(folder), expected=f"{DATASET} beside imagesTr",
-            remedy="name the folder DatasetNNN_NAME itself",
+            "not an nnU-Net dataset", where=str(folder), expected=f"{DATASET} next to imagesTr",
+            remedy="specify the folder DatasetNNN_NAME itself",
         )  # fmt: skip
     document = read_json(folder, DATASET)
     if isinstance(document, dict) and "modality" in document:
@@ -159,28 +159,28 @@ def _document(folder: Path) -> Mapping[str, Any]:
         isinstance(document.get(key), kind) for key, kind in wanted.items()
     ):
         raise RulesError(
-            "the document is not nnU-Net's", where=str(folder / DATASET),
+            "the document is not in nnU-Net format", where=str(folder / DATASET),
             expected='an object with "labels" and "file_ending"',
         )  # fmt: skip
     if document["file_ending"] not in ENDINGS:
         raise RulesError(
             "volumes cannot be read", where=str(folder / DATASET), expected=", ".join(ENDINGS),
-            found=document["file_ending"], remedy="export the planes as single images",
+            found=document["file_ending"], remedy="export the slices as single images",
         )  # fmt: skip
     return document
 
 
 def _classes(folder: Path, labels: Mapping[str, Any]) -> tuple[Pixels, tuple[DatasetClass, ...]]:
-    """A table of 256 label values (0 where unknown, but for value 0), and the classes."""
+    """A table from 256 label values to class ids (`_UNKNOWN` if not listed), and the classes."""
     wrong = {name: value for name, value in labels.items() if not _is_label(value)}
     if wrong:
         raise RulesError(
-            "labels that are regions of several values cannot be read",
-            where=str(folder / DATASET), expected="one value below 255 a label",
-            found=str(wrong)[:200], remedy="give each value a label of its own",
+            "region-based labels (several values per label) cannot be read",
+            where=str(folder / DATASET), expected="one value below 255 per label",
+            found=str(wrong)[:200], remedy="give each value a separate label",
         )  # fmt: skip
-    stated = stated_classes(folder) or ()
-    ids = [known.id for known in foreground(stated)]
+    exported = exported_classes(folder) or ()
+    ids = [c.id for c in foreground(exported)]
     table = np.full(256, _UNKNOWN, np.int64)
     table[0] = 0
     classes = []
@@ -201,7 +201,7 @@ def _is_label(value: Any) -> bool:
 
 
 def _splits(folder: Path) -> dict[str, Split]:
-    """The cases of fold 0's validation."""
+    """The validation cases of fold 0."""
     if not (folder / SPLITS).is_file():
         return {}
     document = read_json(folder, SPLITS)
@@ -209,29 +209,29 @@ def _splits(folder: Path) -> dict[str, Split]:
         return {str(case): Split.VAL for case in document[0]["val"]}
     except (IndexError, KeyError, TypeError) as error:
         raise RulesError(
-            "the folds are damaged", where=str(folder / SPLITS),
+            "the folds are invalid", where=str(folder / SPLITS),
             expected='a list of {"train": [...], "val": [...]}',
         ) from error  # fmt: skip
 
 
-def _refuse_more_channels(known: frozenset[str], case: str, ending: str) -> None:
-    if f"{case}_0001{ending}" in known:
+def _check_channels(available: frozenset[str], case: str, ending: str) -> None:
+    if f"{case}_0001{ending}" in available:
         raise RulesError(
-            "channels in files of their own cannot be read", where=f"{case}_0001{ending}",
-            expected="one image a case, _0000", remedy="merge the channels into one RGB image",
+            "channels in separate files cannot be read", where=f"{case}_0001{ending}",
+            expected="one image per case, _0000", remedy="merge the channels into one RGB image",
         )  # fmt: skip
 
 
 def _decode(height: int, width: int, *, path: Path, table: Pixels) -> DecodedMask:
     values = read_mask(path)
     if values.ndim != 2 or values.max(initial=0) > IGNORE:
-        raise RulesError("the label mask is no grey image of small values", where=str(path))
+        raise RulesError("the label mask is not an 8-bit grey image", where=str(path))
     label = table[values]
     if (label == _UNKNOWN).any():
-        strangers = np.unique(values[label == _UNKNOWN])[:10].tolist()
+        unknown = np.unique(values[label == _UNKNOWN])[:10].tolist()
         raise RulesError(
-            "the mask holds values of no label", where=str(path), found=str(strangers),
-            remedy=f"name them in {DATASET}",
+            "the mask contains values of no label", where=str(path), found=str(unknown),
+            remedy=f"add them to the labels in {DATASET}",
         )  # fmt: skip
     return DecodedMask(label.astype(np.uint8))
 

@@ -1,4 +1,4 @@
-"""The objects of a sample as lists of pixels, and a canvas on which such lists become masks."""
+"""The objects of a sample as pixel lists, and a canvas that turns pixel lists into masks."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,24 +13,24 @@ from dataset_rules.masks.decode import MAX_OBJECTS, DecodedMask
 from dataset_rules.pixels.images import Pixels
 
 Index = NDArray[np.int64]
-CONNECTIVITY = 4  # pixels that only touch at a corner are two objects, as in training
+CONNECTIVITY = 4  # pixels that touch only at a corner belong to different objects, as in training
 
 
 @dataclass(frozen=True)
 class Object:
-    """The pixels of one object that have one class."""
+    """The pixels of one object and one class."""
 
-    number: int  # in the instance map; 0 where the dataset does not tell objects apart
+    number: int  # in the instance map; 0 if the dataset has no instances
     class_id: int  # 255: ignored pixels
     rows: Index
     columns: Index
 
 
 def objects_in(label: Pixels, instances: Pixels | None) -> Iterator[Object]:
-    """All pixels that are not background, as objects in the order of number and class.
+    """All foreground and ignored pixels as objects, ordered by number and class.
 
-    Pixels of a class that belong to no known object become one object a connected part; ignored
-    pixels outside of objects are one object together.
+    Pixels of a class outside known objects become one object per connected component; ignored
+    pixels outside objects form a single object.
     """
     numbers = np.zeros(label.shape, np.int64) if instances is None else instances.astype(np.int64)
     inside = np.where((numbers > 0) & (label != 0), (numbers << 8) | label, 0)
@@ -45,7 +45,7 @@ def objects_in(label: Pixels, instances: Pixels | None) -> Iterator[Object]:
 
 
 def numbered(label: Pixels) -> NDArray[np.int64]:
-    """Connected parts of each class, numbered from 1; ignored pixels are 0."""
+    """Connected components of each class, numbered from 1; ignored pixels are 0."""
     numbers = np.zeros(label.shape, np.int64)
     parts = (item for item in objects_in(label, None) if item.class_id != IGNORE)
     for number, item in enumerate(parts, start=1):
@@ -54,7 +54,7 @@ def numbered(label: Pixels) -> NDArray[np.int64]:
 
 
 def _pixels_by(keys: Pixels) -> Iterator[tuple[int, Index, Index]]:
-    """Each value but 0 with the rows and columns of its pixels, ascending."""
+    """Each nonzero value in ascending order, with the rows and columns of its pixels."""
     flat = keys.ravel()
     places = np.flatnonzero(flat)
     places = places[np.argsort(flat[places], kind="stable")]
@@ -66,7 +66,7 @@ def _pixels_by(keys: Pixels) -> Iterator[tuple[int, Index, Index]]:
 
 
 class Canvas:
-    """An empty label mask and instance map that objects are painted on; the later wins."""
+    """A label mask and an instance map on which objects are painted; later ones win."""
 
     def __init__(self, height: int, width: int) -> None:
         self.label = np.zeros((height, width), np.uint8)
@@ -74,10 +74,10 @@ class Canvas:
         self.overlap_px = 0
 
     def paint(self, item: Object) -> None:
-        """Paint an object over what is there; number 0 paints its class alone.
+        """Paint an object over earlier ones; number 0 paints only its class.
 
         Raises:
-            RulesError: if its number does not fit an instance map.
+            RulesError: if its number does not fit into an instance map.
         """
         if item.number > MAX_OBJECTS:
             raise RulesError(
@@ -90,5 +90,5 @@ class Canvas:
         self.instances[at] = item.number
 
     def decoded(self, *, has_objects: bool = True) -> DecodedMask:
-        """What was painted."""
+        """The painted masks."""
         return DecodedMask(self.label, self.instances if has_objects else None, self.overlap_px)

@@ -1,7 +1,7 @@
-"""Run lengths of COCO: pixels by columns, in turns absent and present.
+"""COCO run-length encoding: pixels in column order, alternating runs of absent and present.
 
-pycocotools packs the runs and cuts polygons into them. It does not check that runs which it
-unpacks cover the image (it returns memory that was never written), so we unpack them ourselves.
+pycocotools encodes runs and rasterises polygons. When decoding, it does not check that the runs
+cover the image (it returns uninitialised memory), so we decode them ourselves.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from dataset_rules.ground.errors import RulesError
 
 
 def packed(rows: Index, columns: Index, height: int, width: int) -> str:
-    """The compressed run lengths of some pixels of an image of that size."""
+    """The compressed run lengths of pixels in an image of this size."""
     places = np.sort(columns * height + rows)
     gaps = np.flatnonzero(np.diff(places) != 1)
     starts = places[np.r_[0, gaps + 1]]
@@ -30,15 +30,15 @@ def packed(rows: Index, columns: Index, height: int, width: int) -> str:
 
 
 def unpacked(segmentation: Any, height: int, width: int) -> tuple[Index, Index]:
-    """Rows and columns of the pixels of a `segmentation`: run lengths, packed or not, or polygons.
+    """Rows and columns of a `segmentation`: run lengths, compressed or not, or polygons.
 
     Raises:
-        RulesError: if it is damaged or belongs to an image of another size.
+        RulesError: if it is invalid or belongs to an image of another size.
     """
     if isinstance(segmentation, list):
-        runs = _runs_of_text(_cut(segmentation, height, width))
+        runs = _runs_of_text(_rasterised(segmentation, height, width))
     elif isinstance(segmentation, dict):
-        _refuse_other_size(segmentation.get("size"), height, width)
+        _check_size(segmentation.get("size"), height, width)
         counts = segmentation.get("counts")
         runs = _runs_of_text(counts) if isinstance(counts, str) else _runs_of_list(counts)
     else:
@@ -68,18 +68,18 @@ def _runs_of_list(counts: Any) -> Index:
         isinstance(run, int) and not isinstance(run, bool) and 0 <= run < 1 << 40 for run in counts
     )
     if not is_list:
-        raise RulesError("the run lengths are no list of numbers", found=repr(counts)[:60])
+        raise RulesError("the run lengths are not a list of numbers", found=repr(counts)[:60])
     return np.array(counts, np.int64)
 
 
 def _runs_of_text(text: str) -> Index:
-    """Five bits a sign, the sixth says that more follow; from the third on as differences."""
+    """Decode 5 bits per character, the sixth is a continuation flag; deltas from the third run."""
     runs: list[int] = []
     value = shift = 0
-    for sign in text:
-        bits = ord(sign) - 48
+    for character in text:
+        bits = ord(character) - 48
         if not 0 <= bits < 64 or shift > 40:
-            raise RulesError("the packed run lengths are damaged", found=repr(text[:40]))
+            raise RulesError("the compressed run lengths are damaged", found=repr(text[:40]))
         value |= (bits & 31) << shift
         shift += 5
         if bits & 32:
@@ -88,25 +88,25 @@ def _runs_of_text(text: str) -> Index:
         runs.append(value + (runs[-2] if len(runs) > 2 else 0))
         value = shift = 0
     if shift:
-        raise RulesError("the packed run lengths are cut short", found=repr(text[-40:]))
+        raise RulesError("the compressed run lengths are truncated", found=repr(text[-40:]))
     return np.array(runs, np.int64)
 
 
-def _cut(polygons: Sequence[Any], height: int, width: int) -> str:
+def _rasterised(polygons: Sequence[Any], height: int, width: int) -> str:
     flat = [np.asarray(polygon, np.float64) for polygon in polygons if _is_polygon(polygon)]
     if not flat or len(flat) != len(polygons):
         raise RulesError(
-            "a polygon is no list of numbers x, y, ...", expected="6 numbers or more",
+            "a polygon is not a list of numbers x, y, ...", expected="6 numbers or more",
             found=repr(polygons)[:60],
         )  # fmt: skip
-    far = 2 * max(height, width)  # polygons beside the image cost time and memory, and mean a slip
-    if any(not np.isfinite(p).all() or (abs(p) > far).any() for p in flat):
+    limit = 2 * max(height, width)  # polygons far outside waste time and memory, and are mistakes
+    if any(not np.isfinite(p).all() or (abs(p) > limit).any() for p in flat):
         raise RulesError(
-            "a polygon lies outside of the image", expected=f"x below {width}, y below {height}",
+            "a polygon is outside the image", expected=f"x below {width}, y below {height}",
             found=f"up to {max(float(abs(p).max()) for p in flat):g}",
         )  # fmt: skip
-    cut = coco_mask.frPyObjects([p.tolist() for p in flat], height, width)
-    text: bytes = coco_mask.merge(cut)["counts"]
+    runs = coco_mask.frPyObjects([p.tolist() for p in flat], height, width)
+    text: bytes = coco_mask.merge(runs)["counts"]
     return text.decode("ascii")
 
 
@@ -119,10 +119,10 @@ def _is_polygon(value: Any) -> bool:
     )
 
 
-def _refuse_other_size(size: Any, height: int, width: int) -> None:
+def _check_size(size: Any, height: int, width: int) -> None:
     if size != [height, width]:
         raise RulesError(
-            "the run lengths are of an image of another size", expected=f"[{height}, {width}]",
+            "the run lengths belong to an image of another size", expected=f"[{height}, {width}]",
             found=repr(size)[:60],
         )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The small files of other tools' folders, read with care: JSON, lists of images, splits."""
+"""Read the metadata files in other tools' folders defensively: JSON, image lists, splits."""
 
 import json
 from collections import defaultdict
@@ -19,17 +19,17 @@ SPLIT_WORDS = {
 
 
 def read_json(folder: Path, path: str) -> Any:
-    """The JSON in a file; raises `RulesError` where it is none."""
+    """The JSON in a file; raises `RulesError` if it is invalid."""
     try:
         return json.loads((folder / path).read_bytes())
     except (ValueError, RecursionError) as error:
         raise RulesError(
-            "the file is no valid JSON", where=str(folder / path), found=str(error)[:200]
+            "the file is not valid JSON", where=str(folder / path), found=str(error)[:200]
         ) from error
 
 
 def text_of(item: Mapping[str, Any], key: str, where: str) -> str:
-    """A text of an entry; raises `RulesError` where it is absent or something else."""
+    """A nonempty string of an entry; raises `RulesError` if it is missing or not a string."""
     value = item.get(key)
     if isinstance(value, str) and value:
         return value
@@ -37,7 +37,7 @@ def text_of(item: Mapping[str, Any], key: str, where: str) -> str:
 
 
 def split_in(path: str) -> Split | None:
-    """The split that a path names last, None without one.
+    """The split given by the last split word in a path, None without one.
 
     >>> split_in("annotations/instances_val2017.json")
     <Split.VAL: 'val'>
@@ -47,48 +47,50 @@ def split_in(path: str) -> Split | None:
 
 
 def is_image(path: str) -> bool:
-    """True for a file whose name is an image's."""
+    """True for a file with an image suffix."""
     return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
 
 
 def found_images(paths: Sequence[str], names: Sequence[str], split: Split | None) -> dict[str, str]:
-    """Name in a list -> path of the one image whose path ends in it; absent ones are left out.
+    """Listed name -> path of the one image whose path ends in it; missing ones are omitted.
 
-    Of several that fit, the one in a folder of the list's split is taken.
+    If several match, the one in a folder of the list's split is used.
 
     Raises:
-        RulesError: if several images fit a name.
+        RulesError: if several images match a name.
     """
-    ending: dict[str, list[str]] = defaultdict(list)
+    by_file_name: dict[str, list[str]] = defaultdict(list)
     for path in filter(is_image, paths):
-        ending[path.rpartition("/")[2]].append(path)
+        by_file_name[path.rpartition("/")[2]].append(path)
     found = {}
     for name in names:
         wanted = name.replace("\\", "/").removeprefix("./").lstrip("/")
-        fitting = [
-            path for path in ending[wanted.rpartition("/")[2]] if f"/{path}".endswith(f"/{wanted}")
+        matches = [
+            path
+            for path in by_file_name[wanted.rpartition("/")[2]]
+            if f"/{path}".endswith(f"/{wanted}")
         ]
-        if len(fitting) > 1:
-            fitting = [p for p in fitting if split_in(p) is split] or fitting
-        if len(fitting) > 1:
+        if len(matches) > 1:
+            matches = [p for p in matches if split_in(p) is split] or matches
+        if len(matches) > 1:
             raise RulesError(
-                f"several images fit the listed name {name}", found=", ".join(fitting[:5]),
-                remedy="leave the others out by source.exclude in the rules",
+                f"several images match the listed name {name}", found=", ".join(matches[:5]),
+                remedy="exclude the others by source.exclude in the rules",
             )  # fmt: skip
-        if fitting:
-            found[name] = fitting[0]
+        if matches:
+            found[name] = matches[0]
     return found
 
 
-def stated_classes(folder: Path) -> tuple[DatasetClass, ...] | None:
-    """Ids and names of the classes, where the folder is an export of ours that says them."""
+def exported_classes(folder: Path) -> tuple[DatasetClass, ...] | None:
+    """Ids and names of the classes if the folder is one of our exports, else None."""
     if not (folder / EXPORT).is_file():
         return None
     document = read_json(folder, EXPORT)
     try:
-        return tuple(DatasetClass.model_validate(known) for known in document["classes"])
+        return tuple(DatasetClass.model_validate(item) for item in document["classes"])
     except (ValueError, KeyError, TypeError) as error:
         raise RulesError(
-            "the classes in it are damaged", where=str(folder / EXPORT),
-            remedy="delete the file: the classes are then numbered anew",
+            "the classes in the file are invalid", where=str(folder / EXPORT),
+            remedy="delete the file to have the classes renumbered",
         ) from error  # fmt: skip

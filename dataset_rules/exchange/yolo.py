@@ -1,7 +1,7 @@
 """YOLO segmentation: `images/SPLIT/NAME.png`, `labels/SPLIT/NAME.txt`, data.yaml.
 
-A line of a label file is one object: its class and one outline, as shares of width and height.
-A corner is written as the middle of its pixel, so that rounding down gives the pixel again.
+Each line of a label file is one object: its class and one outline, as fractions of width and
+height. A corner is written as the centre of its pixel, so that rounding down gives the pixel.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,143 +14,143 @@ import yaml
 
 from dataset_rules.artifacts.dataset import IGNORE, Dataset, DatasetClass, Split
 from dataset_rules.exchange.layout import (
-    Account,
-    Arriving,
-    Collection,
+    ExportedSample,
     ExportFile,
-    Leaving,
+    ExportSummary,
+    ForeignDataset,
+    ImportedSample,
     foreground,
     with_background,
 )
 from dataset_rules.exchange.objects import Canvas, Object, objects_in
 from dataset_rules.exchange.polygons import filled, outline_of
-from dataset_rules.exchange.sidecars import is_image, stated_classes
+from dataset_rules.exchange.sidecars import exported_classes, is_image
 from dataset_rules.ground.errors import RulesError
 from dataset_rules.ground.findings import Finding, Severity, counted
 from dataset_rules.masks.decode import DecodedMask
 
 DATA = "data.yaml"
-DIGITS = 7  # of a share: a hundredth of a pixel on the largest image
+DIGITS = 7  # of a fraction: a hundredth of a pixel on the largest image
 KEYS = {Split.TRAIN: ("train",), Split.VAL: ("val", "valid"), Split.TEST: ("test",)}
-NEAR = 1e-3  # shares so little beyond 0 and 1 are rounding
+TOLERANCE = 1e-3  # for fractions outside 0 to 1: rounding errors
 
 
 class YoloExporter:
-    """Files of a YOLO export; every outline is filled again and compared with its object."""
+    """Files of a YOLO export; every outline is rasterised and compared with its object."""
 
     def __init__(self, dataset: Dataset) -> None:
-        self.account = Account()
+        self.summary = ExportSummary()
         self._classes = foreground(dataset.classes)
-        self._index = {known.id: index for index, known in enumerate(self._classes)}
+        self._index = {c.id: index for index, c in enumerate(self._classes)}
         self._splits = [split for split in Split if dataset.of(split)]
         self._iou: list[float] = []
 
-    def sample(self, leaving: Leaving) -> Iterator[ExportFile]:
-        """The image as it is, and its outlines."""
-        place = f"{leaving.sample.split}/{leaving.sample.name}"
-        yield ExportFile(f"images/{place}{leaving.image.suffix}", leaving.image)
-        self.account.add("parts_as_objects", leaving.instances is None)
-        lines = "".join(f"{line}\n" for line in self._lines(leaving))
+    def sample(self, exported: ExportedSample) -> Iterator[ExportFile]:
+        """The unchanged image, and the outlines of its objects."""
+        place = f"{exported.sample.split}/{exported.sample.name}"
+        yield ExportFile(f"images/{place}{exported.image.suffix}", exported.image)
+        self.summary.add("parts_as_objects", exported.instances is None)
+        lines = "".join(f"{line}\n" for line in self._lines(exported))
         yield ExportFile(f"labels/{place}.txt", lines.encode())
 
-    def _lines(self, leaving: Leaving) -> Iterator[str]:
-        height, width = leaving.label.shape
-        for item in objects_in(leaving.label, leaving.instances):
+    def _lines(self, exported: ExportedSample) -> Iterator[str]:
+        height, width = exported.label.shape
+        for item in objects_in(exported.label, exported.instances):
             if item.class_id == IGNORE:
-                self.account.add("ignored_px", len(item.rows))
+                self.summary.add("ignored_px", len(item.rows))
                 continue
             outline = outline_of(item.rows, item.columns)
             covered = len(filled(outline)[0])
-            self._iou.append(len(item.rows) / covered)  # an outline covers all of its object
-            shares = (outline + 0.5) / (width, height)
-            numbers = " ".join(f"{share:.{DIGITS}f}" for share in shares.ravel())
+            self._iou.append(len(item.rows) / covered)  # an outline covers its whole object
+            fractions = (outline + 0.5) / (width, height)
+            numbers = " ".join(f"{fraction:.{DIGITS}f}" for fraction in fractions.ravel())
             yield f"{self._index[item.class_id]} {numbers}"
 
-    def rest(self) -> Iterator[ExportFile]:
-        """The document, without `path`: its own folder is the dataset's."""
+    def final_files(self) -> Iterator[ExportFile]:
+        """`data.yaml` without `path`: the dataset is the folder of the file."""
         document: dict[str, Any] = {str(split): f"images/{split}" for split in self._splits}
-        document["names"] = {index: known.name for index, known in enumerate(self._classes)}
+        document["names"] = {index: c.name for index, c in enumerate(self._classes)}
         text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
         yield ExportFile(DATA, text.encode())
-        facts, exact = self.account.facts, sum(iou == 1 for iou in self._iou)
+        facts, exact = self.summary.facts, sum(iou == 1 for iou in self._iou)
         facts |= {"objects": len(self._iou), "exact_objects": exact}
         if self._iou:
             facts |= {"iou_mean": round(float(np.mean(self._iou)), 6),
                       "iou_min": round(min(self._iou), 6)}  # fmt: skip
-            self.account.say(
+            self.summary.note(
                 f"{exact} of {counted(len(self._iou), 'object')} come back exactly; IoU of all: "
                 f"mean {facts['iou_mean']}, least {facts['iou_min']} (parts of one object are "
                 "joined by a line)"
             )
-        self.account.say(
+        self.summary.note(
             "the dataset holds no objects: connected parts of each class became objects",
             where="parts_as_objects",
         )
-        self.account.say("ignored pixels became background", where="ignored_px")
+        self.summary.note("ignored pixels became background", where="ignored_px")
         for split in (Split.TRAIN, Split.VAL):
             if split not in self._splits:
-                self.account.say(f"no sample is in {split}, which a training asks for")
+                self.summary.note(f"no sample is in {split}, which a training asks for")
 
 
-def read_yolo(folder: Path, paths: Sequence[str]) -> Collection:
-    """All images that data.yaml leads to; one without a label file shows no object.
+def read_yolo(folder: Path, paths: Sequence[str]) -> ForeignDataset:
+    """All images referenced by data.yaml; an image without a label file has no objects.
 
     Raises:
-        RulesError: if the document is damaged or leads out of the folder.
+        RulesError: if the document is invalid or refers to paths outside the folder.
     """
-    paper, document = _document(folder, paths)
-    classes = _classes(folder, document, paper)
-    known, samples, unlabelled = frozenset(paths), [], []
+    yaml_file, document = _document(folder, paths)
+    classes = _classes(folder, document, yaml_file)
+    available, samples, unlabelled = frozenset(paths), [], []
     for split, keys in KEYS.items():
-        for path in _images(folder, paths, document, keys=keys, paper=paper):
+        for path in _images(folder, paths, document, keys=keys, yaml_file=yaml_file):
             labels = _labels_of(path)
-            if labels not in known:
+            if labels not in available:
                 unlabelled.append(path)
-            samples.append(Arriving(
-                title=path, image=path, masks=(labels,) if labels in known else (), split=split,
-                decode=partial(_decode, folder=folder, path=labels if labels in known else None,
+            samples.append(ImportedSample(
+                title=path, image=path, masks=(labels,) if labels in available else (), split=split,
+                decode=partial(_decode, folder=folder, path=labels if labels in available else None,
                                classes=classes),
             ))  # fmt: skip
-    return Collection(
-        tuple(samples), with_background(list(classes)), (paper,), tuple(_findings(unlabelled))
+    return ForeignDataset(
+        tuple(samples), with_background(list(classes)), (yaml_file,), tuple(_findings(unlabelled))
     )
 
 
 def _document(folder: Path, paths: Sequence[str]) -> tuple[str, Mapping[str, Any]]:
-    papers = [path for path in paths if "/" not in path and path.endswith((".yaml", ".yml"))]
-    if len(papers) != 1:
+    yaml_files = [path for path in paths if "/" not in path and path.endswith((".yaml", ".yml"))]
+    if len(yaml_files) != 1:
         raise RulesError(
-            "no YOLO dataset here" if not papers else "which of these describes the dataset?",
-            where=str(folder), expected=f"{DATA} beside images and labels",
-            found=", ".join(papers) or None, remedy="name the folder that holds it",
+            "not a YOLO dataset" if not yaml_files else "several files may describe the dataset",
+            where=str(folder), expected=f"{DATA} next to images and labels",
+            found=", ".join(yaml_files) or None, remedy="specify the folder that contains it",
         )  # fmt: skip
     try:
-        document = yaml.safe_load((folder / papers[0]).read_bytes())
+        document = yaml.safe_load((folder / yaml_files[0]).read_bytes())
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise RulesError("the file is no valid YAML", where=str(folder / papers[0]),
+        raise RulesError("the file is not valid YAML", where=str(folder / yaml_files[0]),
                          found=str(error)[:200]) from error  # fmt: skip
     if not isinstance(document, dict) or "names" not in document:
-        raise RulesError("the document names no classes", where=str(folder / papers[0]),
+        raise RulesError("the document defines no classes", where=str(folder / yaml_files[0]),
                          expected='"names" and "train"')  # fmt: skip
-    return papers[0], document
+    return yaml_files[0], document
 
 
-def _classes(folder: Path, document: Mapping[str, Any], paper: str) -> tuple[DatasetClass, ...]:
-    """Class of each index; ids as an export of ours states them, else from 1 on."""
+def _classes(folder: Path, document: Mapping[str, Any], yaml_file: str) -> tuple[DatasetClass, ...]:
+    """The class of each index; ids from export.json in our own exports, else from 1."""
     names = document["names"]
     listed = dict(enumerate(names)) if isinstance(names, list) else names
-    # Nothing else is made text: a few lines of YAML can unfold into any number of lists.
+    # Other types are not converted: a few lines of YAML can expand into any number of lists.
     is_named = isinstance(listed, dict) and all(isinstance(n, str | int) for n in listed.values())
     if not is_named or listed.keys() != set(range(len(listed))):
         raise RulesError(
-            "the names of the classes are damaged", where=str(folder / paper),
-            expected="a list, or numbers from 0 on with a name each", found=type(names).__name__,
+            "the class names are invalid", where=str(folder / yaml_file),
+            expected="a list, or a mapping from 0, 1, ... to names", found=type(names).__name__,
         )  # fmt: skip
     if not 1 <= len(listed) < IGNORE:
-        raise RulesError("no class, or too many", where=str(folder / paper),
+        raise RulesError("no classes, or too many", where=str(folder / yaml_file),
                          expected=f"1 to {IGNORE - 1}", found=str(len(listed)))  # fmt: skip
-    stated = foreground(stated_classes(folder) or ())
-    ids = [known.id for known in stated] if len(stated) == len(listed) else []
+    exported = foreground(exported_classes(folder) or ())
+    ids = [c.id for c in exported] if len(exported) == len(listed) else []
     return tuple(
         DatasetClass(id=ids[index] if ids else index + 1, name=str(listed[index]))
         for index in range(len(listed))
@@ -159,22 +159,22 @@ def _classes(folder: Path, document: Mapping[str, Any], paper: str) -> tuple[Dat
 
 def _images(
     folder: Path, paths: Sequence[str], document: Mapping[str, Any], *, keys: Sequence[str],
-    paper: str,
+    yaml_file: str,
 ) -> list[str]:  # fmt: skip
     """Images of a split: folders or lists of files, relative to the document or to its `path`."""
-    stated: Any = next((document[key] for key in keys if document.get(key)), [])
-    entries = stated if isinstance(stated, list) else [stated]
+    value: Any = next((document[key] for key in keys if document.get(key)), [])
+    entries = value if isinstance(value, list) else [value]
     root = document.get("path") or "."
     if not all(isinstance(text, str) for text in [root, *entries]):
-        raise RulesError("path and splits are no texts", where=str(folder / paper),
+        raise RulesError("path and splits must be strings", where=str(folder / yaml_file),
                          expected="folders, or lists of images")  # fmt: skip
     found: list[str] = []
     for entry in entries:
         place = _place(folder, root, entry)
         if place is None:
             raise RulesError(
-                f"{keys[0]} leads to nothing inside the folder", where=str(folder / paper),
-                found=entry[:200], remedy="name the folder that holds all of the dataset",
+                f"{keys[0]} refers to nothing inside the folder", where=str(folder / yaml_file),
+                found=entry[:200], remedy="specify the folder that contains the whole dataset",
             )  # fmt: skip
         if (folder / place).is_dir():
             start = "" if place == "." else f"{place}/"
@@ -187,23 +187,23 @@ def _images(
 
 
 def _place(folder: Path, root: str, entry: str) -> str | None:
-    """The path that an entry means, as trainers look for it; None where there is none inside."""
-    short = entry.removeprefix("../")  # some exports write it although nothing lies above
+    """The path of an entry, resolved as trainers do; None if there is none inside the folder."""
+    short = entry.removeprefix("../")  # written by some exports although the folder is the root
     for text in (f"{root}/{entry}", entry, short):
-        way = (folder / text).resolve()
-        if way.is_relative_to(folder.resolve()) and way.exists():
-            return way.relative_to(folder.resolve()).as_posix()
+        target = (folder / text).resolve()
+        if target.is_relative_to(folder.resolve()) and target.exists():
+            return target.relative_to(folder.resolve()).as_posix()
     return None
 
 
 def _listed(folder: Path, paths: Sequence[str], list_path: str) -> list[str]:
-    known = frozenset(paths)
+    available = frozenset(paths)
     lines = (folder / list_path).read_text("utf-8", "replace").splitlines()
     names = [line.strip().replace("\\", "/").removeprefix("./") for line in lines if line.strip()]
-    absent = [name for name in names if name not in known]
+    absent = [name for name in names if name not in available]
     if absent:
         raise RulesError(
-            f"{counted(len(absent), 'listed image')} not in the folder",
+            f"{counted(len(absent), 'listed image')} missing from the folder",
             where=str(folder / list_path), found=", ".join(absent[:5])[:200],
             remedy="correct the list: paths are relative to the dataset's folder",
         )  # fmt: skip
@@ -211,7 +211,7 @@ def _listed(folder: Path, paths: Sequence[str], list_path: str) -> list[str]:
 
 
 def _labels_of(image: str) -> str:
-    """`labels` instead of the last `images` of the path, as trainers do."""
+    """The path with its last `images` replaced by `labels`, as trainers do."""
     parts = list(PurePosixPath(image).with_suffix(".txt").parts)
     at = len(parts) - 1 - parts[::-1].index("images") if "images" in parts else None
     if at is not None:
@@ -227,33 +227,33 @@ def _decode(
     lines = [line.split() for line in text.splitlines()]
     for number, words in enumerate(filter(None, lines), start=1):
         place = f"{folder / (path or '')}, object {number}"
-        index, shares = _numbers(words, place)
+        index, fractions = _parse(words, place)
         if index >= len(classes):
-            raise RulesError("a class that has no name", where=place, found=str(index),
+            raise RulesError("the class has no name", where=place, found=str(index),
                              expected=f"0 to {len(classes) - 1}")  # fmt: skip
-        corners = np.floor(shares * (width, height)).astype(np.int64)
+        corners = np.floor(fractions * (width, height)).astype(np.int64)
         rows, columns = filled(corners.clip(0, (width - 1, height - 1)))
         canvas.paint(Object(number, classes[index].id, rows, columns))
     return canvas.decoded()
 
 
-def _numbers(words: Sequence[str], where: str) -> tuple[int, np.ndarray]:
-    """The class and the corners (n, 2) of a line."""
+def _parse(words: Sequence[str], where: str) -> tuple[int, np.ndarray]:
+    """The class index and the corners (n, 2) in a line."""
     try:
-        index, shares = int(words[0]), np.array([float(word) for word in words[1:]])
+        index, fractions = int(words[0]), np.array([float(word) for word in words[1:]])
     except ValueError as error:
         raise RulesError("not a number", where=where, found=str(error)[:80]) from error
-    if len(shares) == 4:
+    if len(fractions) == 4:
         raise RulesError("the label is a box", where=where, expected="an outline",
-                         remedy="masks cannot be made of boxes")  # fmt: skip
-    if index < 0 or len(shares) < 6 or len(shares) % 2:
-        raise RulesError("the outline is damaged", where=where, found=" ".join(words)[:80],
+                         remedy="masks cannot be made from boxes")  # fmt: skip
+    if index < 0 or len(fractions) < 6 or len(fractions) % 2:
+        raise RulesError("the outline is invalid", where=where, found=" ".join(words)[:80],
                          expected="class x1 y1 x2 y2 x3 y3 ...")  # fmt: skip
-    if not ((shares >= -NEAR) & (shares <= 1 + NEAR)).all():
-        raise RulesError("a corner lies outside of the image", where=where,
-                         expected="shares from 0 to 1",
-                         found=f"{shares.min():g} to {shares.max():g}")  # fmt: skip
-    return index, shares.reshape(-1, 2)
+    if not ((fractions >= -TOLERANCE) & (fractions <= 1 + TOLERANCE)).all():
+        raise RulesError("a corner is outside the image", where=where,
+                         expected="fractions from 0 to 1",
+                         found=f"{fractions.min():g} to {fractions.max():g}")  # fmt: skip
+    return index, fractions.reshape(-1, 2)
 
 
 def _findings(unlabelled: Sequence[str]) -> Iterator[Finding]:

@@ -1,1 +1,1 @@
-"""The step that writes a formatted dataset; knows no other tool's layout."""
+"""The step that writes a formatted dataset; independent of other tools' layouts."""

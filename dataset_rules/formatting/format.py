@@ -1,4 +1,4 @@
-"""Write the formatted dataset: in parallel, one file at a time, safe to stop and to resume."""
+"""Write the formatted dataset in parallel; can be stopped and resumed at any point."""
 
 import shutil
 from collections import Counter
@@ -13,7 +13,7 @@ from dataset_rules.checks.inspection import Depth, inspect_outcomes
 from dataset_rules.checks.pixel_scan import Outcome
 from dataset_rules.doctor.examine import Report, examine_folder
 from dataset_rules.formatting.sample import Task, place_of
-from dataset_rules.formatting.workers import PROGRESS, Failure, Worker, made_by, prepare
+from dataset_rules.formatting.workers import PROGRESS, Failure, Worker, preload, run_tasks
 from dataset_rules.ground.disk import flushed, write_json
 from dataset_rules.ground.errors import RulesError
 from dataset_rules.ground.findings import (
@@ -30,15 +30,15 @@ from dataset_rules.ground.parallel import each, processors
 from dataset_rules.rules.rules import Rules, rules_document
 from dataset_rules.sources.files import Files, opened_files
 
-# Raised by hand when the same source and rules give another dataset. 2: problems.json tells what
-# all pixels tell, and nothing of how the rules were inferred; shares of a class are counted in
-# 255ths when a mask shrinks, and thin structures also take pixels that they cover less than half.
-# 3: photographs that were decoded at half their size are interpolated, not averaged. 4: texts that
-# are no masks are no images that were left out in problems.json.
+# Raised by hand when the same source and rules give a different dataset. 2: problems.json has the
+# findings of all pixels and none on how the rules were inferred; class shares are counted in
+# 255ths when a mask shrinks, and thin structures also get pixels that they cover less than half.
+# 3: photographs decoded at half size are interpolated, not averaged. 4: text files that are not
+# masks no longer count as left-out images in problems.json.
 VERSION = 4
 PROBLEMS = "problems.json"
 RULES = "rules.json"
-MAX_LINES = 50  # problems that an error spells out
+MAX_LINES = 50  # problems in an error message
 
 Progress = Callable[[int, int], None]
 
@@ -52,33 +52,33 @@ def format_dataset(
     location: str | None = None,
     on_progress: Progress | None = None,
 ) -> Path:
-    """Re-form a source into a dataset, which is `out`.
+    """Format a source as a dataset in `out`.
 
     Args:
         source: a folder or an archive with images and masks.
-        out: a new folder, or one in which this very step was begun or finished.
-        rules: what is null in them is inferred where the files leave no doubt.
-        jobs: processes; as many as there are processors if None. The result is the same.
-        location: where the source came from, if that is elsewhere; the provenance tells it.
-        on_progress: called with the number of finished pairs and of all pairs.
+        out: a new folder, or one in which this same step was started or finished.
+        rules: null fields are inferred if the files are unambiguous.
+        jobs: number of processes; the number of processors if None. The result is the same.
+        location: where the source came from, if elsewhere; recorded in the provenance.
+        on_progress: called with the number of finished pairs and the total.
 
     Raises:
-        RulesError: if a question is open or a file is damaged; all problems are named at once.
-        ArtifactError: if `out` holds anything else.
+        RulesError: if a question is open or a file is damaged; lists all problems at once.
+        ArtifactError: if `out` contains anything else.
     """
     started = datetime.now(UTC)
     with opened_files(source) as folder:
-        report = examine_folder(folder, rules, depth=Depth.HEADERS)  # the pixels come anyway
+        report = examine_folder(folder, rules, depth=Depth.HEADERS)  # pixels are decoded later
         _refuse(report, source)
         jobs = jobs or processors()
-        prepare(len(report.pairing.pairs), jobs)
+        preload(len(report.pairing.pairs), jobs)
         step = _step(folder, location or str(source.resolve()), report, started)
         if begin(out, step):
             return out
         try:
             outcomes = _run(folder, out, report, jobs, on_progress)
         except RulesError:
-            shutil.rmtree(out)  # only what this step wrote: another begin would refuse it
+            shutil.rmtree(out)  # contains only this step's files: `begin` rejects other folders
             raise
     findings = _findings(report, outcomes)
     finish_dataset(out, step, report.rules, outcomes, findings=findings, started=started)
@@ -87,8 +87,8 @@ def format_dataset(
 
 
 def _findings(report: Report, outcomes: Sequence[Outcome]) -> Iterator[Finding]:
-    """Of the source, and of all pixels; they are sought when they are asked for."""
-    yield from report.of_source
+    """Findings on the source and on all pixels, computed lazily."""
+    yield from report.source_findings
     yield from inspect_outcomes(outcomes, report.pairing, report.rules, report.inspection)
 
 
@@ -100,38 +100,38 @@ def _step(folder: Files, location: str, report: Report, started: datetime) -> St
 
 
 def _refuse(report: Report, source: Path) -> None:
-    """One error with every question and every problem of the source."""
+    """Raise one error with all questions and problems of the source."""
     lines = [_line_to_write(question) for question in report.questions]
     lines += [finding.line() for finding in errors_in(report.findings)]
     if not lines and report.rules.classes is None:
-        lines.append('the classes are not known; write "classes" into the rules')
+        lines.append('the classes are unknown; add "classes" to the rules')
     elif not lines and len(report.rules.classes or ()) < 2:
         lines.append(
-            "the masks hold no class but background; look at the masks, or write the source "
-            'values of each class into "classes"'
+            "the masks contain no class but background; check the masks, or list the source "
+            'values of each class in "classes"'
         )
     if lines:
-        said = some_of(lines, MAX_LINES, "; ")
-        raise RulesError(f"the source cannot be formatted: {said}", where=str(source))
+        problems = some_of(lines, MAX_LINES, "; ")
+        raise RulesError(f"the source cannot be formatted: {problems}", where=str(source))
 
 
 def _line_to_write(question: Question) -> str:
-    return f"{question.why}; write into the rules " + " or ".join(question.answers())
+    return f"{question.why}; add to the rules " + " or ".join(question.answers())
 
 
 def _run(
     folder: Files, out: Path, report: Report, jobs: int, on_progress: Progress | None
 ) -> list[Outcome]:
-    """Make all samples; the pairs that cannot be made are named together at the end."""
+    """Make all samples; failed pairs are reported together at the end."""
     tasks = _tasks(report)
     worker = Worker(folder, out, report.rules)
     outcomes: list[Outcome] = []
     failures: list[Failure] = []
-    for done, made in enumerate(made_by(worker, tasks, jobs), start=1):
-        if isinstance(made, Failure):
-            failures.append(made)
+    for done, result in enumerate(run_tasks(worker, tasks, jobs), start=1):
+        if isinstance(result, Failure):
+            failures.append(result)
         else:
-            outcomes.append(made)
+            outcomes.append(result)
         if on_progress is not None:
             on_progress(done, len(tasks))
     if failures:
@@ -143,23 +143,23 @@ def _tasks(report: Report) -> list[Task]:
     rules = report.rules
     tasks = [
         Task(name, split_of(group, rules.split), group, pair.image, pair.masks, pair.class_ids)
-        for pair, (name, group) in zip(report.pairing.pairs, report.named(), strict=True)
+        for pair, (name, group) in zip(report.pairing.pairs, report.sample_groups(), strict=True)
     ]
     places = [place_of(task.name, task.split, rules) for task in tasks]
     counts = Counter(path.casefold() for place in places for path in (place.image, place.mask))
     clashing = sorted(path for path, count in counts.items() if count > 1)
     if clashing:
         raise RulesError(
-            "two files of the dataset would have one name", found=", ".join(clashing[:10]),
+            "two files of the dataset would have the same name", found=", ".join(clashing[:10]),
             remedy="choose another mask_keyword or layout 'separate'",
         )  # fmt: skip
     return sorted(tasks, key=lambda task: task.name)
 
 
 def _refuse_failures(failures: Sequence[Failure]) -> None:
-    said = some_of([failure.message for failure in failures], MAX_LINES, "; ")
+    reasons = some_of([failure.message for failure in failures], MAX_LINES, "; ")
     raise RulesError(
-        f"{counted(len(failures), 'pair')} cannot be formatted, nothing was written: {said}",
+        f"{counted(len(failures), 'pair')} cannot be formatted, nothing was written: {reasons}",
         remedy="correct these files or list them in source.exclude",
     )
 
@@ -173,7 +173,7 @@ def finish_dataset(
     findings: Iterable[Finding],
     started: datetime,
 ) -> None:
-    """Write what a dataset says of its samples, and seal it."""
+    """Write the dataset's documents and seal it."""
     samples = sorted((s for o in outcomes for s in o.samples), key=lambda sample: sample.name)
     classes = tuple(DatasetClass(id=c.id, name=c.name) for c in rules.classes or ())
     dataset = Dataset(samples=tuple(samples), classes=classes)

@@ -1,25 +1,25 @@
-"""An image in the form of the dataset's images: colour model, depth, scale; whole or by rows."""
+"""Convert an image to a dataset's colour model, bit depth and scale, whole or by rows."""
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_rules.formatting.resize import resize_image, scaled_as, shrunk_size
+from dataset_rules.formatting.resize import resize_image, scaled_by_rules, shrunk_size
 from dataset_rules.pixels.images import Pixels
 from dataset_rules.pixels.row_scaling import shrunk_rows
 from dataset_rules.pixels.rows import Rows, rows_of
 from dataset_rules.rules.rules import Rules
 
-EPSILON = float(np.finfo(np.float32).eps)  # of all pixels, below which a side is empty
+EPSILON = float(np.finfo(np.float32).eps)  # share of all pixels below which a side is empty
 
-SHALLOW = {"jpg", "bmp"}  # formats that hold 8 bits
+SHALLOW = {"jpg", "bmp"}  # formats limited to 8 bits
 
 
 def rows_as_in_dataset(rows: Rows, rules: Rules) -> Rows:
-    """What `as_in_dataset` makes of the whole image.
+    """Like `as_in_dataset`, by rows.
 
-    The rows are read once more where all values have to be seen first: for a depth of `range`
-    and for a binary colour model.
+    The rows are read twice if all values are needed first: for depth `range` and for a binary
+    colour model.
     """
     span = _span(rows) if rules.depth == "range" else None
     toned = rows.mapped(lambda block: in_color_model(block, rules, span=span)[0])
@@ -49,7 +49,7 @@ def _counts(rows: Rows) -> NDArray[np.int64]:
 
 
 def _otsu(counts: NDArray[np.int64]) -> int:
-    """The level that parts the values best, as OpenCV finds it from the same counts.
+    """Otsu's threshold, the same that OpenCV finds from these counts.
 
     Source: Otsu, A threshold selection method from gray-level histograms, 1979, eq. 18.
     """
@@ -73,9 +73,9 @@ def _otsu(counts: NDArray[np.int64]) -> int:
 def in_color_model(
     image: Pixels, rules: Rules, *, span: tuple[int, int] | None = None
 ) -> tuple[Pixels, int | None]:
-    """The image as RGB (HW3) or grey (HW), and the threshold that `binary` will cut it at.
+    """The image as RGB (HW3) or grey (HW), and the threshold for a `binary` colour model.
 
-    It is cut by `binarized` once it has its size: what is resized after that is no longer binary.
+    `binarized` applies the threshold after resizing: a resized binary image is no longer binary.
     """
     image = in_depth(image, rules, span=span)
     if rules.color_model == "rgb":
@@ -88,12 +88,12 @@ def in_color_model(
 
 
 def in_depth(image: Pixels, rules: Rules, *, span: tuple[int, int] | None = None) -> Pixels:
-    """The image with the bits that the rules ask for; one of 8 bits stays as it is.
+    """The image at the bit depth of the rules; 8-bit images are unchanged.
 
     Args:
         image: HW or HWC.
         rules: of the dataset.
-        span: lowest and highest value, of the image where absent.
+        span: lowest and highest value; those of the image if None.
     """
     is_kept = rules.image_format not in SHALLOW and rules.color_model != "binary"
     if image.dtype != np.uint16 or (is_kept and rules.depth in {None, "keep"}):
@@ -106,11 +106,11 @@ def in_depth(image: Pixels, rules: Rules, *, span: tuple[int, int] | None = None
 
 
 def binarized(image: Pixels, threshold: int | None) -> Pixels:
-    """0 and 255 by the threshold (above it is 255); the image itself without one."""
+    """The image thresholded to 0 and 255 (above: 255); unchanged if the threshold is None."""
     return image if threshold is None else np.where(image > threshold, 255, 0).astype(np.uint8)
 
 
 def as_in_dataset(image: Pixels, rules: Rules) -> Pixels:
-    """A new image in the colours and at the scale of the dataset's images, the whole of it."""
+    """Convert a whole new image to the colours and scale of the dataset's images."""
     toned, threshold = in_color_model(image, rules)
-    return binarized(scaled_as(toned, rules), threshold)
+    return binarized(scaled_by_rules(toned, rules), threshold)

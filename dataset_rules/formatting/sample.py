@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from dataset_rules.artifacts.dataset import Sample, SampleImage, SampleMask, Split
-from dataset_rules.checks.pixel_scan import Outcome, Seen, see_through_among
-from dataset_rules.checks.thumbnails import glimpse_of, mask_glimpse_of
+from dataset_rules.checks.pixel_scan import Outcome, PairThumbnails, transparent_files
+from dataset_rules.checks.thumbnails import image_thumbnail, mask_thumbnail
 from dataset_rules.formatting.image_form import binarized, in_color_model, in_depth
 from dataset_rules.formatting.resize import Part, fitted, shrunk_size
 from dataset_rules.ground.disk import WRITING_BYTES, write_file
@@ -26,7 +26,7 @@ from dataset_rules.sources.limits import LONGEST_NAME_BYTES
 
 @dataclass(frozen=True)
 class Task:
-    """A pair, and where in the dataset it goes."""
+    """A pair and its destination in the dataset."""
 
     name: str
     split: Split
@@ -38,42 +38,42 @@ class Task:
 
 @dataclass(frozen=True)
 class _Written:
-    """SHA-256 of a file's content, as `content_hash` has it, and of its bytes."""
+    """SHA-256 of a file's content (as in `content_hash`) and of its bytes."""
 
     content: str
     stored: str
 
 
 def make_sample(source: Files, out: Path, task: Task, rules: Rules) -> Outcome:
-    """Read a pair, bring it into the form of the rules and write its files.
+    """Read a pair, convert it by the rules and write its files.
 
     Raises:
-        RulesError: if a file is damaged, sizes differ or a mask holds values of no class.
+        RulesError: if a file is damaged, sizes differ or a mask value belongs to no class.
     """
     if rules.source.panel is not None:
         return _sample_of_panels(source, out, task, rules, rules.source.panel)
     file = source / task.image
     header = read_header(file)
-    # Otsu's threshold is that of all pixels.
+    # Otsu's threshold needs all pixels.
     shrinks_to_px = None if rules.color_model == "binary" else shrunk_size(header.size_px, rules)
     image = read_image(file, shrinks_to_px=shrinks_to_px, header=header)
     masks = [source / path for path in task.masks]
     decoded = decode_masks(masks, task.class_ids, rules)
     outcome = write_sample(source, out, task, rules, image=image, decoded=decoded, header=header)
     headers = {task.image: header, **{path: read_header(source / path) for path in task.masks}}
-    through = see_through_among(source, headers)
-    return outcome.model_copy(update={"see_through": through})
+    transparent = transparent_files(source, headers)
+    return outcome.model_copy(update={"see_through": transparent})
 
 
 def _sample_of_panels(source: Files, out: Path, task: Task, rules: Rules, panel: Panel) -> Outcome:
-    """As `make_sample`, of a file that holds image and mask side by side."""
+    """Like `make_sample`, for a file with image and mask side by side."""
     composite = source / task.image
     image = panel_of(read_image(composite), panel, panel.image)
     decoded = decode_masks([composite], task.class_ids, rules)
     header = read_header(composite)
     outcome = write_sample(source, out, task, rules, image=image, decoded=decoded)
-    through = see_through_among(source, {task.image: header})
-    return outcome.model_copy(update={"see_through": through})
+    transparent = transparent_files(source, {task.image: header})
+    return outcome.model_copy(update={"see_through": transparent})
 
 
 def write_sample(
@@ -87,17 +87,17 @@ def write_sample(
     pixel_size_um: float | None = None,
     header: Header | None = None,
 ) -> Outcome:
-    """Bring an image and its masks into the form of the rules and write the files.
+    """Convert an image and its masks by the rules and write the files.
 
     Args:
-        source: where the image lies.
-        out: of the dataset.
-        task: names and places.
-        rules: the form.
+        source: files of the source.
+        out: the dataset's folder.
+        task: names and paths.
+        rules: of the dataset.
         image: HW or HW3, uint8 or uint16.
         decoded: its masks.
-        pixel_size_um: as a document states it; None: as the image file states it.
-        header: of the image file, where it was read already; the image may be decoded smaller.
+        pixel_size_um: from a document; None uses that of the image file.
+        header: of the image file, if already read; the image may be decoded at a smaller size.
 
     Raises:
         RulesError: if the sizes differ.
@@ -114,33 +114,33 @@ def write_sample(
     parts = fitted(Part(toned, decoded.label, decoded.instances), rules)
     header = header or read_header(source / task.image)
     size_um = pixel_size_um or header.pixel_size_um
-    made = [_write(out, part, task, rules, threshold, size_um) for part in parts]
+    written = [_write(out, part, task, rules, threshold, size_um) for part in parts]
     return Outcome(
-        samples=tuple(sample for sample, _ in made),
-        content={path: file.content for _, files in made for path, file in files.items()},
-        written={path: file.stored for _, files in made for path, file in files.items()},
+        samples=tuple(sample for sample, _ in written),
+        content={path: file.content for _, files in written for path, file in files.items()},
+        written={path: file.stored for _, files in written for path, file in files.items()},
         findings=tuple(_findings(task, decoded, image, rules)),
-        seen=_seen(image, decoded, parts, made),
+        seen=_thumbnails(image, decoded, parts, written),
     )
 
 
-def _seen(
+def _thumbnails(
     image: Pixels,
     decoded: DecodedMask,
     parts: Sequence[Part],
-    made: Sequence[tuple[Sample, dict[str, _Written]]],
-) -> Seen:
-    """The pair seen small; of a single part the pixels are fewer and their hash is known."""
+    written: Sequence[tuple[Sample, dict[str, _Written]]],
+) -> PairThumbnails:
+    """Thumbnails of the pair; from the written part if it is the only one (smaller, hash known)."""
     if len(parts) == 1:
-        (sample, files), part = made[0], parts[0]
-        glimpse = glimpse_of(part.image, files[sample.image.path].content)
-        return Seen(image=glimpse, mask=mask_glimpse_of(part.label))
-    return Seen(image=glimpse_of(image), mask=mask_glimpse_of(decoded.label))
+        (sample, files), part = written[0], parts[0]
+        thumbnail = image_thumbnail(part.image, files[sample.image.path].content)
+        return PairThumbnails(image=thumbnail, mask=mask_thumbnail(part.label))
+    return PairThumbnails(image=image_thumbnail(image), mask=mask_thumbnail(decoded.label))
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the files of a sample lie in the dataset."""
+    """Paths of a sample's files in the dataset."""
 
     image: str
     mask: str
@@ -148,7 +148,7 @@ class Place:
 
 
 def place_of(name: str, split: Split, rules: Rules) -> Place:
-    """Paths of a sample's files by the layout of the rules."""
+    """Paths of a sample's files in the layout of the rules."""
     image, mask = f"{name}.{rules.image_format}", f"{name}{rules.mask_keyword}.png"
     instances = f"instances/{name}.png"
     if rules.layout == "together":
@@ -189,13 +189,13 @@ def _refuse_long_names(paths: Iterable[str], task: Task) -> None:
 
 
 def _write_pixels(path: Path, pixels: Pixels) -> _Written:
-    """Write a file, and hash what a reader will see. It is flushed when the dataset is sealed."""
+    """Write a file and hash its decoded pixels. It is flushed when the dataset is sealed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data = encode(pixels, path.suffix)
     write_file(path, data, flush=False)
-    # Of PNG the pixels themselves come back; the other formats lose some or turn grey to colour.
-    seen = pixels if path.suffix == ".png" else read_image(path)
-    return _Written(pixel_hash(seen), sha256(data).hexdigest())
+    # PNG is lossless; other formats are lossy or turn grey into colour.
+    decoded = pixels if path.suffix == ".png" else read_image(path)
+    return _Written(pixel_hash(decoded), sha256(data).hexdigest())
 
 
 def _findings(task: Task, decoded: DecodedMask, image: Pixels, rules: Rules) -> list[Finding]:

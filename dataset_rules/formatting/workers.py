@@ -1,7 +1,7 @@
-"""Processes that make samples, and the notes by which a run that was stopped goes on.
+"""Worker processes that make samples, and the progress notes for resuming a stopped run.
 
-Each finished pair leaves a note in `.progress/` that says what was written; a run that is taken
-up again skips the pairs that have one. Notes end in `.part`, so that no seal covers them.
+Each finished pair leaves a note in `.progress/` that records what was written; a resumed run
+skips pairs that have one. Notes end in `.part`, so that no seal covers them.
 """
 
 import ctypes
@@ -35,9 +35,9 @@ from dataset_rules.sources.files import Files
 from dataset_rules.sources.headers import told
 
 PROGRESS = ".progress"
-LONGEST_SOCKET_PATH = 100  # the kernel takes 107 bytes; macOS takes 103
+MAX_SOCKET_PATH = 100  # bytes; Linux allows 107, macOS 103
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
-MIN_PARALLEL = 8  # pairs below which starting processes takes longer than the work
+MIN_PARALLEL = 8  # pairs; for fewer, starting processes takes longer than the work
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,14 @@ class Failure:
 
 @dataclass(frozen=True)
 class Worker:
-    """Makes samples in whatever process it is sent to."""
+    """Makes samples; can be sent to another process."""
 
     folder: Files
     out: Path
     rules: Rules
 
     def __call__(self, task: Task) -> Outcome | Failure:
-        """The sample of a pair, made now or by a run before."""
+        """The sample of a pair, made now or by an earlier run."""
         note = self.out / PROGRESS / f"{sha256(task.name.encode()).hexdigest()}.part"
         noted = _noted(note, self.out)
         if noted is not None:
@@ -66,13 +66,13 @@ class Worker:
             outcome = make_sample(self.folder, self.out, task, self.rules)
         except RulesError as error:
             return Failure((task.image, *task.masks), _without_folder(error, self.folder))
-        # Not flushed: after a power cut a note counts only with the very bytes that it names.
+        # Not flushed: after a power cut a note is valid only if the files have the recorded hashes.
         write_file(note, canonical_json(outcome.model_dump(mode="json")), flush=False)
         return outcome
 
 
 def _noted(note: Path, out: Path) -> Outcome | None:
-    """What a note says, if the files that it names are whole."""
+    """The outcome in a note, if the files that it lists are intact."""
     try:
         outcome = Outcome.model_validate_json(note.read_bytes())
         is_whole = all(
@@ -88,14 +88,14 @@ def _without_folder(error: RulesError, folder: Files) -> str:
     return f"{place}: {told(error)}" + (f", expected {error.expected}" if error.expected else "")
 
 
-def prepare(tasks: int, jobs: int) -> None:
-    """Have the libraries loaded for the processes while the caller is still busy."""
+def preload(tasks: int, jobs: int) -> None:
+    """Preload the libraries for the worker processes while the caller is still busy."""
     if jobs > 1 and tasks >= MIN_PARALLEL and _has_server():
         _context()
         ensure_running()
 
 
-def made_by(worker: Worker, tasks: Sequence[Task], jobs: int) -> Iterator[Outcome | Failure]:
+def run_tasks(worker: Worker, tasks: Sequence[Task], jobs: int) -> Iterator[Outcome | Failure]:
     """Results in the order of the tasks."""
     (worker.out / PROGRESS).mkdir(exist_ok=True)
     if jobs == 1 or len(tasks) < MIN_PARALLEL:
@@ -105,13 +105,13 @@ def made_by(worker: Worker, tasks: Sequence[Task], jobs: int) -> Iterator[Outcom
         min(jobs, len(tasks)), mp_context=_context(), initializer=_start_process
     ) as pool:
         try:
-            with _deaf_to_interrupts():
+            with _interrupts_blocked():
                 results = pool.map(worker, tasks, chunksize=4)
             yield from results
         except BrokenProcessPool as error:
             raise ArtifactError(
-                "a process of the formatter was killed", where=str(worker.out),
-                remedy="memory may be short: go on with fewer jobs; what is finished is kept",
+                "a formatter process was killed", where=str(worker.out),
+                remedy="it may be out of memory: resume with fewer jobs; finished pairs are kept",
             ) from error  # fmt: skip
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -119,10 +119,10 @@ def made_by(worker: Worker, tasks: Sequence[Task], jobs: int) -> Iterator[Outcom
 
 
 def _context() -> Any:
-    """Processes that are forked of one that has loaded the libraries, and has no threads.
+    """Fork processes from a server that has loaded the libraries and has no threads.
 
-    Forked of the caller itself they would inherit the locks of its threads, held. Where there is
-    no such server, or its socket's path would be too long, each loads them anew.
+    Forked from the caller itself, they would inherit locks held by its threads. If there is no
+    such server, or its socket path would be too long, each process loads the libraries anew.
     """
     if not _has_server():
         return get_context("spawn")
@@ -133,12 +133,12 @@ def _context() -> Any:
 
 def _has_server() -> bool:
     socket = len(os.fsencode(get_temp_dir())) + len("/listener-xxxxxxxx")
-    return "forkserver" in get_all_start_methods() and socket <= LONGEST_SOCKET_PATH
+    return "forkserver" in get_all_start_methods() and socket <= MAX_SOCKET_PATH
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Processes that are started here never see Ctrl-C: it is their parent's to answer."""
+def _interrupts_blocked() -> Iterator[None]:
+    """Processes started inside never receive Ctrl-C: their parent handles it."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -150,23 +150,23 @@ def _deaf_to_interrupts() -> Iterator[None]:
 
 
 def _start_process() -> None:
-    """One thread a process; and none outlives the process that gave it work."""
+    """Use one thread per process, and exit when the parent exits."""
     cv2.setNumThreads(1)
     _keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
     assert parent is not None  # only a child runs this
 
-    def follow() -> None:
+    def exit_with_parent() -> None:
         wait([parent.sentinel])
         os._exit(1)
 
-    threading.Thread(target=follow, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
 
 
 def _keep_freed_memory() -> None:
-    """Give the memory of one pair to the next; to get it anew of the kernel takes 5 of 35 ms."""
+    """Reuse the memory of one pair for the next; allocating it anew takes 5 of 35 ms."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt is not None:  # of the GNU C library
-        mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the highest that it takes
+    if mallopt is not None:  # GNU C library
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the maximum
         mallopt(_M_TRIM_THRESHOLD, 64 << 20)

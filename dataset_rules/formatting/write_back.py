@@ -1,4 +1,4 @@
-"""Label masks -> masks with the values of the source, where the rules can be read backwards."""
+"""Label masks -> masks with the source's values, if the rules can be inverted."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,13 +26,13 @@ from dataset_rules.pixels.images import Pixels, encode, read_mask
 from dataset_rules.rules.fields import MaskKind, SourceValue
 from dataset_rules.rules.rules import Rules, rules_document, rules_from_mapping
 
-VERSION = 1  # raised by hand when the same masks and rules give other files
+VERSION = 1  # raised by hand when the same masks and rules give different files
 PREDICTIONS = "predictions.json"
 
 
 @dataclass(frozen=True)
-class Masks:
-    """The masks of one image: name, label mask and, where there is one, instance map."""
+class ImageMasks:
+    """The masks of one image: name, label mask and instance map, if any."""
 
     name: str
     label: Path
@@ -40,35 +40,35 @@ class Masks:
 
 
 def write_back(artifact: Path, out: Path, *, rules: Rules | None = None) -> Path:
-    """The masks of a dataset or prediction with the source's values, as an artifact in `out`.
+    """Write the masks of a dataset or prediction with the source's values as an artifact.
 
-    Masks are PNG files at the size that they have: `NAME.png`, `CLASS/NAME.png` where each class
-    has files of its own, `NAME/00001.png` where each object has.
+    Masks are PNG files at their present size: `NAME.png`, `CLASS/NAME.png` if each class has
+    separate files, `NAME/00001.png` if each object has.
 
     Args:
         artifact: a dataset or a prediction.
-        out: a new folder, or one in which this very step was begun or finished.
-        rules: by which the source was read; None: those of the dataset that stands behind it.
+        out: a new folder, or one in which this same step was started or finished.
+        rules: by which the source was read; None uses those of the underlying dataset.
 
     Raises:
-        RulesError: if the rules cannot be read backwards, or a mask holds what they do not name.
+        RulesError: if the rules cannot be inverted, or do not cover a mask value.
         ArtifactError: if there is no intact dataset or prediction.
     """
     started = datetime.now(UTC)
     top = read_artifact(artifact)
     if top.kind not in {"dataset", "prediction"}:
-        raise ArtifactError("it holds no label masks", where=str(artifact),
+        raise ArtifactError("the artifact contains no label masks", where=str(artifact),
                             expected="a dataset or a prediction", found=top.kind)  # fmt: skip
-    found = rules or _rules_behind(artifact, top.kind)
-    template = _template_of(found, str(artifact))
+    rules = rules or _rules_of_dataset(artifact, top.kind)
+    writer = _mask_writer(rules, str(artifact))
     step = Step("masks", VERSION, (read_intact(artifact, top.kind),),
-                {"rules": rules_document(found)})  # fmt: skip
+                {"rules": rules_document(rules)})  # fmt: skip
     if begin(out, step):
         return out
     content = []
     with removed_on_refusal(out):
         for masks in _masks_in(artifact, top.kind):
-            for path, pixels in template.written(masks):
+            for path, pixels in writer.files(masks):
                 (out / path).parent.mkdir(parents=True, exist_ok=True)
                 write_file(out / path, encode(pixels, ".png"))
                 content.append(path)
@@ -76,45 +76,45 @@ def write_back(artifact: Path, out: Path, *, rules: Rules | None = None) -> Path
     return out
 
 
-def _rules_behind(artifact: Path, kind: str) -> Rules:
-    """The rules in the manifest of the one dataset that the artifact is, or was made of."""
-    manifests = [artifact / MANIFEST] if kind == "dataset" else _carried(artifact)
+def _rules_of_dataset(artifact: Path, kind: str) -> Rules:
+    """The rules in the manifest of the one dataset that the artifact is or was derived from."""
+    manifests = [artifact / MANIFEST] if kind == "dataset" else _ancestor_manifests(artifact)
     documents = [json.loads(path.read_bytes()) for path in manifests]
-    stated = [d["parameters"]["rules"] for d in documents if d["kind"] == "dataset"]
-    different = {json.dumps(rules, sort_keys=True): rules for rules in stated}
+    recorded = [d["parameters"]["rules"] for d in documents if d["kind"] == "dataset"]
+    different = {json.dumps(rules, sort_keys=True): rules for rules in recorded}
     if len(different) != 1:
         raise RulesError(
-            "no one dataset says what the values of the source are", where=str(artifact),
-            found=f"{len(different)} rules documents behind it",
-            remedy="name the rules: --rules rules.json",
+            "no single dataset defines the values of the source", where=str(artifact),
+            found=f"{len(different)} rules documents in the lineage",
+            remedy="specify the rules: --rules rules.json",
         )  # fmt: skip
     return rules_from_mapping(next(iter(different.values())), where=str(artifact))
 
 
-def _carried(artifact: Path) -> list[Path]:
+def _ancestor_manifests(artifact: Path) -> list[Path]:
     return sorted((artifact / LINEAGE).glob(f"*/{MANIFEST}"))
 
 
-def _masks_in(artifact: Path, kind: str) -> Iterator[Masks]:
+def _masks_in(artifact: Path, kind: str) -> Iterator[ImageMasks]:
     if kind == "dataset":
         for sample in read_dataset(artifact).samples:
             instances = artifact / sample.instances if sample.instances else None
-            yield Masks(sample.name, artifact / sample.mask.path, instances)
+            yield ImageMasks(sample.name, artifact / sample.mask.path, instances)
         return
     for row in json.loads((artifact / PREDICTIONS).read_bytes())["images"]:
         name = str(row["mask"]).removesuffix("_mask.png")
-        yield Masks(name, artifact / row["mask"], artifact / row["instances"])
+        yield ImageMasks(name, artifact / row["mask"], artifact / row["instances"])
 
 
 @dataclass(frozen=True)
-class Template:
-    """How label masks become masks of the source."""
+class MaskWriter:
+    """How label masks become masks with the source's values."""
 
     kind: MaskKind
-    values: Mapping[int, SourceValue]  # of each class, and of ignored pixels
-    folders: Mapping[int, str]  # of each class where classes have files of their own
+    values: Mapping[int, SourceValue]  # by class id; includes ignored pixels
+    folders: Mapping[int, str]  # by class id, if classes have separate files
 
-    def written(self, masks: Masks) -> Iterator[tuple[str, Pixels]]:
+    def files(self, masks: ImageMasks) -> Iterator[tuple[str, Pixels]]:
         """Path and pixels of each file of an image."""
         label = read_mask(masks.label)
         if self.kind is MaskKind.INSTANCES:
@@ -123,9 +123,9 @@ class Template:
         unknown = set(np.unique(label).tolist()) - self.values.keys()
         if unknown:
             raise RulesError(
-                "the mask holds what the rules give no one value", where=str(masks.label),
+                "the mask contains class ids without a unique source value", where=str(masks.label),
                 found=", ".join(map(str, sorted(unknown))),
-                remedy="write one value each into classes or ignore_values and name the rules",
+                remedy="set one value each in classes or ignore_values and pass these --rules",
             )  # fmt: skip
         if self.kind is MaskKind.INSTANCE_FILES:
             yield from self._object_files(masks, label)
@@ -136,7 +136,7 @@ class Template:
         else:
             yield f"{masks.name}.png", self._valued(label)
 
-    def _object_files(self, masks: Masks, label: Pixels) -> Iterator[tuple[str, Pixels]]:
+    def _object_files(self, masks: ImageMasks, label: Pixels) -> Iterator[tuple[str, Pixels]]:
         instances = self._instances(masks)
         for number in np.unique(instances[instances > 0]).tolist():
             own = np.where(instances == number, label, 0)
@@ -144,16 +144,16 @@ class Template:
             folder = f"{self.folders[class_id]}/" if class_id in self.folders else ""
             yield f"{folder}{masks.name}/{number:05}.png", self._valued(own)
 
-    def _instances(self, masks: Masks) -> Pixels:
+    def _instances(self, masks: ImageMasks) -> Pixels:
         if masks.instances is None:
             raise RulesError("there are no objects to number", where=str(masks.label),
-                             expected="an instance map beside the label mask")  # fmt: skip
+                             expected="an instance map next to the label mask")  # fmt: skip
         return read_mask(masks.instances)
 
     def _valued(self, label: Pixels) -> Pixels:
         if all(isinstance(value, int) for value in self.values.values()):
-            deepest = max(value for value in self.values.values() if isinstance(value, int))
-            table = np.zeros(256, np.uint8 if deepest < 256 else np.uint16)
+            highest = max(value for value in self.values.values() if isinstance(value, int))
+            table = np.zeros(256, np.uint8 if highest < 256 else np.uint16)
         else:
             table = np.zeros((256, 3), np.uint8)
         for class_id, value in self.values.items():
@@ -162,29 +162,29 @@ class Template:
         return valued
 
 
-def _template_of(rules: Rules, where: str) -> Template:
-    """What the rules say when they are read backwards; refuses with every reason at once."""
+def _mask_writer(rules: Rules, where: str) -> MaskWriter:
+    """Invert the rules; an error lists every reason at once."""
     kind = rules.source.mask_kind
     if kind is None or kind is MaskKind.TEXT or not rules.classes:
         raise RulesError(
             "the rules do not say what the values of the source's masks are", where=where,
             found=f"mask_kind {kind.value if kind else 'null'}",
-            remedy="a dataset of another tool goes back by unetops export-dataset",
+            remedy="for a dataset of another tool use unetops export-dataset",
         )  # fmt: skip
     values = {c.id: v[0] for c in rules.classes if len(v := c.source_values) == 1}
     if len(rules.ignore_values) == 1:
         values[IGNORE] = rules.ignore_values[0]
     wrong = [
-        f"class {c.id} {c.name!r} was made of {_listed(c.source_values)}"
+        f"class {c.id} {c.name!r} has {_listed(c.source_values)}"
         for c in rules.classes
         if c.id not in values
     ]
     if wrong and kind is not MaskKind.INSTANCES:
         raise RulesError(
-            "the rules cannot be read backwards", where=where, found="; ".join(wrong),
-            remedy="give each class one value in rules of their own: --rules rules.json",
+            "the rules cannot be inverted", where=where, found="; ".join(wrong),
+            remedy="give each class one value in a separate rules file: --rules rules.json",
         )  # fmt: skip
-    return Template(kind, values, _folders(rules))
+    return MaskWriter(kind, values, _folders(rules))
 
 
 def _listed(values: Sequence[SourceValue]) -> str:
@@ -202,4 +202,4 @@ def _folders(rules: Rules) -> dict[int, str]:
 
 
 def _safe(name: str) -> str:
-    return "".join(sign if sign.isalnum() else "_" for sign in name)
+    return "".join(character if character.isalnum() else "_" for character in name)

@@ -1,1 +1,1 @@
-"""What mask values mean, and masks decoded to label masks; knows nothing about pairing."""
+"""Meaning of mask values, and decoding of masks to label masks; independent of pairing."""

@@ -1,26 +1,26 @@
-"""What the colours of masks mean: drawn colours are classes, blended ones go to the nearest."""
+"""Classes of colour masks: drawn colours are classes, blended ones map to the nearest."""
 
 import math
 from collections.abc import Sequence
 
 from dataset_rules.ground.findings import Finding, Severity
-from dataset_rules.masks.value_counts import MAX_LABELS, Census, Meaning, unclear
+from dataset_rules.masks.value_counts import MAX_LABELS, Meaning, ValueCounts, unclear_meaning
 from dataset_rules.pixels.values import unpack
 from dataset_rules.rules.fields import ClassRule, MaskKind
 
-MAJOR_COLOR = 0.002  # share of all pixels from which a colour counts as drawn, not as blended
-SAME_COLOR = 60  # colours nearer than this to a more frequent one are shades of it
+MIN_DRAWN_SHARE = 0.002  # of all pixels; rarer colours count as blended, not drawn
+SAME_COLOR = 60  # colours closer than this to a more frequent one are shades of it
 
 RED, GREEN, BLUE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)
 
 
-def meaning_of_colors(census: Census) -> Meaning:
-    """A class for each drawn colour but the background's."""
-    majors = _major_colors(census)
+def meaning_of_colors(counts: ValueCounts) -> Meaning:
+    """One class per drawn colour, except the background's."""
+    majors = _major_colors(counts)
     if {RED, GREEN, BLUE, BLACK} == set(majors):
-        return _stained(census)
+        return _stained(counts)
     if len(majors) > MAX_LABELS:
-        return unclear(census)
+        return unclear_meaning(counts)
     ground = BLACK if BLACK in majors else majors[0]
     others = sorted(color for color in majors if color != ground)
     classes = tuple(
@@ -30,12 +30,12 @@ def meaning_of_colors(census: Census) -> Meaning:
     return Meaning(
         MaskKind.COLORS,
         (ClassRule(id=0, name="background", source_values=(ground,)), *classes),
-        findings=_blend_findings(census, majors),
+        findings=_blend_findings(counts, majors),
     )
 
 
-def _stained(census: Census) -> Meaning:
-    """The palette of immunohistochemistry: red positive, blue negative, green the boundary."""
+def _stained(counts: ValueCounts) -> Meaning:
+    """The immunohistochemistry palette: red positive, blue negative, green boundary."""
     note = Finding(
         code="stain_colors", severity=Severity.INFO,
         message="the colours are read as immunohistochemistry's: blue negative, red positive, "
@@ -47,34 +47,36 @@ def _stained(census: Census) -> Meaning:
         ClassRule(id=1, name="negative", source_values=(BLUE,)),
         ClassRule(id=2, name="positive", source_values=(RED,)),
     )
-    blends = _blend_findings(census, [RED, GREEN, BLUE, BLACK])
+    blends = _blend_findings(counts, [RED, GREEN, BLUE, BLACK])
     return Meaning(MaskKind.COLORS, classes, (GREEN,), findings=(note, *blends))
 
 
-def _major_colors(census: Census) -> list[tuple[int, int, int]]:
-    """Colours that were drawn, the most frequent first; shades of one count as it."""
+def _major_colors(counts: ValueCounts) -> list[tuple[int, int, int]]:
+    """Drawn colours, most frequent first; shades of one are merged into it."""
     majors: list[tuple[int, int, int]] = []
-    for value, _ in sorted(census.pixels.items(), key=lambda item: (-item[1], item[0])):
+    for value, _ in sorted(counts.pixels.items(), key=lambda item: (-item[1], item[0])):
         color = unpack(value)
-        if census.share(value) < MAJOR_COLOR:
+        if counts.share(value) < MIN_DRAWN_SHARE:
             break
         if all(_distance(color, major) >= SAME_COLOR for major in majors):
             majors.append(color)
     return majors
 
 
-def _distance(one: tuple[int, int, int], other: tuple[int, int, int]) -> float:
-    return math.dist(one, other)
+def _distance(a: tuple[int, int, int], b: tuple[int, int, int]) -> float:
+    return math.dist(a, b)
 
 
-def _blend_findings(census: Census, majors: Sequence[tuple[int, int, int]]) -> tuple[Finding, ...]:
-    blends = [value for value in census.values if unpack(value) not in majors]
+def _blend_findings(
+    counts: ValueCounts, majors: Sequence[tuple[int, int, int]]
+) -> tuple[Finding, ...]:
+    blends = [value for value in counts.values if unpack(value) not in majors]
     if not blends:
         return ()
     return (
         Finding(
             code="blended_colors", severity=Severity.INFO,
-            message=f"{len(blends)} further colours ({census.share(*blends):.2%} of the pixels) "
+            message=f"{len(blends)} further colours ({counts.share(*blends):.2%} of the pixels) "
             "go to the nearest class",
         ),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What the values of the source's masks mean: their kind, and the table of values and classes."""
+"""Infer what the mask values of a source mean: the mask kind and the class of each value."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,143 +7,143 @@ from dataset_rules.ground.findings import Finding, Question, Severity
 from dataset_rules.masks.colors import meaning_of_colors
 from dataset_rules.masks.decode import JPEG_GAP
 from dataset_rules.masks.profile import Look
-from dataset_rules.masks.value_counts import MAX_LABELS, Census, Meaning, unclear
+from dataset_rules.masks.value_counts import MAX_LABELS, Meaning, ValueCounts, unclear_meaning
 from dataset_rules.rules.fields import ClassRule, MaskKind, SourceValue
 from dataset_rules.rules.rules import Rules
 
-TEXT = "TEXT"  # what the header of a text file names as its format
-SOFT_VALUES = 4  # values between the two ends of a two-valued mask that make it a soft one
-SOFT_SHARE = 0.1  # of all pixels at most lie between the ends
-SOFT_EACH = 0.005  # of all pixels at most have any one value between the ends
-LEVEL = 0.01  # share of all pixels from which a grey value of a JPEG counts as drawn
-NEAR_LEVELS = 0.85  # of all pixels are near one of the values that were drawn
-COMPACT = 0.35  # of its bounding box is filled by an object, as a median; a disc fills 0.79
+TEXT = "TEXT"  # format in the header of a text file
+MIN_SOFT_VALUES = 4  # values between the two extremes that make a two-valued mask soft
+MAX_SOFT_SHARE = 0.1  # of all pixels: those between the extremes
+MAX_SOFT_EACH = 0.005  # of all pixels: those of any one value between the extremes
+MIN_LEVEL_SHARE = 0.01  # of all pixels; rarer grey values of a JPEG do not count as drawn
+MIN_NEAR_LEVELS = 0.85  # of all pixels: those close to a drawn value
+MIN_COMPACTNESS = 0.35  # median share of its bounding box that an object fills; a disc fills 0.79
 
 
-def meaning_of(census: Census, rules: Rules, *, is_many: bool) -> Meaning:
-    """What the masks mean by the rules and, where these leave it open, by the pixels.
+def meaning_of(counts: ValueCounts, rules: Rules, *, is_many: bool) -> Meaning:
+    """Take the meaning of the masks from the rules, and the rest from the pixels.
 
     Args:
-        census: of the masks that were looked at.
-        rules: what is stated there is not inferred.
+        counts: value counts of the masks that were read.
+        rules: what they specify is not inferred.
         is_many: one image has many mask files.
     """
-    kind = rules.source.mask_kind or _kind_of(census, rules, is_many=is_many)
+    kind = rules.source.mask_kind or _kind_of(counts, rules, is_many=is_many)
     if kind is None:
-        return unclear(census)
+        return unclear_meaning(counts)
     match kind:
         case MaskKind.BINARY | MaskKind.INVERTED | MaskKind.INSTANCE_FILES:
-            return _two_valued(census, rules, kind)
+            return _two_valued(counts, rules, kind)
         case MaskKind.COLORS:
-            return meaning_of_colors(census)
+            return meaning_of_colors(counts)
         case MaskKind.INSTANCES:
             return Meaning(kind, (*_table([0], []), ClassRule(id=1, name="object")))
         case MaskKind.LABEL:
-            return _labels(census)
+            return _labels(counts)
         case MaskKind.TEXT:
-            return _text(census)
+            return _text(counts)
 
 
-def _text(census: Census) -> Meaning:
-    """Labels as numbers in text; image files are another kind."""
-    if all(look.header.format == TEXT for look in census.looks):
-        return replace(_labels(census), kind=MaskKind.TEXT)
+def _text(counts: ValueCounts) -> Meaning:
+    """Labels as numbers in text files; an ERROR finding if the masks are image files."""
+    if all(profile.header.format == TEXT for profile in counts.profiles):
+        return replace(_labels(counts), kind=MaskKind.TEXT)
     note = Finding(
         code="text_masks", severity=Severity.ERROR,
-        message="mask_kind is 'text', and the masks are image files",
+        message="mask_kind is 'text', but the masks are image files",
         remedy="choose another mask_kind, or leave it null to have it inferred",
     )  # fmt: skip
     return Meaning(MaskKind.TEXT, findings=(note,))
 
 
-def _kind_of(census: Census, rules: Rules, *, is_many: bool) -> MaskKind | None:
+def _kind_of(counts: ValueCounts, rules: Rules, *, is_many: bool) -> MaskKind | None:
     if is_many:
-        return MaskKind.INSTANCE_FILES if _is_two_valued(census) else None
-    if any(look.header.format == TEXT for look in census.looks):
+        return MaskKind.INSTANCE_FILES if _is_two_valued(counts) else None
+    if any(profile.header.format == TEXT for profile in counts.profiles):
         return MaskKind.TEXT
-    if any(look.is_color for look in census.looks):
+    if any(profile.is_color for profile in counts.profiles):
         return MaskKind.COLORS
-    if rules.source.object_value is not None or len(census.values) <= 2:
+    if rules.source.object_value is not None or len(counts.values) <= 2:
         return MaskKind.BINARY
-    if _are_instances(census):
+    if _are_instances(counts):
         return MaskKind.INSTANCES
-    if _is_soft(census):
+    if _is_soft(counts):
         return MaskKind.BINARY
-    if _are_jpegs(census) and levels_of(census):
+    if _are_jpegs(counts) and drawn_levels(counts):
         return MaskKind.LABEL
-    return MaskKind.LABEL if len(census.values) <= MAX_LABELS else None
+    return MaskKind.LABEL if len(counts.values) <= MAX_LABELS else None
 
 
-def _is_two_valued(census: Census) -> bool:
-    return len(census.values) <= 2 or _is_soft(census)
+def _is_two_valued(counts: ValueCounts) -> bool:
+    return len(counts.values) <= 2 or _is_soft(counts)
 
 
-def _is_soft(census: Census) -> bool:
-    """Two values with blended or rung ones between: many of them, each rare."""
-    low, high = _ends(census)
+def _is_soft(counts: ValueCounts) -> bool:
+    """Two values with many rare ones in between, from blending or JPEG ringing."""
+    low, high = _ends(counts)
     third = (high - low) / 4
-    between = [v for v in census.values if low + third < v < high - third]
+    between = [v for v in counts.values if low + third < v < high - third]
     return (
-        len([v for v in census.values if low < v < high]) >= SOFT_VALUES
-        and census.share(*between) <= SOFT_SHARE
-        and all(census.share(v) <= SOFT_EACH for v in between)
+        len([v for v in counts.values if low < v < high]) >= MIN_SOFT_VALUES
+        and counts.share(*between) <= MAX_SOFT_SHARE
+        and all(counts.share(v) <= MAX_SOFT_EACH for v in between)
         and high - low > MAX_LABELS
     )
 
 
-def _are_instances(census: Census) -> bool:
-    """Numbers from 1 on, of which each is one blob, and as many as the image has objects."""
-    if census.compactness < COMPACT:
+def _are_instances(counts: ValueCounts) -> bool:
+    """Consecutive numbers from 1, each a single blob, whose count varies between images."""
+    if counts.compactness < MIN_COMPACTNESS:
         return False
-    if any(look.dtype == "uint16" for look in census.looks):
+    if any(profile.dtype == "uint16" for profile in counts.profiles):
         return True
-    counts = {look.value_count for look in census.looks}
-    is_numbered = all(_is_numbered(look) for look in census.looks)
-    return is_numbered and (len(counts) > 1 or len(census.values) > MAX_LABELS)
+    value_counts = {profile.value_count for profile in counts.profiles}
+    is_numbered = all(_is_numbered(profile) for profile in counts.profiles)
+    return is_numbered and (len(value_counts) > 1 or len(counts.values) > MAX_LABELS)
 
 
-def _are_jpegs(census: Census) -> bool:
-    return any(look.header.format == "JPEG" for look in census.looks)
+def _are_jpegs(counts: ValueCounts) -> bool:
+    return any(profile.header.format == "JPEG" for profile in counts.profiles)
 
 
-def levels_of(census: Census) -> list[int]:
-    """The grey values that were drawn, where JPEG has changed them a little; else none.
+def drawn_levels(counts: ValueCounts) -> list[int]:
+    """The grey values that were drawn before JPEG compression; empty if unclear_meaning.
 
-    They are frequent, lie far apart, and what lies around them is theirs.
+    They are frequent and far apart, and nearly all other values are close to one of them.
     """
-    if not _are_jpegs(census):
+    if not _are_jpegs(counts):
         return []
     levels: list[int] = []
-    for value in sorted(census.values, key=lambda value: -census.share(value)):
-        if census.share(value) < LEVEL:
+    for value in sorted(counts.values, key=lambda value: -counts.share(value)):
+        if counts.share(value) < MIN_LEVEL_SHARE:
             break
         if all(abs(value - level) >= JPEG_GAP for level in levels):
             levels.append(value)
-    near = [v for v in census.values if any(abs(v - level) <= JPEG_GAP // 4 for level in levels)]
-    is_drawn = len(levels) > 2 and census.share(*near) >= NEAR_LEVELS
-    return sorted(_end(level) for level in levels) if is_drawn else []
+    near = [v for v in counts.values if any(abs(v - level) <= JPEG_GAP // 4 for level in levels)]
+    is_drawn = len(levels) > 2 and counts.share(*near) >= MIN_NEAR_LEVELS
+    return sorted(_snapped(level) for level in levels) if is_drawn else []
 
 
-def _end(level: int) -> int:
-    """0 and 255 where JPEG has moved them by a little."""
+def _snapped(level: int) -> int:
+    """Values that JPEG moved slightly off 0 or 255 snap back."""
     return 0 if level <= JPEG_GAP // 4 else 255 if level >= 255 - JPEG_GAP // 4 else level
 
 
-def _is_numbered(look: Look) -> bool:
-    """Few numbers are left out between 0 and the highest."""
-    return look.value_count > 0.7 * (max(look.values) + 1)
+def _is_numbered(profile: Look) -> bool:
+    """True if few numbers between 0 and the highest are missing."""
+    return profile.value_count > 0.7 * (max(profile.values) + 1)
 
 
-def _two_valued(census: Census, rules: Rules, kind: MaskKind) -> Meaning:
-    low, high = _ends(census)
-    findings = _soft_findings(census, low, high)
+def _two_valued(counts: ValueCounts, rules: Rules, kind: MaskKind) -> Meaning:
+    low, high = _ends(counts)
+    findings = _soft_findings(counts, low, high)
     chosen = rules.source.object_value
     if chosen is None and kind is MaskKind.INVERTED:
         chosen = low
-    if chosen is None and rules.source.mask_kind is None and not _is_plain(census, low, high):
-        return Meaning(None, questions=(_which_value(census, low, high),), findings=findings)
-    if chosen is not None and chosen not in census.values and len(census.values) > 1:
-        findings = (*findings, _absent_value(census, chosen))
+    if chosen is None and rules.source.mask_kind is None and not _is_plain(counts, low, high):
+        return Meaning(None, questions=(_which_value(counts, low, high),), findings=findings)
+    if chosen is not None and chosen not in counts.values and len(counts.values) > 1:
+        findings = (*findings, _absent_value(counts, chosen))
     value = high if chosen is None else chosen
     rest = low if value != low else high
     if kind is not MaskKind.INSTANCE_FILES:
@@ -151,9 +151,9 @@ def _two_valued(census: Census, rules: Rules, kind: MaskKind) -> Meaning:
     return Meaning(kind, _table([rest], [value]), findings=findings)
 
 
-def _ends(census: Census) -> tuple[int, int]:
-    """The two values; where only one occurs, the other is the usual partner."""
-    low, high = census.values[0], census.values[-1]
+def _ends(counts: ValueCounts) -> tuple[int, int]:
+    """The lowest and the highest value; if only one occurs, its usual partner is added."""
+    low, high = counts.values[0], counts.values[-1]
     if low != high:
         return (0 if _is_near_end(low, high) else low), high
     return (0, 255) if low == 0 else (0, low)
@@ -163,46 +163,46 @@ def _is_near_end(low: int, high: int) -> bool:
     return 0 < low < high / 8
 
 
-def _is_plain(census: Census, low: int, high: int) -> bool:
-    """The brighter value covers less than half: it is what was drawn on a background."""
-    return census.share(*(value for value in census.values if 2 * value > low + high)) < 0.5
+def _is_plain(counts: ValueCounts, low: int, high: int) -> bool:
+    """True if the brighter value covers less than half: it is the object, not the background."""
+    return counts.share(*(value for value in counts.values if 2 * value > low + high)) < 0.5
 
 
-def _which_value(census: Census, low: int, high: int) -> Question:
-    bright = census.share(*(value for value in census.values if 2 * value > low + high))
+def _which_value(counts: ValueCounts, low: int, high: int) -> Question:
+    bright = counts.share(*(value for value in counts.values if 2 * value > low + high))
     return Question(
         field="source.object_value",
-        why=f"the masks hold {low} and {high}, and {high} covers {bright:.0%} of them: no file "
-        f"says which of the two is the object",
+        why=f"the masks contain {low} and {high}, and {high} covers {bright:.0%} of the pixels: "
+        f"no file says which of the two is the object",
         options=(low, high),
     )
 
 
-def _absent_value(census: Census, value: int) -> Finding:
+def _absent_value(counts: ValueCounts, value: int) -> Finding:
     return Finding(
         code="absent_object_value", severity=Severity.ERROR,
-        message=f"object_value {value} does not occur in the masks, whose values are "
-        + ", ".join(map(str, census.values[:10])),
+        message=f"object_value {value} does not occur in the masks; their values are "
+        + ", ".join(map(str, counts.values[:10])),
         remedy="correct source.object_value",
     )  # fmt: skip
 
 
-def _soft_findings(census: Census, low: int, high: int) -> tuple[Finding, ...]:
-    between = [value for value in census.values if low < value < high]
+def _soft_findings(counts: ValueCounts, low: int, high: int) -> tuple[Finding, ...]:
+    between = [value for value in counts.values if low < value < high]
     if not between:
         return ()
     return (
         Finding(
             code="soft_masks", severity=Severity.INFO,
             message=f"the masks hold {len(between)} values between {low} and {high} "
-            f"({census.share(*between):.2%} of the pixels): each goes to the nearer end",
+            f"({counts.share(*between):.2%} of the pixels): each goes to the nearer end",
         ),
     )  # fmt: skip
 
 
-def _labels(census: Census) -> Meaning:
-    """Classes in the order of their values; 255 beyond the others is the ignored border."""
-    values = [value for value in levels_of(census) or census.values if value != 0]
+def _labels(counts: ValueCounts) -> Meaning:
+    """Classes in the order of their values; 255 far above the others is the ignored border."""
+    values = [value for value in drawn_levels(counts) or counts.values if value != 0]
     *ids, last = values or [1]
     if last == 255 and ids and ids[-1] < 128 and len(ids) >= 0.5 * ids[-1]:
         note = Finding(
@@ -215,7 +215,7 @@ def _labels(census: Census) -> Meaning:
 
 
 def _numbered(values: Sequence[int]) -> tuple[ClassRule, ...]:
-    """Background and one class a value; values that can be ids are kept as ids."""
+    """Background and one class per value; values that are valid ids are kept as ids."""
     keep = all(1 <= value < 255 for value in values) and max(values) <= 2 * len(values)
     ids = list(values) if keep else list(range(1, len(values) + 1))
     return _table([0], []) + tuple(

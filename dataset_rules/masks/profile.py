@@ -1,4 +1,4 @@
-"""A look at a file: its header, and how its pixels are spread over values."""
+"""Profile of a file: its header and the distribution of its pixel values."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,28 +14,26 @@ from dataset_rules.pixels.values import gray_if_equal, pack, panel_of
 from dataset_rules.rules.fields import Panel
 from dataset_rules.sources.files import Files
 
-RINGING = 63  # grey values up to it surround what is drawn in a JPEG
-MAX_RUNG = 0.35  # of the smaller tone, at most, lies between the two in a mask
-RUNG_MASK = 0.7  # likeness of a JPEG of two tones to a mask
-GRID = 64  # places along each side at which `Look.grid` says whether something lies there
-SAME_DRAWING = 0.9  # share of an area that drawings which show the same have in common
-PHOTOGRAPH = 0.4  # likeness to a mask that photographs stay below, with an even background too
-MAX_VALUES = 4_096  # the rarest beyond it are counted in `pixels` only
+RINGING = 63  # JPEG artefacts around drawn areas reach grey values up to this
+MAX_BETWEEN = 0.35  # pixels between the two tones of a JPEG mask, as a share of the rarer tone
+JPEG_MASK_LIKENESS = 0.7  # of a two-tone JPEG
+GRID = 64  # points per side that `Look.grid` samples
+MIN_COMMON = 0.9  # share of their area that masks of the same content have in common
+PHOTOGRAPH = 0.4  # upper bound of a photograph's likeness to a mask, even with a plain background
+MAX_VALUES = 4_096  # distinct values that a profile keeps, the most frequent ones
 
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen in one file."""
+    """Header and pixel statistics of one file."""
 
     header: Header
     dtype: str
     values: dict[int, int]  # value -> pixels; colours are packed as 0xRRGGBB
     value_count: int
-    is_color: bool  # the channels differ somewhere
-    flatness: float  # share of pixels that equal their right neighbour
-    grid: bytes = field(
-        default=b"", repr=False
-    )  # 1 where a value but 0 lies, at GRID x GRID places
+    is_color: bool  # the channels differ in at least one pixel
+    flatness: float  # share of pixels equal to their right neighbour
+    grid: bytes = field(default=b"", repr=False)  # GRID x GRID samples, 1 where the value is not 0
 
     palette: Mapping[int, int] = field(default_factory=dict)  # index -> colour as 0xRRGGBB
 
@@ -46,52 +44,54 @@ class Look:
 
     @property
     def likeness(self) -> float:
-        """Near 1 for the flat areas and few values of a mask, near 0 for a photograph."""
+        """Likeness to a mask: near 1 for flat areas and few values, near 0 for a photograph."""
         flat = self.flatness - 0.1 * log10(self.value_count)
-        return max(flat, RUNG_MASK) if self.is_rung_mask else flat
+        return max(flat, JPEG_MASK_LIKENESS) if self.is_jpeg_mask else flat
 
     @property
-    def is_rung_mask(self) -> bool:
-        """A JPEG with two tones, and little between: a mask whose edges rang."""
+    def is_jpeg_mask(self) -> bool:
+        """A JPEG with two tones and little in between: a mask with ringing at its edges."""
         if self.header.format != "JPEG" or self.is_color:
             return False
         low = sum(count for value, count in self.values.items() if value <= RINGING)
         high = sum(count for value, count in self.values.items() if value >= 255 - RINGING)
         between = sum(self.values.values()) - low - high
-        return between <= MAX_RUNG * min(low, high)
+        return between <= MAX_BETWEEN * min(low, high)
 
 
 @dataclass(frozen=True)
 class Damage:
-    """Why a file could not be looked at."""
+    """Why a file could not be read."""
 
     what: str
 
 
-Looker = Callable[[str], Look | Damage]
+Profiler = Callable[[str], Look | Damage]
 
 
-def looker(source: Files, *, as_colors: bool = False, panel: Panel | None = None) -> Looker:
-    """A function from relative path to what is seen there; each file is decoded once.
+def cached_profiler(
+    source: Files, *, as_colors: bool = False, panel: Panel | None = None
+) -> Profiler:
+    """A function from relative path to profile; each file is decoded once.
 
     Args:
         source: the files of the source.
-        as_colors: see the colours of a palette, not its indices.
-        panel: see the mask's panel of composites.
+        as_colors: use the colours of a palette, not its indices.
+        panel: profile only the mask panel of composites.
     """
 
     @cache
-    def look(path: str) -> Look | Damage:
+    def profile(path: str) -> Look | Damage:
         try:
-            return look_at(source / path, as_colors=as_colors, panel=panel)
+            return profile_file(source / path, as_colors=as_colors, panel=panel)
         except RulesError as error:
             return Damage(f"{error.what}" + (f": {error.found}" if error.found else ""))
 
-    return look
+    return profile
 
 
-def look_at(path: Path, *, as_colors: bool = False, panel: Panel | None = None) -> Look:
-    """Decode one file; raises `RulesError` where it is damaged."""
+def profile_file(path: Path, *, as_colors: bool = False, panel: Panel | None = None) -> Look:
+    """Decode and profile one file; raises `RulesError` if it is damaged."""
     header = read_header(path)
     pixels = read_image(path) if as_colors else read_mask(path)
     palette = _palette(pixels, read_image(path)) if header.mode == "P" and not as_colors else {}
@@ -112,24 +112,24 @@ def look_at(path: Path, *, as_colors: bool = False, panel: Panel | None = None) 
 
 
 def _palette(indices: Pixels, colors: Pixels) -> dict[int, int]:
-    """The colour of each index that occurs."""
+    """The colour of each palette index that occurs."""
     found, places = np.unique(indices, return_index=True)
     packed = pack(colors.reshape(1, -1, 3))[0, places]
     return {int(index): int(color) for index, color in zip(found, packed, strict=True)}
 
 
-def palettes_differ(looks: Iterable[Look]) -> bool:
-    """True where one index has other colours in other files: then only colours mean something."""
-    seen: dict[int, int] = {}
+def palettes_differ(profiles: Iterable[Look]) -> bool:
+    """True if an index has different colours in different files: then only colours count."""
+    color_of: dict[int, int] = {}
     return any(
-        seen.setdefault(index, color) != color
-        for look in looks
-        for index, color in look.palette.items()
+        color_of.setdefault(index, color) != color
+        for profile in profiles
+        for index, color in profile.palette.items()
     )
 
 
 def likeness_of(pixels: Pixels) -> float:
-    """As `Look.likeness`, of pixels."""
+    """Like `Look.likeness`, for an array."""
     packed = pack(gray_if_equal(pixels))
     return _flatness(packed) - 0.1 * log10(len(_counted(packed)[0]))
 
@@ -144,24 +144,24 @@ def _grid_of(packed: Pixels, *, above: int) -> bytes:
     return places.astype(np.uint8).tobytes()
 
 
-def as_area(grid: bytes) -> Pixels:
-    """What `Look.grid` holds: GRID x GRID, uint8."""
+def grid_array(grid: bytes) -> Pixels:
+    """`Look.grid` as an array: GRID x GRID, uint8."""
     return np.frombuffer(grid, np.uint8).reshape(GRID, GRID)
 
 
-def overlap_of(one: Look, other: Look) -> float:
-    """Share of the smaller area that the larger one covers, too; areas are what is not 0."""
-    areas = [np.frombuffer(look.grid, np.uint8) for look in (one, other)]
+def overlap_of(a: Look, b: Look) -> float:
+    """Share of the smaller nonzero area that is covered by the larger one."""
+    areas = [np.frombuffer(profile.grid, np.uint8) for profile in (a, b)]
     smaller = min(int(area.sum()) for area in areas)
     return float((areas[0] & areas[1]).sum()) / smaller if smaller else 0.0
 
 
-def show_the_same(looks: Sequence[Look]) -> bool:
-    """True where what is not 0, and what is, lies in the same places in all of them."""
-    areas = np.stack([np.frombuffer(look.grid, np.uint8) for look in looks])
+def cover_same_area(profiles: Sequence[Look]) -> bool:
+    """True if the zero and the nonzero areas are nearly the same in all masks."""
+    areas = np.stack([np.frombuffer(profile.grid, np.uint8) for profile in profiles])
     common = [np.count_nonzero(areas.min(0)), np.count_nonzero(areas.max(0) == 0)]
     anywhere = [np.count_nonzero(areas.max(0)), np.count_nonzero(areas.min(0) == 0)]
-    return all(share > SAME_DRAWING * of > 0 for share, of in zip(common, anywhere, strict=True))
+    return all(share > MIN_COMMON * of > 0 for share, of in zip(common, anywhere, strict=True))
 
 
 def _counted(packed: Pixels) -> tuple[Pixels, Pixels]:
@@ -174,9 +174,9 @@ def _counted(packed: Pixels) -> tuple[Pixels, Pixels]:
 
 
 def compactness_of(path: Path) -> float:
-    """Share of its bounding box that a value but 0 fills, as a median over the values of a mask.
+    """Median over the nonzero values of a mask of the share of its bounding box a value fills.
 
-    Near 1 where each value is one blob, near 0 where it is scattered over the image.
+    Near 1 if each value is a single blob, near 0 if it is scattered over the image.
     """
     packed = pack(gray_if_equal(read_mask(path)))
     order = np.argsort(packed, axis=None, kind="stable")

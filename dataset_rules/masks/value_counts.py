@@ -1,4 +1,4 @@
-"""The values of all masks counted together, and what is said of their meaning."""
+"""Value counts over all masks, and the meaning inferred from them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,12 +8,12 @@ from dataset_rules.ground.findings import Finding, Question
 from dataset_rules.masks.profile import Look
 from dataset_rules.rules.fields import ClassRule, MaskKind, SourceValue
 
-MAX_LABELS = 64  # more values than this are no classes
+MAX_LABELS = 64  # more distinct values than this cannot be classes
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """Kind and classes; None where a question is open."""
+    """Mask kind and classes; None while a question is open."""
 
     kind: MaskKind | None
     classes: tuple[ClassRule, ...] | None = None
@@ -23,13 +23,13 @@ class Meaning:
 
 
 @dataclass(frozen=True)
-class Census:
-    """The values of all masks that were looked at."""
+class ValueCounts:
+    """Value counts of all masks that were read."""
 
-    looks: tuple[Look, ...]
+    profiles: tuple[Look, ...]
     pixels: Mapping[int, int]
     total: int
-    compactness: float  # median over some masks of `compactness_of`
+    compactness: float  # median of `compactness_of` over some of the masks
 
     @property
     def values(self) -> list[int]:
@@ -37,26 +37,26 @@ class Census:
         return sorted(self.pixels)
 
     def share(self, *values: int) -> float:
-        """Share of all pixels that have one of these values."""
+        """Share of all pixels with one of these values."""
         return sum(self.pixels.get(value, 0) for value in values) / max(1, self.total)
 
 
-def census_of(looks: Sequence[Look], *, compactness: float) -> Census:
-    """Values of many masks counted together, as colours where one of them is coloured."""
-    color = any(look.is_color for look in looks)
+def count_values(profiles: Sequence[Look], *, compactness: float) -> ValueCounts:
+    """Count the values of many masks, as colours if any of them is coloured."""
+    color = any(profile.is_color for profile in profiles)
     pixels: Counter[int] = Counter()
-    for look in looks:
-        for value, count in look.values.items():
-            pixels[value * 0x010101 if color and not look.is_color else value] += count
-    return Census(tuple(looks), pixels, sum(pixels.values()), compactness)
+    for profile in profiles:
+        for value, count in profile.values.items():
+            pixels[value * 0x010101 if color and not profile.is_color else value] += count
+    return ValueCounts(tuple(profiles), pixels, sum(pixels.values()), compactness)
 
 
-def unclear(census: Census) -> Meaning:
-    """The question that is asked where the values fit no kind."""
-    count = len(census.values)
+def unclear_meaning(counts: ValueCounts) -> Meaning:
+    """The question to ask if the values fit no mask kind."""
+    count = len(counts.values)
     question = Question(
         field="source.mask_kind",
-        why=f"the masks hold {count} different values, which fits no kind beyond doubt",
+        why=f"the masks contain {count} different values, which clearly fits no mask kind",
         options=tuple(kind.value for kind in MaskKind if kind is not MaskKind.TEXT),
     )
     return Meaning(None, questions=(question,))

@@ -1,1 +1,1 @@
-"""Which files belong together, inferred from names and content; writes nothing."""
+"""Infer from names and content which files belong together; writes nothing."""

@@ -1,9 +1,9 @@
-"""Names -> candidate templates: in what way the path of one file turns into that of another.
+"""File names -> candidate templates: how the path of one file turns into that of another.
 
-Two paths are related where they are equal but for one run of folders and one run of words in the
-name (`train/img_1.png`, `train_gt/label_1.png`). Files that are related in the same way make a
-candidate: a template for images and one for masks. Nothing is chosen here. A folder stands for
-the files in it where one image has many mask files (`7/images/7.png`, `7/masks/*.png`).
+Two paths are related if they differ only in one run of folders and one run of words in the name
+(`train/img_1.png`, `train_gt/label_1.png`). Files that are related in the same way form a
+candidate: a template for images and one for masks. This module does not choose between them. If
+an image has many mask files (`7/images/7.png`, `7/masks/*.png`), the folder stands for them.
 """
 
 from collections import defaultdict
@@ -14,8 +14,8 @@ from itertools import permutations
 from dataset_rules.pairing.path_parts import Cut, Node, Segments, Shape, cuts_of, nodes_among
 from dataset_rules.pairing.template_writer import added_to, write_templates
 
-MAX_ALIKE = 40  # more files than this that share a key do not tell each other apart
-_TURNS = {
+MAX_ALIKE = 40  # a key shared by more files than this is not distinctive
+_RELATED_SHAPES = {
     (Shape.FILE, Shape.FILE), (Shape.FOLDER, Shape.FOLDER), (Shape.FILE, Shape.NAMED_FOLDER),
     (Shape.FILE, Shape.NUMBERED),
 }  # fmt: skip
@@ -23,7 +23,7 @@ _TURNS = {
 
 @dataclass(frozen=True)
 class Candidate:
-    """Two templates that some files fit, and the words in which these differ."""
+    """Two templates that match some files, and the words in which these files differ."""
 
     image: str
     mask: str
@@ -33,18 +33,18 @@ class Candidate:
 
 
 def candidates_among(paths: Iterable[str], *, padded: bool = False) -> list[Candidate]:
-    """Template pairs by which at least one path turns into another, most support first.
+    """Pairs of templates that turn at least one path into another, best supported first.
 
     Args:
         paths: of image files.
-        padded: join numbers whatever their leading zeros (`img_7`, `mask_007`).
+        padded: ignore leading zeros when joining numbers (`img_7`, `mask_007`).
     """
     nodes = nodes_among(sorted(paths))
     groups: dict[tuple[object, ...], list[tuple[Cut, Cut]]] = defaultdict(list)
     for left, right in _related(nodes, padded=padded):
-        groups[_manner(left, right)].append((left, right))
-    made = {_candidate(pairs, padded=padded) for pairs in groups.values()}
-    usable = [c for c in made if c is not None and c.image != c.mask]
+        groups[_relation(left, right)].append((left, right))
+    found = {_candidate(pairs, padded=padded) for pairs in groups.values()}
+    usable = [c for c in found if c is not None and c.image != c.mask]
     return sorted(usable, key=lambda c: (-c.support, c.image, c.mask, c.mask_words))
 
 
@@ -60,17 +60,17 @@ def _candidate(pairs: Sequence[tuple[Cut, Cut]], *, padded: bool) -> Candidate |
 
 
 def _words(cuts: Sequence[Cut]) -> str:
-    """The exchanged parts, as one text in which words can be looked up."""
+    """The parts that differ, joined into one text for word lookup."""
     return " ".join(sorted({" ".join((*cut.run, "".join(cut.word))) for cut in cuts}))
 
 
 def _related(nodes: Iterable[Node], *, padded: bool) -> Iterator[tuple[Cut, Cut]]:
-    """Ordered pairs of cuts that agree in all that was left."""
-    alike: dict[tuple[object, ...], list[Cut]] = defaultdict(list)
+    """Ordered pairs of cuts whose remaining parts are equal."""
+    by_key: dict[tuple[object, ...], list[Cut]] = defaultdict(list)
     for node in nodes:
         for cut in cuts_of(node):
-            alike[cut.key(padded=padded)].append(cut)
-    for cuts in alike.values():
+            by_key[cut.key(padded=padded)].append(cut)
+    for cuts in by_key.values():
         if 1 < len(cuts) <= MAX_ALIKE:
             for left, right in permutations(cuts, 2):
                 if _may_turn_into(left, right):
@@ -79,28 +79,28 @@ def _related(nodes: Iterable[Node], *, padded: bool) -> Iterator[tuple[Cut, Cut]
 
 def _may_turn_into(left: Cut, right: Cut) -> bool:
     shapes = (left.node.shape, right.node.shape)
-    if shapes not in _TURNS or (shapes[0] is Shape.FOLDER and not left.node.is_single):
+    if shapes not in _RELATED_SHAPES or (shapes[0] is Shape.FOLDER and not left.node.is_single):
         return False
-    if _is_said_elsewhere(left, right):
+    if _is_redundant(left, right):
         return False
     return _is_shortest(left.run, right.run) and _is_shortest(left.word, right.word)
 
 
-def _is_said_elsewhere(left: Cut, right: Cut) -> bool:
-    """Nothing is exchanged, and it does not stand at the end: one of many equal cuts."""
+def _is_redundant(left: Cut, right: Cut) -> bool:
+    """True for an empty cut that is not at the end: one of many equivalent cuts."""
     runs, words = left.run or right.run, left.word or right.word
     return bool((not runs and left.after) or (not words and left.tail))
 
 
 def _is_shortest(left: Segments, right: Segments) -> bool:
-    """The runs share neither their first nor their last part: a longer cut would say no more."""
+    """True if the runs share neither their first nor their last part, so no shorter cut exists."""
     if not left or not right:
         return True
     return left[0] != right[0] and left[-1] != right[-1]
 
 
-def _manner(left: Cut, right: Cut) -> tuple[object, ...]:
-    """How the one path turns into the other, without what tells the samples apart."""
+def _relation(left: Cut, right: Cut) -> tuple[object, ...]:
+    """How one path turns into the other, independent of the sample."""
     same_place = left.run == right.run and left.word == right.word
     suffixes = (left.node.suffix, right.node.suffix) if same_place else ()
     return (

@@ -1,8 +1,8 @@
-"""Masks of several classes, each in files of its own: known by areas that lie apart.
+"""Recognise masks of several classes in separate files by their disjoint areas.
 
-Two drawings of the same thing, a mask and a prediction or two annotators' masks, cover each
-other; masks of two classes do not. What lies in between (a nucleus within its cell) is left to a
-person.
+Two masks of the same objects (a mask and a prediction, or masks by two annotators) overlap;
+masks of two classes do not. Cases in between (a nucleus within its cell) become a question to
+the user.
 """
 
 import re
@@ -12,32 +12,32 @@ from itertools import combinations
 import cv2
 
 from dataset_rules.ground.findings import Finding, Severity
-from dataset_rules.masks.profile import Look, Looker, as_area, overlap_of
+from dataset_rules.masks.profile import Look, Profiler, grid_array, overlap_of
 from dataset_rules.pairing.keywords import words_of
 from dataset_rules.pairing.pairs import MaskSource, Pairing
 from dataset_rules.rules.template import Template
 
-APART = 0.2  # of the smaller area at most is covered by both of two classes
-APART_ON_AVERAGE = 0.1  # as `APART`, of files that show one object each
-MAX_MANY = 3  # images of which such files are compared
-MAX_NUMBERED = 9  # numbers that may be classes
-MIN_IMAGES = 3  # that have the same numbers, before this says anything
+MAX_CLASS_OVERLAP = 0.2  # of two classes, as a share of the smaller area
+MAX_MEAN_OBJECT_OVERLAP = 0.1  # of files with one object each, as a share of the smaller area
+MAX_OBJECT_IMAGES = 3  # images whose object files are compared
+MAX_NUMBERED = 9  # numbered files per image that may be classes
+MIN_IMAGES = 3  # with the same numbers, for the numbers to count as classes
 CLASS_WORDS = frozenset({"class", "cls", "c", "ch", "channel", "cat", "category", "kind", "type"})
-MAX_COMPARED = 9  # images in which two classes are compared
+MAX_COMPARED = 9  # images for which two classes are compared
 
 Peer = tuple[Template, Pairing]
 
 
-def class_sources(peers: Sequence[Peer], look: Looker) -> tuple[MaskSource, ...]:
-    """A source for each class, numbered in the order of the templates; none where there is doubt.
+def class_sources(peers: Sequence[Peer], profile: Profiler) -> tuple[MaskSource, ...]:
+    """One mask source per class, numbered in template order; empty if in doubt.
 
     Args:
-        peers: templates of masks of the same images, with what they pair.
-        look: at a file.
+        peers: mask templates for the same images, with their pairings.
+        profile: returns the profile of a file.
     """
     if len(peers) < 2:
         return ()
-    if not all(_lie_apart(one, other, look) for (_, one), (_, other) in combinations(peers, 2)):
+    if not all(_are_disjoint(a, b, profile) for (_, a), (_, b) in combinations(peers, 2)):
         return ()
     templates = sorted((template for template, _ in peers), key=lambda t: t.text)
     names = _names_of([template.text for template in templates])
@@ -47,18 +47,20 @@ def class_sources(peers: Sequence[Peer], look: Looker) -> tuple[MaskSource, ...]
     )
 
 
-def numbered_classes(template: Template, pairing: Pairing, look: Looker) -> tuple[MaskSource, ...]:
-    """A source for each number where the numbered files of an image are classes, not objects.
+def numbered_classes(
+    template: Template, pairing: Pairing, profile: Profiler
+) -> tuple[MaskSource, ...]:
+    """One mask source per number if the numbered files of an image are classes, not objects.
 
-    Classes they are where all images have the same few numbers, and the word before the number
-    says so or the files show several areas, which no file of one object does.
+    They are classes if all images have the same few numbers and either the word before the number
+    says so or the files contain several areas, which a file of one object does not.
     """
     numbers = [tuple(_number_of(path) for path in pair.masks) for pair in pairing.pairs]
     first = numbers[0]
     if len(pairing.pairs) < MIN_IMAGES or len(first) > MAX_NUMBERED or set(numbers) != {first}:
         return ()
     word = next(iter(words_of(template.text.rpartition("/")[2].partition("{object")[0])[-1:]), "")
-    if word not in CLASS_WORDS and not _show_several_areas(pairing, look):
+    if word not in CLASS_WORDS and not _have_several_areas(pairing, profile):
         return ()
     return tuple(
         MaskSource(Template(template.text.replace("{object:int}", number)), place)
@@ -71,55 +73,57 @@ def _number_of(path: str) -> str:
     return numbers[-1]
 
 
-def _show_several_areas(pairing: Pairing, look: Looker) -> bool:
-    """True where most of the files show areas that do not touch."""
+def _have_several_areas(pairing: Pairing, profile: Profiler) -> bool:
+    """True if most of the files contain several areas that do not touch."""
     masks = [path for pair in pairing.pairs[:MAX_COMPARED] for path in pair.masks]
-    grids = [seen.grid for path in masks if isinstance(seen := look(path), Look)]
-    counts = [cv2.connectedComponents(as_area(grid))[0] - 1 for grid in grids]
+    grids = [found.grid for path in masks if isinstance(found := profile(path), Look)]
+    counts = [cv2.connectedComponents(grid_array(grid))[0] - 1 for grid in grids]
     return bool(counts) and sum(count > 1 for count in counts) > len(counts) / 2
 
 
-def lie_apart(pairing: Pairing, look: Looker) -> bool:
-    """True where the files of an image hardly cover each other, as those of objects do.
+def have_disjoint_objects(pairing: Pairing, profile: Profiler) -> bool:
+    """True if the files of an image hardly overlap, as expected of object files.
 
-    Masks of different images would, when they are taken for objects of one.
+    Masks of different images that are mistaken for objects of one image do overlap.
     """
     overlaps = []
-    for pair in pairing.pairs[:MAX_MANY]:
-        looks = [seen for p in pair.masks[:MAX_COMPARED] if isinstance(seen := look(p), Look)]
-        drawn = [seen for seen in looks if any(seen.grid)]
-        overlaps += [overlap_of(one, other) for one, other in combinations(drawn, 2)]
-    return not overlaps or sum(overlaps) / len(overlaps) <= APART_ON_AVERAGE
+    for pair in pairing.pairs[:MAX_OBJECT_IMAGES]:
+        profiles = [
+            found for p in pair.masks[:MAX_COMPARED] if isinstance(found := profile(p), Look)
+        ]
+        drawn = [found for found in profiles if any(found.grid)]
+        overlaps += [overlap_of(a, b) for a, b in combinations(drawn, 2)]
+    return not overlaps or sum(overlaps) / len(overlaps) <= MAX_MEAN_OBJECT_OVERLAP
 
 
 def class_note(sources: Sequence[MaskSource]) -> Finding:
-    """What is taken for classes, and how to say otherwise."""
-    said = ", ".join(f"{source.template.text} ({source.class_id})" for source in sources)
+    """A note on the files taken for classes, and how to override it."""
+    listed = ", ".join(f"{source.template.text} ({source.class_id})" for source in sources)
     return Finding(
         code="class_files", severity=Severity.INFO,
         message=f"{len(sources)} masks of one image lie apart from each other and are read as "
-        f"classes: {said}",
+        f"classes: {listed}",
         remedy="state source.image and source.mask if one of them alone is the mask",
     )  # fmt: skip
 
 
-def _lie_apart(one: Pairing, other: Pairing, look: Looker) -> bool:
-    """True where images with both masks were seen, and in none the masks cover each other."""
-    masks = {pair.image: pair.masks[0] for pair in other.pairs}
-    both = [(p.masks[0], masks[p.image]) for p in one.pairs if p.image in masks]
+def _are_disjoint(a: Pairing, b: Pairing, profile: Profiler) -> bool:
+    """True if some images have both masks and these overlap in none of them."""
+    masks = {pair.image: pair.masks[0] for pair in b.pairs}
+    both = [(p.masks[0], masks[p.image]) for p in a.pairs if p.image in masks]
     if any(left == right for left, right in both):
         return False
-    looks = [(look(left), look(right)) for left, right in both[:MAX_COMPARED]]
-    seen = [
+    profiles = [(profile(left), profile(right)) for left, right in both[:MAX_COMPARED]]
+    overlaps = [
         overlap_of(left, right)
-        for left, right in looks
+        for left, right in profiles
         if isinstance(left, Look) and isinstance(right, Look) and any(left.grid) and any(right.grid)
     ]
-    return bool(seen) and max(seen) <= APART
+    return bool(overlaps) and max(overlaps) <= MAX_CLASS_OVERLAP
 
 
 def _names_of(texts: Sequence[str]) -> list[str]:
-    """The words that not all templates share, as the name of each class."""
+    """The name of each class: the words of its template that not all templates share."""
     words = [words_of(text) for text in texts]
     shared = set(words[0]).intersection(*words[1:])
     return ["_".join(word for word in own if word not in shared) for own in words]

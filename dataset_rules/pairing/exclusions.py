@@ -1,11 +1,11 @@
-"""What is set aside once the pairs are known: stacks of pages, and images that lack a mask."""
+"""Exclusions once the pairs are known: multi-page stacks, unlisted files, images without a mask."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from dataset_rules.ground.errors import RulesError
 from dataset_rules.ground.findings import Finding, Severity, counted
-from dataset_rules.masks.profile import PHOTOGRAPH, Look, Looker
+from dataset_rules.masks.profile import PHOTOGRAPH, Look, Profiler
 from dataset_rules.pairing.file_lists import read_list
 from dataset_rules.pairing.keywords import Role, roles_in
 from dataset_rules.pairing.pairs import Pair, Pairing
@@ -14,22 +14,22 @@ from dataset_rules.rules.rules import Rules
 from dataset_rules.sources.files import Files
 from dataset_rules.sources.inventory import Entry, Kind
 
-MAX_BESIDE = 400  # files without a place that are looked at
+MAX_NEIGHBOURS = 400  # unmatched files next to paired images that are decoded
 
-_STACKED = (".tif", ".tiff")  # formats whose files may hold many pages
+_MULTI_PAGE = (".tif", ".tiff")  # suffixes of files that may have several pages
 
 
 @dataclass(frozen=True)
-class Aside:
-    """What can be read, and the files that the rules leave out: stacks, and what no list names."""
+class Exclusions:
+    """The readable pairs, and the excluded files: stacks, and files that are in no list."""
 
     pairing: Pairing
     stacks: tuple[str, ...] = ()
     unlisted: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
 
-    def kinds(self, entries: Sequence[Entry]) -> tuple[Entry, ...]:
-        """The entries, with what is left out as excluded, and text masks as what they are."""
+    def updated_entries(self, entries: Sequence[Entry]) -> tuple[Entry, ...]:
+        """The entries, with left-out files marked as excluded and used text masks as images."""
         out = {*self.stacks, *self.unlisted}
         used = {path for pair in self.pairing.pairs for path in pair.masks}
         return tuple(
@@ -40,25 +40,26 @@ class Aside:
         )  # fmt: skip
 
 
-def set_aside(folder: Files, pairing: Pairing, look: Looker, rules: Rules) -> Aside:
-    """Leave out stacks and what no list names; count images beside others as without mask.
+def apply_exclusions(
+    folder: Files, pairing: Pairing, profile: Profiler, rules: Rules
+) -> Exclusions:
+    """Exclude stacks and unlisted files; count photographs next to paired images as unpaired.
 
-    Where nothing but stacks is paired, they stay: then no dataset is possible and each of them is
-    an error of its own.
+    If only stacks are paired, they stay: no dataset is possible then, and each is an error.
     """
     listed, unlisted = _listed(folder, pairing, rules)
     pages = _pages_of(folder, [path for pair in listed.pairs for path in _paths_of(pair)])
     kept = tuple(pair for pair in listed.pairs if pages.keys().isdisjoint(_paths_of(pair)))
     if not kept:
-        return Aside(listed, unlisted=unlisted)
+        return Exclusions(listed, unlisted=unlisted)
     deep = (pair for pair in listed.pairs if not pages.keys().isdisjoint(_paths_of(pair)))
     stacks = tuple(sorted({path for pair in deep for path in _paths_of(pair)}))
-    read = _with_beside(replace(listed, pairs=kept), look)
-    return Aside(read, stacks, unlisted, _stacks(pages, stacks))
+    readable = _with_neighbours(replace(listed, pairs=kept), profile)
+    return Exclusions(readable, stacks, unlisted, _stacks(pages, stacks))
 
 
 def _listed(folder: Files, pairing: Pairing, rules: Rules) -> tuple[Pairing, tuple[str, ...]]:
-    """Without the images that the lists of the rules do not name, and their masks."""
+    """Remove images that are missing from the lists in the rules, with their masks."""
     if not rules.source.list:
         return pairing, ()
     images = [*(pair.image for pair in pairing.pairs), *pairing.unpaired_images]
@@ -74,14 +75,14 @@ def _listed(folder: Files, pairing: Pairing, rules: Rules) -> tuple[Pairing, tup
 
 
 def _named(folder: Files, place: str, images: Sequence[str]) -> tuple[str, ...]:
-    made = read_list(folder, place, images)
-    if made is None or not made.present:
+    file_list = read_list(folder, place, images)
+    if file_list is None or not file_list.present:
         raise RulesError(
-            "source.list names no list of the images", where=place,
-            expected="a text file of the source that names an image in each line",
+            "source.list is not a list of the images", where=place,
+            expected="a text file in the source with one image per line",
             remedy="correct source.list",
         )  # fmt: skip
-    return made.present
+    return file_list.present
 
 
 def _paths_of(pair: Pair) -> tuple[str, ...]:
@@ -89,14 +90,14 @@ def _paths_of(pair: Pair) -> tuple[str, ...]:
 
 
 def _pages_of(folder: Files, paths: Sequence[str]) -> dict[str, int]:
-    """Number of pages of each file that has more than one."""
+    """Number of pages of each file with more than one."""
     pages = {}
     for path in paths:
-        if path.lower().endswith(_STACKED):
+        if path.lower().endswith(_MULTI_PAGE):
             try:
                 pages[path] = read_header(folder / path).pages
             except RulesError:
-                pages[path] = 1  # damage is told of where the pairs are checked
+                pages[path] = 1  # damage is reported when the pairs are checked
     return {path: count for path, count in pages.items() if count > 1}
 
 
@@ -104,19 +105,19 @@ def _stacks(pages: dict[str, int], out: tuple[str, ...]) -> tuple[Finding, ...]:
     if not out:
         return ()
     counts = sorted(set(pages.values()))
-    said = f"{counts[0]} pages" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} pages"
+    span = f"{counts[0]} pages" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} pages"
     return (
         Finding(
             code="stack", severity=Severity.WARNING, paths=out,
-            message=f"{counted(len(pages), 'file')} are stacks of {said}, and only single images "
+            message=f"{counted(len(pages), 'file')} are stacks of {span}, and only single images "
             "are read: they are listed in source.exclude",
             remedy="split them into single pages to have them formatted",
         ),
     )  # fmt: skip
 
 
-def _with_beside(pairing: Pairing, look: Looker) -> Pairing:
-    """Photographs in a folder with paired images, not named as derived, are images without mask."""
+def _with_neighbours(pairing: Pairing, profile: Profiler) -> Pairing:
+    """Photographs next to paired images whose name does not say derived are unpaired images."""
     folders = {pair.image.rpartition("/")[0] for pair in pairing.pairs}
     near = [
         path
@@ -124,9 +125,11 @@ def _with_beside(pairing: Pairing, look: Looker) -> Pairing:
         if path.rpartition("/")[0] in folders
         and not roles_in(path.rpartition("/")[2]) & {Role.DERIVED, Role.TRUTH}
     ]
-    looks = {path: look(path) for path in near[:MAX_BESIDE]}
+    profiles = {path: profile(path) for path in near[:MAX_NEIGHBOURS]}
     found = {
-        p for p, seen in looks.items() if isinstance(seen, Look) and seen.likeness < PHOTOGRAPH
+        p
+        for p, result in profiles.items()
+        if isinstance(result, Look) and result.likeness < PHOTOGRAPH
     }
     return replace(
         pairing,

@@ -1,9 +1,9 @@
-"""Lists of files, as many datasets hold them: which files they name, and which of these are here.
+"""File lists shipped with a dataset: the files they name, and which of these are present.
 
-A list is a text file of which most lines name image files (`/data/train/1.png /data/gt/1.png`)
-or, without a suffix, the stems of image files. The folders that a list names need not be those of
-the source: a name counts as here where its last folder and its file name, or of a bare name the
-file name, stand at the end of a path.
+A list is a text file most of whose lines name image files (`/data/train/1.png /data/gt/1.png`)
+or, without a suffix, stems of image files. The folders in a list need not be those of the source:
+a name is present if some path ends in its last folder and file name, or in the file name alone if
+it has no folder.
 """
 
 import os
@@ -18,15 +18,15 @@ from dataset_rules.sources.files import Files
 
 LIST_SUFFIXES = frozenset({".txt", ".csv", ".tsv", ".lst", ".list"})
 MAX_LIST_BYTES = 16 << 20
-MOST = 0.5  # of the lines name an image in a list
-NAMED = 3  # absent files that a message spells out
+MIN_NAMING_LINES = 0.5  # of the lines of a list: those that name an image
+MAX_SHOWN = 3  # absent files in a message
 
 _SPACES = str.maketrans(",;\t\"'", "     ")
 
 
 @dataclass(frozen=True)
 class FileList:
-    """A list, the paths of the source that each of its lines names, and the names without file."""
+    """A list, the paths of the source that it names, and the names without a file."""
 
     path: str
     lines: int
@@ -36,7 +36,7 @@ class FileList:
 
 
 def read_list(folder: Files, path: str, images: Sequence[str]) -> FileList | None:
-    """The list in a text file of the source; None where it is none.
+    """Read a text file of the source as a list; None if it is not one.
 
     Args:
         folder: of the source.
@@ -46,7 +46,7 @@ def read_list(folder: Files, path: str, images: Sequence[str]) -> FileList | Non
     lines = _lines_of(folder / path)
     index = _index_of(images)
     named = [names for line in lines if (names := _names_in(line, index))]
-    if not lines or len(named) < MOST * len(lines):
+    if not lines or len(named) < MIN_NAMING_LINES * len(lines):
         return None
     found = [[(name, _found(name, index)) for name in names] for names in named]
     flat = [item for items in found for item in items]
@@ -63,22 +63,23 @@ def lists_among(folder: Files, texts: Iterable[str], images: Sequence[str]) -> l
     """All lists among the other files of a source."""
     paths = [path for path in texts if os.path.splitext(path)[1].lower() in LIST_SUFFIXES]  # noqa: PTH122
     found = (read_list(folder, path, images) for path in paths)
-    return [made for made in found if made is not None]
+    return [file_list for file_list in found if file_list is not None]
 
 
 def check_lists(lists: Iterable[FileList]) -> list[Finding]:
-    """Files that a list names and that are not here."""
+    """Find files that a list names but the source lacks."""
     return [
         Finding(
-            code="absent_files", severity=Severity.WARNING, paths=(made.path,),
-            message=f"{made.path} lists {counted(made.lines, 'sample')}, {made.complete_lines} of "
-            f"them are here; {counted(len(made.absent), 'file')} that it names "
-            f"{'is' if len(made.absent) == 1 else 'are'} absent: "
-            + some_of(made.absent, NAMED, ", "),
+            code="absent_files", severity=Severity.WARNING, paths=(file_list.path,),
+            message=f"{file_list.path} lists {counted(file_list.lines, 'sample')}, "
+            f"{file_list.complete_lines} of them are here; "
+            f"{counted(len(file_list.absent), 'file')} that it names "
+            f"{'is' if len(file_list.absent) == 1 else 'are'} absent: "
+            + some_of(file_list.absent, MAX_SHOWN, ", "),
             remedy="add the files, or go on without them: what is here is read",
         )
-        for made in lists
-        if made.absent
+        for file_list in lists
+        if file_list.absent
     ]  # fmt: skip
 
 
@@ -93,7 +94,7 @@ def _lines_of(file: Path) -> list[str]:
 
 
 def _index_of(images: Sequence[str]) -> Mapping[str, list[str]]:
-    """Every image by its file name and by its stem."""
+    """All images by file name and by stem."""
     index: dict[str, list[str]] = defaultdict(list)
     for path in images:
         name = path.rpartition("/")[2]
@@ -103,20 +104,20 @@ def _index_of(images: Sequence[str]) -> Mapping[str, list[str]]:
 
 
 def _names_in(line: str, index: Mapping[str, list[str]]) -> list[str]:
-    """Words of a line that are paths of images; a lone word may be a stem that is here."""
+    """Words of a line that are image paths; a lone word may also be the stem of an image."""
     words = line.strip().translate(_SPACES).split()
     names = [word for word in [line.strip(), *words] if _is_image(word)]
     if len(names) > 1 and names[0] == line.strip():
-        names = names[:1] if line.strip() in index else names[1:]  # a name may hold spaces
+        names = names[:1] if line.strip() in index else names[1:]  # a name may contain spaces
     return names or [word for word in words[:1] if len(words) == 1 and word in index]
 
 
 def _is_image(word: str) -> bool:
-    return os.path.splitext(word)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122  no path of ours
+    return os.path.splitext(word)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122  not a local path
 
 
 def _found(name: str, index: Mapping[str, list[str]]) -> list[str]:
-    """Paths that end in the last folder and the file name of what a list names."""
+    """Paths that end in the last folder and file name of a listed name."""
     *folders, file = name.replace("\\", "/").strip("/").split("/")
     places = index.get(file, [])
     tail = f"{folders[-1]}/{file}" if folders else file

@@ -1,4 +1,4 @@
-"""Groups: samples of one patient, case or slide, which no split separates; names of samples."""
+"""Groups (samples of one patient, case or slide, kept in one split), and sample names."""
 
 import re
 from collections import Counter
@@ -9,16 +9,16 @@ from dataset_rules.rules.fields import SplitRule
 from dataset_rules.rules.rules import Rules
 from dataset_rules.rules.template import Template, escape
 
-# The coarser word first: two slides of one patient belong together.
-WORDS = ("patient", "pat", "subject", "subj", "donor", "animal", "mouse", "case", "specimen",
-         "slide", "wsi")  # fmt: skip
+# Coarser words first: two slides of one patient belong together.
+GROUP_WORDS = ("patient", "pat", "subject", "subj", "donor", "animal", "mouse", "case", "specimen",
+               "slide", "wsi")  # fmt: skip
 
 _TCGA = re.compile(r"TCGA-[A-Za-z0-9]{2}-[A-Za-z0-9]{4}-.+")
 _TCGA_TEMPLATE = "TCGA-{site}-{patient}-*"
 
 
 def inferred_group(images: Sequence[str]) -> str | None:
-    """The template of the groups, None where names tell none that hold several images.
+    """The group template inferred from the names; None if they show no groups of several images.
 
     Args:
         images: paths of the paired images.
@@ -31,7 +31,7 @@ def inferred_group(images: Sequence[str]) -> str | None:
 
 
 def group_note(template: str, images: Sequence[str]) -> Finding:
-    """What was taken for groups, and how to say otherwise."""
+    """A note on the inferred groups, and how to override them."""
     groups = {group_of(image, "", Template(template)) for image in images}
     return Finding(
         code="group_inferred", severity=Severity.INFO,
@@ -42,7 +42,7 @@ def group_note(template: str, images: Sequence[str]) -> Finding:
 
 
 def unknown_groups(groups: set[str], rule: SplitRule) -> list[Finding]:
-    """Groups that split.groups names and no image has: a slip, or an image that is missing."""
+    """Groups in split.groups without any image: a typo, or a missing image."""
     named = {group for stated in rule.groups.values() for group in stated}
     unknown = sorted(named - groups)
     if not unknown:
@@ -60,13 +60,13 @@ def unknown_groups(groups: set[str], rule: SplitRule) -> list[Finding]:
 def _candidates(images: Sequence[str]) -> list[str]:
     stems = [image.rpartition("/")[2].rpartition(".")[0] for image in images]
     found = [_TCGA_TEMPLATE] if all(_TCGA.fullmatch(stem) for stem in stems) else []
-    for word in WORDS:
+    for word in GROUP_WORDS:
         found += [_in_folders(images, word), _in_names(stems, word)]
     return [text for text in found if text]
 
 
 def _in_names(stems: Sequence[str], word: str) -> str:
-    """`case7_1` -> `case{case:int}_*`, where all names have the same form."""
+    """`case7_1` -> `case{case:int}_*`, if all names have the same form."""
     form = re.compile(rf"(.*?)({word})([-_ ]?)([0-9]+)([-_ .])(.+)", re.IGNORECASE)
     return _written([form.fullmatch(stem) for stem in stems], word)
 
@@ -77,12 +77,12 @@ def _written(found: Sequence[re.Match[str] | None], word: str) -> str:
         return ""
     before, name, sign, behind = forms.pop() or ("", "", "", "")
     if before and before[-1].isalpha():
-        return ""  # `showcase1` names no case
+        return ""  # `showcase1` is not a case
     return f"{escape(before + name + sign)}{{{word}:int}}{escape(behind)}*"
 
 
 def _in_folders(images: Sequence[str], word: str) -> str:
-    """`p/case_7/images/1.png` -> `p/case_{case}/*/*`, where it is the same folder in all."""
+    """`p/case_7/images/1.png` -> `p/case_{case}/*/*`, if all paths have it at the same level."""
     rows = [image.split("/") for image in images]
     if len({len(row) for row in rows}) != 1:
         return ""
@@ -99,17 +99,17 @@ def _in_folders(images: Sequence[str], word: str) -> str:
 
 
 def group_template(rules: Rules) -> Template | None:
-    """The template of groups that the rules state."""
+    """The group template in the rules."""
     return None if rules.split.group is None else Template(rules.split.group)
 
 
 def group_of(image: str, name: str, template: Template | None) -> str:
-    """The group of an image: the parts that the template names, else the sample's own name.
+    """The group of an image: the template's placeholder values, else the sample name.
 
     Args:
         image: path in the source.
         name: of the sample in the dataset.
-        template: fits the path, the file name or the file name without its suffix.
+        template: matched against the path, the file name, then the stem.
     """
     if template is None:
         return name
@@ -127,9 +127,9 @@ def stem_of(path: str) -> str:
 
 
 def sample_names(images: Sequence[str]) -> dict[str, str]:
-    """A name for each image: its stem, and where stems are equal as many folders as tell apart.
+    """A unique name per image: its stem, prefixed by as many folders as needed.
 
-    Upper and lower case count as equal, since some disks take them so.
+    Names are compared case-insensitively, as some file systems do.
 
         >>> sample_names(["a/1.png", "b/1.png", "b/2.png"])
         {'a/1.png': 'a__1', 'b/1.png': 'b__1', 'b/2.png': '2'}

@@ -1,4 +1,4 @@
-"""Paths + templates -> pairs and what is left over; pure, no file access."""
+"""Paths + templates -> pairs and leftover files; pure, no file access."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,11 +12,11 @@ Key = tuple[str, ...]
 
 @dataclass(frozen=True)
 class MaskSource:
-    """A template of masks; `class_id` where the files of a class lie apart."""
+    """A mask template; `class_id` if each class has separate files."""
 
     template: Template
     class_id: int | None = None
-    name: str = ""  # of that class, where the files tell one
+    name: str = ""  # of that class, if the file names give one
 
 
 @dataclass(frozen=True)
@@ -25,17 +25,17 @@ class Pair:
 
     image: str
     masks: tuple[str, ...]
-    class_ids: tuple[int | None, ...]  # one for each mask file
+    class_ids: tuple[int | None, ...]  # one per mask file
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """What two templates make of the paths; every path stands in exactly one place."""
+    """The paths sorted by two templates; every path occurs in exactly one field."""
 
     pairs: tuple[Pair, ...]
     unpaired_images: tuple[str, ...]
     unpaired_masks: tuple[str, ...]
-    others: tuple[str, ...]  # fit neither template
+    others: tuple[str, ...]  # match neither template
     findings: tuple[Finding, ...]
 
 
@@ -46,10 +46,10 @@ class _Mask:
 
 
 def pair_paths(paths: Iterable[str], image: Template, masks: Sequence[MaskSource]) -> Pairing:
-    """Join images and masks by the placeholders that their templates share.
+    """Join images and masks on the placeholders that their templates share.
 
-    A path that fits both an image and a mask template belongs to the one with more literal
-    characters, and to the mask when they are equal.
+    A path that matches both an image and a mask template belongs to the one with more literal
+    characters, and to the mask if they are equal.
     """
     fields = _shared_fields(image, masks)
     images: dict[Key, list[str]] = defaultdict(list)
@@ -68,13 +68,13 @@ def pair_paths(paths: Iterable[str], image: Template, masks: Sequence[MaskSource
 
 
 def pair_panels(paths: Iterable[str], image: Template) -> Pairing:
-    """Each file that fits the template is an image and, in another panel, its mask."""
-    fits = {path: image.match(path) is not None for path in sorted(set(paths))}
+    """Each file that matches the template contains an image and, in another panel, its mask."""
+    matches = {path: image.match(path) is not None for path in sorted(set(paths))}
     return Pairing(
-        pairs=tuple(Pair(path, (path,), (None,)) for path, does in fits.items() if does),
+        pairs=tuple(Pair(path, (path,), (None,)) for path, is_match in matches.items() if is_match),
         unpaired_images=(),
         unpaired_masks=(),
-        others=tuple(path for path, does in fits.items() if not does),
+        others=tuple(path for path, is_match in matches.items() if not is_match),
         findings=(),
     )
 
@@ -85,9 +85,11 @@ def _shared_fields(image: Template, masks: Sequence[MaskSource]) -> tuple[str, .
 
 
 def _as_mask(path: str, masks: Sequence[MaskSource]) -> tuple[MaskSource, dict[str, str]] | None:
-    """The mask template that fits best, with its values."""
-    fits = [(mask, mask.template.match(path)) for mask in masks]
-    ranked = [(mask.template.weight, mask, values) for mask, values in fits if values is not None]
+    """The best matching mask template, with its values."""
+    matches = [(mask, mask.template.match(path)) for mask in masks]
+    ranked = [
+        (mask.template.weight, mask, values) for mask, values in matches if values is not None
+    ]
     if not ranked:
         return None
     _, mask, values = max(ranked, key=lambda item: item[0])
@@ -104,9 +106,9 @@ def _join(
     pairs: list[Pair] = []
     findings: list[Finding] = []
     for key, paths in images.items():
-        doubt = _doubt(paths, masks.get(key, []))
-        if doubt:
-            findings.append(doubt)
+        ambiguity = _ambiguity(paths, masks.get(key, []))
+        if ambiguity:
+            findings.append(ambiguity)
         elif key in masks:
             pairs.append(_pair(paths[0], masks[key]))
     taken = {pair.image for pair in pairs} | {path for pair in pairs for path in pair.masks}
@@ -129,19 +131,19 @@ def _left_over(paths: Iterable[str], taken: set[str]) -> tuple[str, ...]:
     return tuple(sorted(path for path in paths if path not in taken))
 
 
-def _doubt(images: Sequence[str], masks: Sequence[_Mask]) -> Finding | None:
-    """Several files where the templates promise one: all are named, none is taken."""
+def _ambiguity(images: Sequence[str], masks: Sequence[_Mask]) -> Finding | None:
+    """A finding if several files match where the templates allow one; none of them is used."""
     if masks and len(images) > 1:
-        return _double("two_images", "several images fit one mask", (*images, masks[0].path))
+        return _ambiguous("two_images", "several images match one mask", (*images, masks[0].path))
     single = [mask.path for mask in masks if not mask.source.template.has_many]
     templates = {mask.source.template.text for mask in masks}
     if len(single) > len(templates):
-        return _double("two_masks", "several masks fit one image", (*images, *single))
+        return _ambiguous("two_masks", "several masks match one image", (*images, *single))
     return None
 
 
-def _double(code: str, message: str, paths: tuple[str, ...]) -> Finding:
+def _ambiguous(code: str, message: str, paths: tuple[str, ...]) -> Finding:
     return Finding(
         code=code, severity=Severity.ERROR, paths=paths, message=message,
-        remedy="say in source.exclude which are to be left out, or make the templates narrower",
+        remedy="list the files to leave out in source.exclude, or make the templates narrower",
     )  # fmt: skip

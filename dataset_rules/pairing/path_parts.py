@@ -1,4 +1,4 @@
-"""Paths cut into parts, so that two that agree in all but one part can be found."""
+"""Cut paths into parts, to find two paths that differ in one part only."""
 
 import hashlib
 import re
@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-MAX_NODES = 3_000  # files and folders that are compared; the rest is matched by template only
+MAX_NODES = 3_000  # files and folders that are compared; the rest are matched by template only
 WORD = re.compile(r"[0-9]+|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^0-9A-Za-z]")
-_SIGNS = frozenset("_-. ()[]")  # between which a word may be exchanged
+_SEPARATORS = frozenset("_-. ()[]")  # delimit a word that may differ
 _LAST_NUMBER = re.compile(r"(?<=[^0-9])[0-9]+$")
 _LEADING_ZEROS = re.compile(r"(?<![0-9])0+(?=[0-9])")
 
@@ -17,17 +17,17 @@ Segments = tuple[str, ...]
 
 
 class Shape(StrEnum):
-    """What stands for the file or files of one sample."""
+    """What represents the file or files of one sample."""
 
     FILE = "file"
-    FOLDER = "folder"  # all images in a folder, told apart by the folders above
-    NAMED_FOLDER = "named folder"  # all images in a folder that bears the name of the sample
-    NUMBERED = "numbered"  # all images of a folder whose names differ in the number at the end
+    FOLDER = "folder"  # all images in a folder, identified by the parent folders
+    NAMED_FOLDER = "named folder"  # all images in a folder named after the sample
+    NUMBERED = "numbered"  # all images in a folder whose names differ in the trailing number
 
 
 @dataclass(frozen=True)
 class Node:
-    """A file, or a folder that stands for its files, split into folders, name and suffix."""
+    """A file, or a folder representing its files, split into folders, name and suffix."""
 
     shape: Shape
     folders: Segments
@@ -50,7 +50,7 @@ class Cut:
     tail: str
 
     def key(self, *, padded: bool) -> tuple[object, ...]:
-        """All that is left; leading zeros do not count where numbers are `padded`."""
+        """The remaining parts; `padded` ignores leading zeros."""
         is_folder = self.node.shape is Shape.FOLDER
         names = (self.head, self.tail)
         if padded:
@@ -59,7 +59,7 @@ class Cut:
 
 
 def nodes_among(paths: Sequence[str]) -> list[Node]:
-    """Every file, and every folder in two roles; a sample of them where they are many."""
+    """Every file, and every folder in two roles; a sample if there are too many."""
     inside: dict[Segments, list[Node]] = defaultdict(list)
     for path in paths:
         *folders, file = path.split("/")
@@ -85,37 +85,37 @@ def _folder_nodes(folders: Segments, files: Sequence[Node]) -> list[Node]:
 
 
 def _numbered_nodes(folders: Segments, files: Sequence[Node]) -> list[Node]:
-    """Files that would be the objects of one image: `7_obj1`, `7_obj2` make `7_obj`."""
-    alike: dict[tuple[str, str], list[Node]] = defaultdict(list)
+    """Files that may be the objects of one image: `7_obj1`, `7_obj2` become `7_obj`."""
+    groups: dict[tuple[str, str], list[Node]] = defaultdict(list)
     for file in files:
         head = _LAST_NUMBER.sub("", file.name)
         if head not in {"", file.name}:
-            alike[head, file.suffix].append(file)
-    if all(len(group) == 1 for group in alike.values()):
+            groups[head, file.suffix].append(file)
+    if all(len(group) == 1 for group in groups.values()):
         return []
     return [
         Node(Shape.NUMBERED, folders, head, suffix, is_single=len(group) == 1)
-        for (head, suffix), group in alike.items()
+        for (head, suffix), group in groups.items()
     ]
 
 
 def _sampled(nodes: list[Node]) -> list[Node]:
-    """A part of many nodes that keeps together what bears the same numbers or name."""
+    """A sample of many nodes that keeps nodes with the same numbers or name together."""
     if len(nodes) <= MAX_NODES:
         return nodes
-    alike: dict[str, list[Node]] = defaultdict(list)
+    groups: dict[str, list[Node]] = defaultdict(list)
     for node in nodes:
-        alike[_identity(node)].append(node)
+        groups[_identity(node)].append(node)
     kept: list[Node] = []
-    for identity in sorted(alike, key=lambda text: hashlib.sha256(text.encode()).digest()):
+    for identity in sorted(groups, key=lambda text: hashlib.sha256(text.encode()).digest()):
         if len(kept) >= MAX_NODES:
             break
-        kept += alike[identity]
+        kept += groups[identity]
     return kept[: 2 * MAX_NODES]
 
 
 def _identity(node: Node) -> str:
-    """The numbers in a path without leading zeros, else the first word of the name."""
+    """The numbers in a path without leading zeros, or the first word of the name."""
     numbers = re.findall("0*([0-9]+)", "/".join((*node.folders, node.name)))
     return " ".join(numbers) or "".join(WORD.findall(node.name)[:1]).lower()
 
@@ -133,10 +133,10 @@ def cuts_of(node: Node) -> Iterator[Cut]:
 
 
 def _word_cuts(name: str) -> Iterator[tuple[str, Segments, str]]:
-    """Ways to take a run of words out of a name, also nothing, at either end.
+    """Every way to take a run of words, possibly empty, out of a name.
 
-    Numbers tell samples apart and stay, but for one behind the only word of a run at an end of the
-    name (`7_stain01`).
+    Numbers identify samples and stay, except one after the only word of a run at either end of
+    the name (`7_stain01`).
     """
     words = tuple(WORD.findall(name))
     for start in range(len(words) + 1):
@@ -150,15 +150,15 @@ def _word_cuts(name: str) -> Iterator[tuple[str, Segments, str]]:
 def _is_exchangeable(run: Segments, *, is_whole: bool) -> bool:
     if not any(word[0].isdigit() for word in run):
         return True
-    spoken = [word for word in run if word not in _SIGNS]
-    return is_whole and len(spoken) == 2 and spoken[0].isalpha() and spoken[1].isdigit()
+    words = [word for word in run if word not in _SEPARATORS]
+    return is_whole and len(words) == 2 and words[0].isalpha() and words[1].isdigit()
 
 
 def _may_stand_alone(words: Segments, start: int, end: int) -> bool:
-    """A run at an end of the name or between signs: not letters in the midst of a hash."""
+    """True for a run at an end of the name or between separators, not letters inside a hash."""
     if start == end:
         return start in {0, len(words)}
     if start == 0 or end == len(words):
         return True
-    left = words[start - 1] in _SIGNS or words[start] in _SIGNS
-    return left and (words[end] in _SIGNS or words[end - 1] in _SIGNS)
+    left = words[start - 1] in _SEPARATORS or words[start] in _SEPARATORS
+    return left and (words[end] in _SEPARATORS or words[end - 1] in _SEPARATORS)

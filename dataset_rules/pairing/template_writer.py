@@ -1,4 +1,4 @@
-"""Related files -> the image template and the mask template that they have in common."""
+"""Related files -> their common image template and mask template."""
 
 import re
 from collections.abc import Sequence
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from dataset_rules.pairing.path_parts import WORD, Cut, Segments, Shape
 from dataset_rules.rules.template import escape
 
-_SIGNS = "_-. "
+_SEPARATORS = "_-. "
 
 _NUMBER = re.compile("([0-9]+)")
 
 
 @dataclass(frozen=True)
 class _Slot:
-    """A folder of a template: its text, and its value in each of the files."""
+    """A folder of a template: its text, and its value for each file."""
 
     text: str
     values: tuple[str, ...]
@@ -23,15 +23,15 @@ class _Slot:
 def write_templates(
     images: Sequence[Cut], masks: Sequence[Cut], *, padded: bool
 ) -> tuple[str, str] | None:
-    """The templates of related cuts, item by item; None where nothing could join them.
+    """The templates of related cuts; None if they would share no placeholder.
 
     Args:
-        images: cuts that take the part of the image.
-        masks: the cut that each of them is related to.
-        padded: numbers may have leading zeros on one side.
+        images: the cuts on the image side.
+        masks: the related cut of each image.
+        padded: numbers may have leading zeros on one side only.
     """
     runs = _runs([cut.run for cut in images], [cut.run for cut in masks])
-    for lone in (False, True):  # a lone pair varies in nothing: what it shares is its name
+    for lone in (False, True):  # nothing varies in a lone pair: its name becomes the placeholder
         texts = [
             _text(cuts, run, lone=lone, padded=padded)
             for cuts, run in zip((images, masks), runs, strict=True)
@@ -42,17 +42,17 @@ def write_templates(
 
 
 def _runs(left: Sequence[Segments], right: Sequence[Segments]) -> tuple[str, str]:
-    """The exchanged folders on both sides; one with an addition becomes a placeholder."""
+    """The differing folders of both sides; one with an affix becomes a placeholder."""
     if len(set(left)) == len(set(right)) == 1:
         return escape("/".join(left[0])), escape("/".join(right[0]))
     added = added_to(left[0], right[0])
-    assert added is not None  # cuts of one manner differ in their runs only by what is added
+    assert added is not None  # runs of one relation differ only by an affix
     texts = [escape(text) for text in added]
     return f"{texts[0]}{{part}}{texts[1]}", f"{texts[2]}{{part}}{texts[3]}"
 
 
 def _text(cuts: Sequence[Cut], run: str, *, lone: bool, padded: bool) -> str:
-    """One template; empty where the names cannot be written as one."""
+    """One template; empty if the names cannot be expressed as one."""
     named = any(cut.head or cut.tail for cut in cuts)
     before = _folders([cut.before for cut in cuts], "folder")
     after = _folders([cut.after for cut in cuts], "inner")
@@ -67,7 +67,7 @@ def _text(cuts: Sequence[Cut], run: str, *, lone: bool, padded: bool) -> str:
 
 
 def _folders(places: Sequence[Segments], placeholder: str) -> list[_Slot]:
-    """Folders that all files share as they are, the others as placeholders."""
+    """Folders common to all files as literals, the others as placeholders."""
     if len({len(place) for place in places}) > 1:
         return [_Slot(f"{{{placeholder}:path}}", tuple("/".join(place) for place in places))]
     slots: list[_Slot] = []
@@ -79,7 +79,7 @@ def _folders(places: Sequence[Segments], placeholder: str) -> list[_Slot]:
 
 
 def _file(cuts: Sequence[Cut], folders: Sequence[_Slot], name: str | None) -> str | None:
-    """The last part of the template, or of the last two where a folder bears the name."""
+    """The last part of the template, or the last two if a folder has the sample name."""
     suffixes = {cut.node.suffix for cut in cuts}
     suffix = escape(suffixes.pop()) if len(suffixes) == 1 else ".{type}"
     match cuts[0].node.shape:
@@ -94,10 +94,10 @@ def _file(cuts: Sequence[Cut], folders: Sequence[_Slot], name: str | None) -> st
 
 
 def _stem_in_folder(cuts: Sequence[Cut], folders: Sequence[_Slot]) -> str:
-    """The folder's placeholder where the only file in it bears the same name, else a star."""
+    """The folder's placeholder if the only file in it has the same name, else a star."""
     stems = tuple(cut.node.stem for cut in cuts)
-    alike = (slot.text for slot in folders if slot.values == stems and "{" in slot.text)
-    return next(alike, "*")
+    same_name = (slot.text for slot in folders if slot.values == stems and "{" in slot.text)
+    return next(same_name, "*")
 
 
 def _name(cuts: Sequence[Cut], *, lone: bool, padded: bool) -> str | None:
@@ -111,19 +111,19 @@ def _name(cuts: Sequence[Cut], *, lone: bool, padded: bool) -> str | None:
 
 
 def _varying(values: Sequence[str], placeholder: str, *, forced: bool, padded: bool) -> str | None:
-    """Literal text where all are equal; else a placeholder between the signs they share."""
+    """Literal text if all are equal, else a placeholder between common separators."""
     if len(set(values)) == 1 and not (forced and values[0]):
         return escape(values[0])
     if padded:
         return _numbers(values, placeholder)
-    lead = _shared_signs([value[:-1] for value in values])
+    lead = _common_separators([value[:-1] for value in values])
     cores = [value[len(lead) :] for value in values]
-    trail = _shared_signs([core[:0:-1] for core in cores])[::-1]
+    trail = _common_separators([core[:0:-1] for core in cores])[::-1]
     return f"{escape(lead)}{{{placeholder}}}{escape(trail)}"
 
 
 def _numbers(values: Sequence[str], placeholder: str) -> str | None:
-    """Numbers that vary as placeholders, around the text that all have in common."""
+    """Varying numbers as placeholders in the text that all values share."""
     parts = [_NUMBER.split(value) for value in values]
     if len({tuple(part[::2]) for part in parts}) > 1:
         return None
@@ -137,54 +137,54 @@ def _numbers(values: Sequence[str], placeholder: str) -> str | None:
     return "".join(texts)
 
 
-def _shared_signs(values: Sequence[str]) -> str:
-    """The separating signs that all values begin with."""
+def _common_separators(values: Sequence[str]) -> str:
+    """The separators that all values start with."""
     shared = ""
-    for signs in zip(*values, strict=False):  # as far as the shortest goes
-        if len(set(signs)) > 1 or signs[0] not in _SIGNS:
+    for characters in zip(*values, strict=False):  # up to the shortest
+        if len(set(characters)) > 1 or characters[0] not in _SEPARATORS:
             break
-        shared += signs[0]
+        shared += characters[0]
     return shared
 
 
 def added_to(left: Segments, right: Segments) -> tuple[str, str, str, str] | None:
-    """What stands around what two names share: `train` -> `trainannot` adds `annot`.
+    """The text around the common part of two names: `train` -> `trainannot` adds `annot`.
 
     Returns:
-        Text before and behind the name in the left run, before and behind it in the right run.
+        Text before and after the name in the left run, before and after it in the right run.
     """
     if len(left) != 1 or len(right) != 1:
         return None
-    one, other = left[0], right[0]
-    if other.startswith(one):
-        return ("", "", "", other[len(one) :])
-    if other.endswith(one):
-        return ("", "", other[: -len(one)], "")
-    if one.startswith(other):
-        return ("", one[len(other) :], "", "")
-    if one.endswith(other):
-        return (one[: -len(other)], "", "", "")
-    return _exchanged(one, other)
+    a, b = left[0], right[0]
+    if b.startswith(a):
+        return ("", "", "", b[len(a) :])
+    if b.endswith(a):
+        return ("", "", b[: -len(a)], "")
+    if a.startswith(b):
+        return ("", a[len(b) :], "", "")
+    if a.endswith(b):
+        return (a[: -len(b)], "", "", "")
+    return _with_word_replaced(a, b)
 
 
-def _agreeing(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many of the first items are equal."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((i for i, (left, right) in pairs if left != right), min(len(one), len(other)))
+def _common_length(a: Sequence[str], b: Sequence[str]) -> int:
+    """Number of equal leading items."""
+    pairs = enumerate(zip(a, b, strict=False))
+    return next((i for i, (left, right) in pairs if left != right), min(len(a), len(b)))
 
 
-def _exchanged(one: str, other: str) -> tuple[str, str, str, str] | None:
-    """As `added_to`, of names in which one word is exchanged: `train_img` and `train_mask`."""
-    words = [WORD.findall(name) for name in (one, other)]
-    lead = _agreeing(*words)
-    trail = _agreeing(*(own[lead:][::-1] for own in words))
-    if lead and words[0][lead - 1] in _SIGNS:
-        lead -= 1  # the sign is no part of what varies
+def _with_word_replaced(a: str, b: str) -> tuple[str, str, str, str] | None:
+    """Like `added_to`, for names that differ in one word: `train_img` and `train_mask`."""
+    words = [WORD.findall(name) for name in (a, b)]
+    lead = _common_length(*words)
+    trail = _common_length(*(own[lead:][::-1] for own in words))
+    if lead and words[0][lead - 1] in _SEPARATORS:
+        lead -= 1  # the separator does not vary
     if lead:
         rest = ["".join(own[lead:]) for own in words]
         return ("", rest[0], "", rest[1])
     if trail:
-        if words[0][-trail] in _SIGNS:
+        if words[0][-trail] in _SEPARATORS:
             trail -= 1
         rest = ["".join(own[: len(own) - trail]) for own in words]
         return (rest[0], "", rest[1], "") if trail else None

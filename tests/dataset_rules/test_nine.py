@@ -1,7 +1,7 @@
-"""The nine real datasets as they lie: what is found in each, and every mask pixel by pixel.
+"""The nine real datasets in their original layout: findings, pairs, and every mask pixel.
 
-Expected pairs and masks are made here from the datasets' own conventions with plain numpy and
-Pillow; nothing of the code under test has a part in them.
+Expected pairs and masks are computed from the conventions of each dataset with plain numpy and
+Pillow, independent of the code under test.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from dataset_rules.formatting.format import format_dataset
 from dataset_rules.rules.fields import SourceRule
 from dataset_rules.rules.rules import Rules
 
-MAX_SOME = 4  # pairs that the quick run formats
+MAX_SOME = 4  # pairs formatted in the quick run
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -55,7 +55,7 @@ def cells(masks: list[Path]) -> np.ndarray:
 
 
 def stained(masks: list[Path]) -> np.ndarray:
-    """Black, blue, red and green to 0, 1, 2 and 255, any other colour as the nearest of them."""
+    """Black, blue, red and green become 0, 1, 2 and 255; other colours map to the nearest."""
     colors = np.array([[0, 0, 0], [0, 0, 255], [255, 0, 0], [0, 255, 0]])
     distance = ((pixels(masks[0])[..., None, :].astype(int) - colors) ** 2).sum(-1)
     return np.array([0, 1, 2, 255], np.uint8)[distance.argmin(-1)]
@@ -66,7 +66,7 @@ def numbers(masks: list[Path]) -> np.ndarray:
 
 
 def numbered(masks: list[Path]) -> np.ndarray:
-    """The number of each file in the order of their names; the later over the earlier."""
+    """Number the files in the order of their names; later ones win."""
     found = np.zeros(pixels(masks[0]).shape, np.uint16)
     for number, path in enumerate(masks, start=1):
         found[pixels(path) > 127] = number
@@ -75,13 +75,13 @@ def numbered(masks: list[Path]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Real:
-    """What a good reader finds in one of the datasets."""
+    """The expected result for one dataset."""
 
     pairs: int
-    images: str  # pattern of the images that have a mask
+    images: str  # glob pattern of the images with a mask
     mask_of: Callable[[Path], list[Path]]
     kind: str | None
-    values: tuple  # of each class in the source
+    values: tuple  # source values of each class
     label: Callable[[list[Path]], np.ndarray]
     instances: Callable[[list[Path]], np.ndarray] | None = None
     unpaired_images: int = 0
@@ -89,12 +89,12 @@ class Real:
     ignored: int = 0
     ignore_values: tuple = ()
     question: str | None = None
-    findings: tuple = ()  # code, and what a path or the message holds
-    distractors: tuple = ()  # what no path of a pair holds
+    findings: tuple = ()  # code, and a substring of a path or the message
+    distractors: tuple = ()  # substrings that no path of a pair contains
 
 
 def replaced(*changes: tuple[str, str]) -> Callable[[Path], list[Path]]:
-    """The mask whose path is the image's with these texts replaced."""
+    """The mask path is the image path with these substrings replaced."""
 
     def mask_of(image: Path) -> list[Path]:
         text = image.as_posix()
@@ -176,7 +176,7 @@ NINE = {
 
 
 def expected_pairs(name: str, folder: Path) -> dict[str, list[str]]:
-    """Image -> masks, by the convention of the dataset; paths are relative to it."""
+    """Image -> masks by the convention of the dataset, as relative paths."""
     real = NINE[name]
     pairs = {}
     for image in sorted(folder.glob(real.images)):
@@ -195,7 +195,7 @@ def first_report(folder: Path) -> Report:
 
 @cache
 def report_of(folder: Path) -> Report:
-    """The report once its one question, if there is one, is answered in one line."""
+    """The report after answering its question, if there is one."""
     questions = first_report(folder).questions
     if not questions:
         return first_report(folder)
@@ -214,7 +214,7 @@ def test_every_pair_is_found_and_no_distractor(real_data, name):
 
 
 @pytest.mark.parametrize("name", NINE)
-def test_counts_kind_and_classes_are_those_of_the_table(real_data, name):
+def test_counts_mask_kind_and_classes_are_as_expected(real_data, name):
     real, document = NINE[name], report_of(real_data(name)).document()
     counts = [len(document[key]) for key in ("unpaired_images", "unpaired_masks", "ignored")]
     assert counts == [real.unpaired_images, real.unpaired_masks, real.ignored]
@@ -226,7 +226,7 @@ def test_counts_kind_and_classes_are_those_of_the_table(real_data, name):
 
 
 @pytest.mark.parametrize("name", NINE)
-def test_only_what_no_file_says_is_asked_and_one_line_answers_it(real_data, name):
+def test_questions_are_asked_only_if_necessary_and_answered_in_one_line(real_data, name):
     folder, real = real_data(name), NINE[name]
     first = first_report(folder)
     assert [q.field for q in first.questions] == ([real.question] if real.question else [])
@@ -246,7 +246,7 @@ def test_defects_are_reported(real_data, name):
 
 
 def assert_formatted_as_expected(name: str, folder: Path, out: Path) -> int:
-    """Every mask of the dataset equals the expected one; gives how many were compared."""
+    """Compare every mask of the dataset with the expected one; return their number."""
     real, pairs = NINE[name], expected_pairs(name, folder)
     samples = read_dataset(out).samples
     for sample in samples:
@@ -259,7 +259,7 @@ def assert_formatted_as_expected(name: str, folder: Path, out: Path) -> int:
 
 
 def some_of(name: str, folder: Path, target: Path) -> Path:
-    """A copy of a few pairs, as links."""
+    """Symlinks to a few pairs."""
     pairs = expected_pairs(name, folder)
     for image in list(pairs)[:: -(-len(pairs) // MAX_SOME)]:
         for path in (image, *pairs[image]):
@@ -269,7 +269,7 @@ def some_of(name: str, folder: Path, target: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", NINE)
-def test_proposed_rules_untouched_give_the_expected_masks_of_some(real_data, tmp_path, name):
+def test_proposed_rules_give_the_expected_masks_for_a_few_pairs(real_data, tmp_path, name):
     folder = real_data(name)
     some = some_of(name, folder, tmp_path / "source")
     out = format_dataset(some, tmp_path / "out", report_of(folder).rules, jobs=1)
@@ -278,15 +278,15 @@ def test_proposed_rules_untouched_give_the_expected_masks_of_some(real_data, tmp
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", NINE)
-def test_proposed_rules_untouched_give_every_expected_mask(real_data, tmp_path, name):
+def test_proposed_rules_give_every_expected_mask(real_data, tmp_path, name):
     folder = real_data(name)
     out = format_dataset(folder, tmp_path / "out", report_of(folder).rules)
     compared = assert_formatted_as_expected(name, folder, out)
-    print(f"{name}: {compared} of {NINE[name].pairs} masks equal pixel by pixel")  # noqa: T201
+    print(f"{name}: {compared} of {NINE[name].pairs} masks equal")  # noqa: T201
     assert compared == NINE[name].pairs
 
 
-def test_stacks_alone_are_refused_in_clear_words(real_data, tmp_path):
+def test_source_with_only_stacks_is_rejected_with_a_clear_message(real_data, tmp_path):
     stardist = real_data("stardist_sample") / "tests/data"
     for name in ("img3d.tif", "mask3d.tif"):
         (tmp_path / name).symlink_to(stardist / name)
@@ -296,12 +296,12 @@ def test_stacks_alone_are_refused_in_clear_words(real_data, tmp_path):
     ]
 
 
-def test_same_cell_under_two_numbers_is_reported(real_data):
+def test_duplicate_cell_is_reported(real_data):
     findings = report_of(real_data("wbc")).findings
     assert ("Dataset 1/112.bmp", "Dataset 1/139.bmp") in [finding.paths for finding in findings]
 
 
-def test_composites_are_read_by_the_line_that_their_finding_proposes(real_data, tmp_path):
+def test_composites_are_read_with_the_rules_proposed_by_their_finding(real_data, tmp_path):
     folder = real_data("deepliif_sample")
     (line,) = [
         finding.remedy.partition("rules ")[2]

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from dataset_rules.checks.duplicates import equal_files, equal_pixels, near_duplicates
-from dataset_rules.checks.thumbnails import glimpse_of
+from dataset_rules.checks.thumbnails import image_thumbnail
 from tests.messy import tissue
 
 
@@ -21,9 +21,9 @@ ALTERED = {
     "half as large": lambda image: cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=3),
     "brighter": lambda image: np.clip(image.astype(float) * 1.08 + 6, 0, 255).astype(np.uint8),
     "grey": lambda image: cv2.cvtColor(image, cv2.COLOR_RGB2GRAY),
-    "turned": lambda image: np.rot90(image),
-    "mirrored": lambda image: image[:, ::-1],
-    "turned and mirrored": lambda image: np.rot90(image, 3)[::-1],
+    "rotated": lambda image: np.rot90(image),
+    "flipped": lambda image: image[:, ::-1],
+    "rotated and flipped": lambda image: np.rot90(image, 3)[::-1],
 }
 
 
@@ -31,46 +31,46 @@ def scenes(count):
     return {f"{n:03d}.png": tissue(n, size=96)[0] for n in range(count)}
 
 
-def seen(images):
-    return {path: glimpse_of(image) for path, image in images.items()}
+def thumbnails_of(images):
+    return {path: image_thumbnail(image) for path, image in images.items()}
 
 
 @pytest.mark.parametrize("alter", ALTERED.values(), ids=ALTERED)
 def test_altered_copy_is_found_among_other_scenes(alter):
     images = scenes(20)
     images["copy.png"] = alter(images["007.png"])
-    assert near_duplicates(seen(images)) == [("007.png", "copy.png")]
+    assert near_duplicates(thumbnails_of(images)) == [("007.png", "copy.png")]
 
 
-def test_different_scenes_are_no_copies():
-    assert near_duplicates(seen(scenes(60))) == []
+def test_different_scenes_are_not_copies():
+    assert near_duplicates(thumbnails_of(scenes(60))) == []
 
 
 def test_three_copies_are_one_group():
     images = scenes(5)
     images["a.png"] = as_jpeg(images["002.png"])
     images["b.png"] = images["002.png"][::-1]
-    assert near_duplicates(seen(images)) == [("002.png", "a.png", "b.png")]
+    assert near_duplicates(thumbnails_of(images)) == [("002.png", "a.png", "b.png")]
 
 
 def test_images_without_content_are_not_compared():
     images = {f"{n}.png": np.full((64, 64), 40 + n, np.uint8) for n in range(5)}
-    assert near_duplicates(seen(images)) == []
+    assert near_duplicates(thumbnails_of(images)) == []
 
 
-def test_equal_pixels_are_equal_pixels_and_no_near_duplicates():
+def test_equal_pixels_are_not_near_duplicates():
     images = scenes(4)
     images["copy.png"] = images["003.png"]
-    assert equal_pixels(seen(images)) == [("003.png", "copy.png")]
-    assert near_duplicates(seen(images)) == []
+    assert equal_pixels(thumbnails_of(images)) == [("003.png", "copy.png")]
+    assert near_duplicates(thumbnails_of(images)) == []
 
 
-def test_order_of_the_files_changes_nothing():
+def test_order_of_the_files_does_not_matter():
     images = scenes(12)
     images["x.png"] = as_jpeg(images["004.png"])
-    glimpses = seen(images)
-    turned = dict(reversed(glimpses.items()))
-    assert near_duplicates(glimpses) == near_duplicates(turned)
+    thumbnails = thumbnails_of(images)
+    backwards = dict(reversed(thumbnails.items()))
+    assert near_duplicates(thumbnails) == near_duplicates(backwards)
 
 
 @pytest.mark.parametrize("size", [10, 20_000, 100_000])
@@ -84,9 +84,9 @@ def test_files_are_equal_only_if_every_byte_is(tmp_path, size):
     assert equal_files(tmp_path, sizes) == [("a", "b")]
 
 
-def test_of_huge_files_that_differ_at_their_ends_the_middle_is_not_read(tmp_path):
+def test_middle_of_huge_files_is_not_read_if_their_ends_differ(tmp_path):
     for name in "ab":
         with (tmp_path / name).open("wb") as file:
             file.write(name.encode())
-            file.truncate(1 << 36)  # of holes: reading it all would take minutes
+            file.truncate(1 << 36)  # sparse: reading it all would take minutes
     assert equal_files(tmp_path, dict.fromkeys("ab", 1 << 36)) == []

@@ -1,14 +1,14 @@
 import numpy as np
 
 from dataset_rules.checks.populations import check_populations
-from dataset_rules.checks.thumbnails import glimpse_of
+from dataset_rules.checks.thumbnails import image_thumbnail
 from dataset_rules.pixels.images import Header
 
 
 def plain(*colour, noise):
     rng = np.random.default_rng(noise)
     image = np.array(colour) + rng.integers(-8, 8, (40, 40, 1)) + noise % 7
-    return glimpse_of(image.clip(0, 255).astype(np.uint8))
+    return image_thumbnail(image.clip(0, 255).astype(np.uint8))
 
 
 def header(size=40, mode="RGB"):
@@ -34,7 +34,7 @@ def test_dark_and_bright_images_are_two_kinds():
     assert len(found(images)) == 1
 
 
-def test_smaller_difference_counts_where_the_files_differ_too():
+def test_smaller_difference_suffices_if_the_files_differ_too():
     images = {f"a{n}": plain(130, 130, 130, noise=n) for n in range(5)}
     images |= {f"b{n}": plain(185, 185, 185, noise=n) for n in range(5)}
     headers = {path: header(40 if path < "b" else 50) for path in images}
@@ -42,9 +42,9 @@ def test_smaller_difference_counts_where_the_files_differ_too():
     assert len(found(images, headers)) == 1
 
 
-def test_images_with_all_shades_between_are_one_kind():
+def test_images_with_continuous_brightness_are_one_kind():
     assert found({f"{n}": plain(*[20 + 10 * n] * 3, noise=n) for n in range(20)}) == []
 
 
-def test_few_images_say_nothing():
+def test_few_images_give_no_finding():
     assert found({f"{n}": plain(*[200 * (n % 2)] * 3, noise=n) for n in range(6)}) == []

@@ -1,10 +1,10 @@
-"""The defects that the real datasets are known to have: each is reported, with its files."""
+"""Known defects of the real datasets are all reported, with their files."""
 
 import pytest
 
 from dataset_rules.doctor.examine import examine
 
-# dataset: code of a finding -> how many files it names, and some of these
+# dataset: finding code -> number of files, and some of them
 EXPECTED = {
     "monuseg2018": {
         "unpaired_masks": (2, ["TCGA-BC-A217-01Z-00-DX1.png"]),
@@ -50,6 +50,6 @@ def test_cells_that_were_photographed_twice_are_near_duplicates(real_data):
 
 
 @pytest.mark.parametrize("name", ["monuseg_crops_triplets", "isbi2012_em", "camvid_segnet"])
-def test_neighbours_in_tissue_or_time_are_no_copies(real_data, name):
+def test_neighbours_in_tissue_or_time_are_not_copies(real_data, name):
     codes = {finding.code for finding in examine(real_data(name)).findings}
     assert not codes & {"near_duplicates", "equal_images", "leak", "likely_swap"}

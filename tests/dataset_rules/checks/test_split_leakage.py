@@ -1,7 +1,11 @@
 import pytest
 
 from dataset_rules.artifacts.dataset import Split
-from dataset_rules.checks.split_leakage import check_leaks, check_own_splits, own_split
+from dataset_rules.checks.split_leakage import (
+    check_leaks,
+    check_predefined_splits,
+    predefined_split,
+)
 
 TRAIN, VAL, TEST = Split
 
@@ -21,37 +25,37 @@ TRAIN, VAL, TEST = Split
         ("value/1.png", None),
     ],
 )
-def test_split_is_what_a_folder_names(path, split):
-    assert own_split(path) is split
+def test_split_is_given_by_a_folder(path, split):
+    assert predefined_split(path) is split
 
 
-def test_own_splits_that_the_rules_mix_are_a_warning():
+def test_predefined_splits_that_the_rules_mix_are_a_warning():
     splits = {"train/1.png": TRAIN, "train/2.png": TEST, "val/3.png": VAL}
-    (finding,) = check_own_splits(splits)
+    (finding,) = check_predefined_splits(splits)
     assert finding.paths == ("train/2.png",)
     assert "train 2, val 1" in finding.message
 
 
-def test_own_splits_that_the_rules_keep_are_none():
-    assert check_own_splits({"train/1.png": TRAIN, "val/3.png": VAL}) == []
+def test_predefined_splits_that_the_rules_keep_are_no_finding():
+    assert check_predefined_splits({"train/1.png": TRAIN, "val/3.png": VAL}) == []
 
 
-def test_one_split_alone_is_none():
-    assert check_own_splits({"train/1.png": TRAIN, "train/3.png": VAL}) == []
+def test_single_split_is_no_finding():
+    assert check_predefined_splits({"train/1.png": TRAIN, "train/3.png": VAL}) == []
 
 
-def test_copies_in_two_own_splits_are_a_leak():
+def test_copies_in_two_predefined_splits_are_a_leak():
     (leak,) = check_leaks([("test/1.png", "train/1.png")], {"train/1.png": TRAIN})
     assert leak.paths == ("test/1.png", "train/1.png")
     assert "own splits" in leak.message
 
 
-def test_copies_that_the_rules_divide_are_a_leak():
+def test_copies_in_different_splits_by_the_rules_are_a_leak():
     (leak,) = check_leaks([("a.png", "b.png"), ("c.png", "d.png")],
                           {"a.png": TRAIN, "b.png": TEST, "c.png": VAL, "d.png": VAL})  # fmt: skip
     assert leak.paths == ("a.png", "b.png")
     assert leak.message.startswith("1 picture ")
 
 
-def test_copies_within_one_split_are_none():
+def test_copies_within_one_split_are_no_leak():
     assert check_leaks([("a.png", "b.png")], {"a.png": TRAIN, "b.png": TRAIN}) == []

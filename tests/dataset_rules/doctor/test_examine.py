@@ -19,7 +19,7 @@ def finding(report, code):
     return found
 
 
-def test_document_names_pairs_kind_classes_and_proposes_rules(tmp_path):
+def test_document_lists_pairs_mask_kind_and_classes_and_proposes_rules(tmp_path):
     document = examine(two_folders(tmp_path)).document()
     assert document["pairs"][0] == {
         "image": "images/1.png", "masks": ["masks/1.png"], "group": "1",
@@ -31,7 +31,7 @@ def test_document_names_pairs_kind_classes_and_proposes_rules(tmp_path):
     assert rules_from_mapping(document["rules"]).source.mask == "masks/{name}.png"
 
 
-def test_examination_changes_nothing(tmp_path):
+def test_examination_does_not_modify_the_source(tmp_path):
     before = tree_of(two_folders(tmp_path))
     examine(tmp_path)
     assert tree_of(tmp_path) == before
@@ -43,7 +43,7 @@ def test_proposed_rules_give_the_same_report(tmp_path):
     assert (again.pairing, again.rules) == (first.pairing, first.rules)
 
 
-def test_file_without_partner_is_reported(tmp_path):
+def test_unpaired_file_is_reported(tmp_path):
     two_folders(tmp_path)
     (tmp_path / "masks/2.png").unlink()
     (tmp_path / "images/3.png").unlink()
@@ -52,7 +52,7 @@ def test_file_without_partner_is_reported(tmp_path):
     assert document["unpaired_masks"] == ["masks/3.png"]
 
 
-def test_every_file_that_is_not_paired_is_ignored_with_a_reason(tmp_path):
+def test_every_ignored_file_has_a_reason(tmp_path):
     two_folders(tmp_path)
     put(tmp_path, "logo.png", tissue(9)[0])
     put(tmp_path, "1_overlay.png", tissue(1)[0])
@@ -63,11 +63,11 @@ def test_every_file_that_is_not_paired_is_ignored_with_a_reason(tmp_path):
     why = {item["path"]: item["why"] for item in examine(tmp_path, rules).document()["ignored"]}
     assert why == {
         ".DS_Store": "left behind by an operating system or hidden",
-        "1_overlay.png": "its name says prediction, overlay or preview, not truth",
+        "1_overlay.png": "its name indicates a prediction, overlay or preview, not ground truth",
         "__MACOSX/images/._1.png": "left behind by an operating system or hidden",
         "images/4.png": "excluded by the rules",
         "images/Thumbs.db": "left behind by an operating system or hidden",
-        "logo.png": "its name fits neither the images nor the masks",
+        "logo.png": "its name matches neither the images nor the masks",
         "masks/4.png": "excluded by the rules",
         "notes.txt": "no image file",
     }
@@ -95,24 +95,24 @@ def test_each_file_is_paired_reported_or_ignored(tmp_path_factory, extra):
     assert sorted(placed) == sorted(tree_of(folder))
 
 
-def test_missing_folder_is_refused(tmp_path):
+def test_missing_folder_is_rejected(tmp_path):
     with pytest.raises(RulesError, match="no such folder"):
         examine(tmp_path / "none")
 
 
-def test_file_that_is_no_archive_is_refused(tmp_path):
+def test_file_that_is_not_an_archive_is_rejected(tmp_path):
     file = tmp_path / "a.txt"
     file.write_text("x")
     with pytest.raises(RulesError, match="no archive, or a damaged one"):
         examine(file)
 
 
-def test_empty_folder_is_refused_in_one_sentence(tmp_path):
+def test_empty_folder_is_rejected(tmp_path):
     with pytest.raises(RulesError, match="the source is empty"):
         examine(tmp_path)
 
 
-def test_folder_without_images_is_refused(tmp_path):
+def test_folder_without_images_is_rejected(tmp_path):
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(RulesError, match="no image in the folder"):
         examine(tmp_path)
@@ -126,20 +126,20 @@ def test_folder_without_masks_is_an_error_that_counts_the_images(tmp_path):
     assert report.pairing.others == ("0.png", "1.png", "2.png")
 
 
-def test_keyword_that_matches_nothing_is_used_as_a_hint_only(tmp_path):
+def test_keyword_that_matches_nothing_is_only_a_hint(tmp_path):
     report = examine(two_folders(tmp_path), Rules(mask_keyword="_zzz"))
     assert len(report.pairing.pairs) == 4
     assert "'_zzz'" in finding(report, "keyword_unused").message
     assert finding(report, "keyword_unused").severity == "info"
 
 
-def test_keyword_that_matches_nothing_where_nothing_pairs_is_an_error_that_names_it(tmp_path):
+def test_keyword_that_matches_nothing_is_an_error_if_nothing_pairs(tmp_path):
     put(tmp_path, "1.png", tissue(1)[0])
     report = examine(tmp_path, Rules(mask_keyword="_zzz"))
     assert "'_zzz' matches no file" in finding(report, "keyword_pairs_nothing").message
 
 
-def test_stated_templates_that_match_nothing_are_an_error(tmp_path):
+def test_given_templates_that_match_nothing_are_an_error(tmp_path):
     rules = Rules(source=SourceRule(image="a/{n}.png", mask="b/{n}.png"))
     report = examine(two_folders(tmp_path), rules)
     assert finding(report, "templates_match_nothing").severity == "error"
@@ -183,7 +183,7 @@ def test_equal_images_are_a_warning(tmp_path):
     assert finding(examine(tmp_path), "equal_images").paths == ("images/1.png", "images/2.png")
 
 
-def test_group_comes_from_the_template_of_the_rules(tmp_path):
+def test_group_is_given_by_the_template_in_the_rules(tmp_path):
     for number in range(4):
         image, instances = tissue(number)
         put(tmp_path, f"images/p{number // 2}_{number}.png", image)
@@ -193,7 +193,7 @@ def test_group_comes_from_the_template_of_the_rules(tmp_path):
     assert [pair["group"] for pair in pairs] == ["p0", "p0", "p1", "p1"]
 
 
-def test_names_of_classes_that_a_person_gave_stay(tmp_path):
+def test_class_names_given_by_the_user_are_kept(tmp_path):
     rules = rules_from_mapping({
         "version": 2, "classes": [{"id": 0, "name": "glass"}, {"id": 1, "name": "nucleus"}],
     })  # fmt: skip
@@ -204,7 +204,7 @@ def test_names_of_classes_that_a_person_gave_stay(tmp_path):
     ]
 
 
-def test_open_question_about_the_masks_takes_no_pair(tmp_path):
+def test_open_question_about_the_masks_leaves_no_pairs(tmp_path):
     two_folders(tmp_path)
     for number in range(1, 5):
         mask = (tissue(number + 50)[1] > 0).astype(np.uint8) * 255
@@ -221,15 +221,15 @@ def test_open_question_about_the_masks_takes_no_pair(tmp_path):
     assert len(examine(tmp_path, rules).pairing.pairs) == 4
 
 
-def test_group_template_that_fits_no_image_is_a_warning(tmp_path):
+def test_group_template_that_matches_no_image_is_a_warning(tmp_path):
     rules = rules_from_mapping({"version": 2, "split": {"group": "{patient}-*"}})
     assert len(finding(examine(two_folders(tmp_path), rules), "group_unmatched").paths) == 4
 
 
-def test_two_photographs_are_no_pair_however_flat_one_is(tmp_path):
+def test_two_photographs_are_not_a_pair_even_if_one_is_flat(tmp_path):
     photograph, _ = tissue(1)
     even = photograph.copy()
-    even[:20] = 236  # half of it is the slide's empty ground
+    even[:20] = 236  # half of it is empty background of the slide
     put(tmp_path, "cells/a.png", photograph)
     put(tmp_path, "cells/b.png", even)
     document = examine(tmp_path).document()

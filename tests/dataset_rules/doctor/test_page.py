@@ -34,7 +34,7 @@ def test_worst_findings_come_first(broken):
     assert "warning" in severities
 
 
-def test_page_asks_nothing_of_the_network(broken):
+def test_page_makes_no_network_requests(broken):
     page, _ = page_of(broken)
     assert not re.search(r"https?://|url\(|<script|<link|@import", page)
     assert set(re.findall(r'src="(.{10})', page)) == {"data:image"}
@@ -43,12 +43,12 @@ def test_page_asks_nothing_of_the_network(broken):
 def test_findings_show_their_pairs_as_image_mask_and_overlay(broken):
     _, pictures = page_of(broken)
     report = examine_folder(broken)
-    place = [finding.code for finding in report.findings].index("equal_images")
-    ones = pictures.of_findings[place]
-    assert [picture.paths for picture in ones] == [
+    index = [finding.code for finding in report.findings].index("equal_images")
+    shown = pictures.of_findings[index]
+    assert [picture.paths for picture in shown] == [
         ("images/5.png", "masks/5.png"), ("images/6.png", "masks/6.png"),
     ]  # fmt: skip
-    assert all(picture.image and picture.mask and picture.overlay for picture in ones)
+    assert all(picture.image and picture.mask and picture.overlay for picture in shown)
 
 
 def test_file_that_cannot_be_decoded_is_shown_with_the_reason(broken):
@@ -58,7 +58,7 @@ def test_file_that_cannot_be_decoded_is_shown_with_the_reason(broken):
     assert errors["images/2.png"] == "image and mask differ in size"
 
 
-def test_names_of_files_are_text_and_no_markup(tmp_path):
+def test_file_names_are_escaped(tmp_path):
     two_folders(tmp_path)
     put(tmp_path, "images/<img onerror=alert(1)>.png", tissue(9)[0])
     page, _ = page_of(tmp_path)
@@ -72,16 +72,16 @@ def test_question_is_shown_with_the_lines_that_answer_it(tmp_path):
     for number in range(1, 5):
         put(tmp_path, f"manual/{number}.png", (tissue(number + 50)[1] > 0).astype(np.uint8) * 255)
     page, _ = page_of(tmp_path)
-    assert "Only a person can say" in page
+    assert "Questions that only you can answer" in page
     assert "&quot;mask&quot;: &quot;manual/{name}.png&quot;" in page
 
 
-def test_finding_says_on_how_many_files_it_rests(broken):
+def test_finding_reports_how_many_files_were_checked(broken):
     page, _ = page_of(broken)
-    assert "looked at 6 of 6 files" in page
+    assert "checked 6 of 6 files" in page
 
 
-def test_body_goes_into_other_pages(broken):
+def test_body_can_be_embedded_in_other_pages(broken):
     report = examine_folder(broken)
     pictures = pictures_of(broken, report.findings, report.pairing, report.rules)
     body = page_body(report.document(), pictures, title="x")

@@ -1,4 +1,4 @@
-"""Out and in again: what each layout holds comes back pixel by pixel."""
+"""Round trips: everything a layout can represent is restored exactly."""
 
 import json
 import os
@@ -43,12 +43,12 @@ SPLITS = ["train", "train", "train", "val", "test"]
 
 
 def draw(seed):
-    """Image, label mask of two classes with ignored pixels, instance map with rings and parts."""
+    """Image, label mask (two classes, ignored pixels), instance map (a ring, a split object)."""
     rng = np.random.default_rng(seed)
     image, instances = tissue(seed, size=48)
     label = np.where(instances % 2 == 1, 2, 5).astype(np.uint8) * (instances > 0)
     ring = np.hypot(*np.mgrid[-24:24, -24:24])
-    instances[(ring < 20) & (ring > 16)] = 40  # a ring around others
+    instances[(ring < 20) & (ring > 16)] = 40  # a ring around other objects
     label[instances == 40] = 2
     instances[:3, :3] = instances[40:44, 44:46] = 41  # an object of two parts
     label[instances == 41] = 5
@@ -58,7 +58,7 @@ def draw(seed):
 
 
 def write(folder, *, has_instances=True, suffix=".png", grey=False, classes=CLASSES, pixels=draw):
-    """A finished dataset whose classes have gaps in their numbers."""
+    """A finished dataset with gaps in its class ids."""
     rules = rules_document(Rules(color_model="grayscale" if grey else "rgb"))
     source = make_source({"a.png": "0" * 64}, location="drawn", started=datetime.now(UTC))
     step = Step("dataset", 1, (source,), {"rules": rules})
@@ -92,7 +92,7 @@ def dataset(tmp_path):
     return write(tmp_path / "dataset")
 
 
-def there_and_back(dataset, tmp_path, layout):
+def round_trip(dataset, tmp_path, layout):
     out = export_dataset(dataset, tmp_path / "out", layout)
     back = import_dataset(out, tmp_path / "back", layout)
     for folder in (out, back):
@@ -101,14 +101,14 @@ def there_and_back(dataset, tmp_path, layout):
 
 
 def pairs(dataset, back):
-    """Each sample before and after: (image, label, instances) twice; names and splits are equal."""
+    """(image, label, instances) of each sample before and after; checks names and splits."""
     before, after = read_dataset(dataset), read_dataset(back)
     assert [(s.name, s.split) for s in before.samples] == [(s.name, s.split) for s in after.samples]
-    for one, other in zip(before.samples, after.samples, strict=True):
-        yield read_sample(dataset, one), read_sample(back, other)
+    for original, restored in zip(before.samples, after.samples, strict=True):
+        yield read_sample(dataset, original), read_sample(back, restored)
 
 
-def said(out):
+def notes(out):
     return " ".join(json.loads((out / EXPORT).read_bytes())["said"])
 
 
@@ -118,9 +118,9 @@ def facts(out):
 
 @pytest.mark.parametrize("has_instances", [True, False])
 @pytest.mark.parametrize(("suffix", "grey"), [(".png", False), (".bmp", True), (".jpg", False)])
-def test_coco_brings_back_every_pixel(tmp_path, has_instances, suffix, grey):
+def test_coco_restores_every_pixel(tmp_path, has_instances, suffix, grey):
     dataset = write(tmp_path / "dataset", has_instances=has_instances, suffix=suffix, grey=grey)
-    out, back = there_and_back(dataset, tmp_path, Layout.COCO)
+    out, back = round_trip(dataset, tmp_path, Layout.COCO)
     for before, after in pairs(dataset, back):
         assert np.array_equal(before[0], after[0])
         assert np.array_equal(before[1], after[1])
@@ -128,7 +128,7 @@ def test_coco_brings_back_every_pixel(tmp_path, has_instances, suffix, grey):
     assert [c.model_dump() for c in read_dataset(back).classes] == CLASSES
     assert {s.pixel_size_um for s in read_dataset(back).samples} == {0.25}
     assert [s.group for s in read_dataset(back).samples] == [f"patient {n // 2}" for n in range(5)]
-    assert ("connected parts" in said(out)) is not has_instances
+    assert ("connected parts" in notes(out)) is not has_instances
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # pycocotools and numpy 2
@@ -159,8 +159,8 @@ def test_pycocotools_decodes_our_coco_to_equal_masks(dataset, tmp_path, capsys):
     capsys.readouterr()
 
 
-def test_nnunet_brings_back_the_label_masks(dataset, tmp_path):
-    out, back = there_and_back(dataset, tmp_path, Layout.NNUNET)
+def test_nnunet_restores_the_label_masks(dataset, tmp_path):
+    out, back = round_trip(dataset, tmp_path, Layout.NNUNET)
     for before, after in pairs(dataset, back):
         assert np.array_equal(before[0], after[0])
         assert np.array_equal(before[1], after[1])
@@ -180,19 +180,19 @@ def test_nnunet_brings_back_the_label_masks(dataset, tmp_path):
     label = np.asarray(Image.open(out / "labelsTs" / "slide 4.png"))
     assert np.array_equal(label, np.array([0, 0, 1, 0, 0, 2], np.uint8)[draw(4)[1] % 255]
                           + (draw(4)[1] == IGNORE) * 3)  # fmt: skip
-    assert "instance maps are left out" in said(out)
+    assert "instance maps are left out" in notes(out)
 
 
-def test_nnunet_turns_other_formats_into_png_of_equal_pixels(tmp_path):
+def test_nnunet_converts_other_formats_to_png_losslessly(tmp_path):
     dataset = write(tmp_path / "dataset", suffix=".jpg", grey=True)
-    out, back = there_and_back(dataset, tmp_path, Layout.NNUNET)
+    out, back = round_trip(dataset, tmp_path, Layout.NNUNET)
     assert all(np.array_equal(b[0], a[0]) for b, a in pairs(dataset, back))
     assert json.loads((out / "dataset.json").read_bytes())["channel_names"] == {"0": "grey"}
     assert facts(out)["reencoded_images"] == 5
 
 
-def test_cellpose_brings_back_the_instance_maps(dataset, tmp_path):
-    out, back = there_and_back(dataset, tmp_path, Layout.CELLPOSE)
+def test_cellpose_restores_the_instance_maps(dataset, tmp_path):
+    out, back = round_trip(dataset, tmp_path, Layout.CELLPOSE)
     for before, after in pairs(dataset, back):
         assert np.array_equal(before[0], after[0])
         assert np.array_equal(before[2], after[2])
@@ -200,8 +200,8 @@ def test_cellpose_brings_back_the_instance_maps(dataset, tmp_path):
     stored = Image.open(out / "test" / "slide 4_masks.png")
     assert stored.mode.startswith("I;16")
     assert np.array_equal(np.asarray(stored), draw(4)[2])
-    assert "not told apart" in said(out)
-    assert "ignored pixels became background" in said(out)
+    assert "not told apart" in notes(out)
+    assert "ignored pixels became background" in notes(out)
 
 
 def test_cellpose_keeps_the_name_of_a_single_class(tmp_path):
@@ -211,7 +211,7 @@ def test_cellpose_keeps_the_name_of_a_single_class(tmp_path):
 
     dataset = write(tmp_path / "dataset", has_instances=False, pixels=one_class,
                     classes=CLASSES[:2])  # fmt: skip
-    _, back = there_and_back(dataset, tmp_path, Layout.CELLPOSE)
+    _, back = round_trip(dataset, tmp_path, Layout.CELLPOSE)
     assert [c.model_dump() for c in read_dataset(back).classes] == CLASSES[:2]
     for before, after in pairs(dataset, back):
         assert np.array_equal(before[1], after[1])
@@ -219,8 +219,8 @@ def test_cellpose_keeps_the_name_of_a_single_class(tmp_path):
         assert after[2].max() == count - 1
 
 
-def test_yolo_brings_back_all_but_the_lines_between_parts(dataset, tmp_path):
-    out, back = there_and_back(dataset, tmp_path, Layout.YOLO)
+def test_yolo_restores_everything_except_lines_between_parts(dataset, tmp_path):
+    out, back = round_trip(dataset, tmp_path, Layout.YOLO)
     whole = ious = 0
     for before, after in pairs(dataset, back):
         assert np.array_equal(before[0], after[0])
@@ -232,12 +232,12 @@ def test_yolo_brings_back_all_but_the_lines_between_parts(dataset, tmp_path):
     assert 0.9 < ious < 1
     assert facts(out)["exact_objects"] == whole < facts(out)["objects"]
     assert 0.1 < facts(out)["iou_min"] < facts(out)["iou_mean"] < 1
-    assert f"least {facts(out)['iou_min']}" in said(out)
+    assert f"least {facts(out)['iou_min']}" in notes(out)
     assert [c.model_dump() for c in read_dataset(back).classes] == CLASSES
 
 
-def test_yolo_outlines_are_filled_alike_by_a_trainer(tmp_path):
-    """Drawn as Ultralytics draws them: corners cut down to integers, cv2.fillPoly."""
+def test_yolo_outlines_are_filled_the_same_by_a_trainer(tmp_path):
+    """Filled like in Ultralytics: corners truncated to integers, cv2.fillPoly."""
     dataset = write(tmp_path / "dataset", has_instances=False)
     out = export_dataset(dataset, tmp_path / "out", Layout.YOLO)
     assert facts(out)["iou_min"] == 1
@@ -254,10 +254,10 @@ def test_yolo_outlines_are_filled_alike_by_a_trainer(tmp_path):
 
 
 @pytest.mark.parametrize("layout", Layout)
-def test_lineage_of_an_import_leads_through_the_export_to_the_first_source(
+def test_lineage_of_an_import_leads_through_the_export_to_the_original_source(
     dataset, tmp_path, layout
 ):
-    _, back = there_and_back(dataset, tmp_path, layout)
+    _, back = round_trip(dataset, tmp_path, layout)
     links = trace(back)
     assert is_whole(links)
     assert [link.kind for link in links if link.kind != "rules"][:4] == [
@@ -266,10 +266,10 @@ def test_lineage_of_an_import_leads_through_the_export_to_the_first_source(
 
 
 @pytest.mark.parametrize("layout", Layout)
-def test_archive_of_an_export_gives_the_pixels_of_its_folder(dataset, tmp_path, layout):
-    out, back = there_and_back(dataset, tmp_path, layout)
+def test_archive_of_an_export_gives_the_same_pixels_as_its_folder(dataset, tmp_path, layout):
+    out, back = round_trip(dataset, tmp_path, layout)
     (tmp_path / "packed").mkdir()
-    for file in export_files(dataset, layout):  # as the service sends it: no manifest
+    for file in export_files(dataset, layout):  # as sent by the service: no manifest
         path = tmp_path / "packed" / "top" / file.path
         path.parent.mkdir(parents=True, exist_ok=True)
         data = file.content if isinstance(file.content, bytes) else file.content.read_bytes()
@@ -277,22 +277,23 @@ def test_archive_of_an_export_gives_the_pixels_of_its_folder(dataset, tmp_path, 
         assert data == (out / file.path).read_bytes()
     archive = shutil.make_archive(str(tmp_path / "archive"), "zip", tmp_path / "packed")
     again = import_dataset(tmp_path / archive, tmp_path / "again", layout)
-    one, other = (json.loads(read_artifact(f).manifest) for f in (back, again))
-    assert one["files"] == other["files"]
-    assert (one["inputs"][0]["kind"], other["inputs"][0]["kind"]) == ("export", "source")
+    of_folder, of_archive = (json.loads(read_artifact(f).manifest) for f in (back, again))
+    assert of_folder["files"] == of_archive["files"]
+    assert of_folder["inputs"][0]["kind"] == "export"
+    assert of_archive["inputs"][0]["kind"] == "source"
 
 
 @pytest.mark.parametrize("layout", Layout)
-def test_ids_do_not_depend_on_the_place(dataset, tmp_path, layout):
-    out, back = there_and_back(dataset, tmp_path, layout)
+def test_ids_do_not_depend_on_the_folder(dataset, tmp_path, layout):
+    out, back = round_trip(dataset, tmp_path, layout)
     again = export_dataset(dataset, tmp_path / "again", layout)
     assert read_artifact(again).id == read_artifact(out).id
     once_more = import_dataset(again, tmp_path / "once more", layout)
     assert read_artifact(once_more).id == read_artifact(back).id
 
 
-def test_finished_folder_is_returned_and_another_refused(dataset, tmp_path):
-    out, back = there_and_back(dataset, tmp_path, Layout.COCO)
+def test_finished_folder_is_returned_and_a_different_one_rejected(dataset, tmp_path):
+    out, back = round_trip(dataset, tmp_path, Layout.COCO)
     assert export_dataset(dataset, out, Layout.COCO) == out
     assert import_dataset(out, back, Layout.COCO) == back
     with pytest.raises(ArtifactError, match="another result"):
@@ -325,16 +326,16 @@ def test_rules_decide_size_and_the_split_of_listed_groups(dataset, tmp_path):
         import_dataset(out, tmp_path / "other", Layout.COCO, rules=wrong)
 
 
-def test_names_that_a_tool_takes_otherwise_are_refused(tmp_path):
+def test_names_with_a_special_meaning_in_a_tool_are_rejected(tmp_path):
     dataset = write(tmp_path / "a", classes=[*CLASSES[:2], {"id": 5, "name": "ignore"}])
-    with pytest.raises(RulesError, match="knows classes by their names"):
+    with pytest.raises(RulesError, match="identifies classes by name"):
         export_dataset(dataset, tmp_path / "out", Layout.NNUNET)
     assert not (tmp_path / "out").exists()
     source = two_folders(tmp_path / "source", 3)
     for folder in ("images", "masks"):
         (source / folder / "1.png").rename(source / folder / "1_masks.png")
     dataset = format_dataset(source, tmp_path / "b", Rules(), jobs=1)
-    with pytest.raises(RulesError, match="results of its own"):
+    with pytest.raises(RulesError, match="its own results"):
         export_dataset(dataset, tmp_path / "out", Layout.CELLPOSE)
 
 
@@ -350,8 +351,8 @@ step(Path(sys.argv[2]), Path(sys.argv[3]), Layout.COCO)
 
 
 @pytest.mark.parametrize("what", ["export", "import"])
-def test_killed_step_ends_with_the_same_id_when_it_is_run_again(dataset, tmp_path, what):
-    out, back = there_and_back(dataset, tmp_path, Layout.COCO)
+def test_killed_step_gives_the_same_id_when_run_again(dataset, tmp_path, what):
+    out, back = round_trip(dataset, tmp_path, Layout.COCO)
     source, done = (dataset, out) if what == "export" else (out, back)
     target = tmp_path / "killed"
     process = subprocess.Popen([sys.executable, "-c", RUN, what, str(source), str(target)])
@@ -376,7 +377,7 @@ def test_export_of_an_image_without_objects_has_no_objects(tmp_path):
         assert all(not after[1].any() for _, after in pairs(dataset, back))
 
 
-def test_encoded_image_is_the_file_of_the_dataset_where_the_tool_reads_it(dataset, tmp_path):
+def test_image_file_is_copied_unchanged_if_the_tool_can_read_it(dataset, tmp_path):
     out = export_dataset(dataset, tmp_path / "out", Layout.YOLO)
     image = (out / "images" / "test" / "slide 4.png").read_bytes()
     assert image == (dataset / "test" / "images" / "slide 4.png").read_bytes()
@@ -399,7 +400,7 @@ def test_encoded_image_is_the_file_of_the_dataset_where_the_tool_reads_it(datase
         ),
     ],
 )
-def test_real_datasets_come_back_pixel_by_pixel(real_data, tmp_path, name):
+def test_real_datasets_are_restored_exactly(real_data, tmp_path, name):
     answer = SourceRule(object_value=0 if name == "isbi2012_em" else None)
     rules = Rules(source=answer)
     dataset = format_dataset(real_data(name), tmp_path / "dataset", rules, jobs=2)

@@ -20,19 +20,19 @@ def area_of(segmentation, height, width):
 
 
 @given(AREAS.filter(np.any))
-def test_packed_runs_are_those_of_pycocotools_and_come_back(area):
+def test_encoding_equals_that_of_pycocotools_and_is_reversible(area):
     height, width = area.shape
     counts = packed(*np.nonzero(area), height, width)
     assert counts.encode() == coco_mask.encode(np.asfortranarray(area))["counts"]
     assert np.array_equal(area_of({"size": [height, width], "counts": counts}, height, width), area)
 
 
-def test_plain_runs_go_down_the_columns():
+def test_uncompressed_runs_are_in_column_order():
     area = area_of({"size": [2, 3], "counts": [1, 2, 3]}, 2, 3)
     assert area.tolist() == [[0, 1, 0], [1, 0, 0]]
 
 
-def test_polygons_are_cut_as_pycocotools_cuts_them():
+def test_polygons_are_rasterised_as_by_pycocotools():
     assert area_of([[1, 1, 4, 1, 4, 3, 1, 3]], 5, 6).tolist() == [
         [0, 0, 0, 0, 0, 0],
         [0, 1, 1, 1, 0, 0],
@@ -47,26 +47,26 @@ def test_polygons_are_cut_as_pycocotools_cuts_them():
     [
         ({"size": [5, 6], "counts": [3, 4]}, "do not cover"),
         ({"size": [5, 6], "counts": [0, 31]}, "do not cover"),
-        ({"size": [5, 6], "counts": [30, -1, 1]}, "no list of numbers"),
-        ({"size": [5, 6], "counts": [2**40]}, "no list of numbers"),
+        ({"size": [5, 6], "counts": [30, -1, 1]}, "not a list of numbers"),
+        ({"size": [5, 6], "counts": [2**40]}, "not a list of numbers"),
         ({"size": [5, 6], "counts": "zzzzzzzzzzzzzz"}, "damaged"),
-        ({"size": [5, 6], "counts": "P"}, "cut short"),
-        ({"size": [5, 6], "counts": None}, "no list of numbers"),
+        ({"size": [5, 6], "counts": "P"}, "truncated"),
+        ({"size": [5, 6], "counts": None}, "not a list of numbers"),
         ({"size": [6, 5], "counts": [30]}, "another size"),
-        ([[1, 1, 2, 2]], "no list of numbers"),
-        ([[1, 1, 2, 2, 1e9, 3]], "outside of the image"),
-        ([[1, 1, 2, 2, float("nan"), 3]], "outside of the image"),
-        ([], "no list of numbers"),
+        ([[1, 1, 2, 2]], "not a list of numbers"),
+        ([[1, 1, 2, 2, 1e9, 3]], "outside the image"),
+        ([[1, 1, 2, 2, float("nan"), 3]], "outside the image"),
+        ([], "not a list of numbers"),
         (None, "neither polygons nor run lengths"),
     ],
 )  # fmt: skip
-def test_damaged_segmentations_are_refused(segmentation, message):
+def test_damaged_segmentations_are_rejected(segmentation, message):
     with pytest.raises(RulesError, match=message):
         unpacked(segmentation, 5, 6)
 
 
 @given(st.text(max_size=12))
-def test_any_text_is_unpacked_or_refused(counts):
+def test_any_text_is_decoded_or_rejected(counts):
     try:
         rows, columns = unpacked({"size": [5, 6], "counts": counts}, 5, 6)
     except RulesError:

@@ -36,7 +36,7 @@ def source(tmp_path):
     return two_folders(tmp_path / "source", 12)
 
 
-def test_dataset_holds_the_source_pixels_and_says_where_they_came_from(source, tmp_path):
+def test_dataset_has_the_source_pixels_and_their_provenance(source, tmp_path):
     out = made(source, tmp_path / "out")
     dataset = read_dataset(out)
     assert len(dataset.samples) == 12
@@ -51,24 +51,25 @@ def test_dataset_holds_the_source_pixels_and_says_where_they_came_from(source, t
 
 
 def test_layout_separate_and_together(source, tmp_path):
-    one, other = made(source, tmp_path / "a"), made(source, tmp_path / "b", layout="together")
-    sample = next(s for s in read_dataset(one).samples if s.name == "1")
+    separate = made(source, tmp_path / "a")
+    together = made(source, tmp_path / "b", layout="together")
+    sample = next(s for s in read_dataset(separate).samples if s.name == "1")
     assert sample.image.path == f"{sample.split}/images/1.png"
     assert sample.mask.path == f"{sample.split}/masks/1_mask.png"
-    sample = next(s for s in read_dataset(other).samples if s.name == "1")
+    sample = next(s for s in read_dataset(together).samples if s.name == "1")
     assert (sample.image.path, sample.mask.path) == (
         f"{sample.split}/1.png", f"{sample.split}/1_mask.png",
     )  # fmt: skip
 
 
-def test_rules_in_the_dataset_have_no_open_field(source, tmp_path):
+def test_rules_in_the_dataset_are_complete(source, tmp_path):
     rules = read_rules(made(source, tmp_path / "out") / "rules.json")
     assert rules.source.mask == "masks/{name}.png"
     assert rules.source.mask_kind == "binary"
     assert rules.classes[1].source_values == (255,)
 
 
-def test_id_is_the_same_for_any_number_of_processes_and_order_of_files(source, tmp_path):
+def test_id_is_independent_of_processes_and_file_order(source, tmp_path):
     again = tmp_path / "again"
     paths = sorted(tree_of(source).items())
     random.Random(1).shuffle(paths)
@@ -79,7 +80,7 @@ def test_id_is_the_same_for_any_number_of_processes_and_order_of_files(source, t
     assert id_of(made(again, tmp_path / "b", jobs=2)) == first
 
 
-def test_id_notices_one_changed_pixel(source, tmp_path):
+def test_id_changes_with_a_single_pixel(source, tmp_path):
     before = id_of(made(source, tmp_path / "a"))
     mask = read_mask(source / "masks/3.png").copy()
     mask[0, 0] ^= 255
@@ -87,7 +88,7 @@ def test_id_notices_one_changed_pixel(source, tmp_path):
     assert id_of(made(source, tmp_path / "b")) != before
 
 
-def test_unrelated_text_file_leaves_the_id_alone(source, tmp_path):
+def test_unrelated_text_file_does_not_change_the_id(source, tmp_path):
     before = id_of(made(source, tmp_path / "a"))
     (source / "notes.txt").write_text("x")
     assert id_of(made(source, tmp_path / "b")) == before
@@ -105,7 +106,7 @@ def test_object_files_become_label_mask_and_instance_map(tmp_path):
         assert np.array_equal(label, (truth > 0).astype(np.uint8))
 
 
-def test_equal_stems_keep_what_tells_them_apart(tmp_path):
+def test_equal_stems_are_distinguished_by_their_folders(tmp_path):
     for folder in ("a", "b"):
         image, instances = tissue(1)
         put(tmp_path / "source", f"{folder}/images/1.png", image)
@@ -114,7 +115,7 @@ def test_equal_stems_keep_what_tells_them_apart(tmp_path):
     assert [s.name for s in read_dataset(out).samples] == ["a__images__1", "b__images__1"]
 
 
-def test_stretched_dataset_has_the_size_and_format_asked_for(source, tmp_path):
+def test_stretched_dataset_has_the_requested_size_and_format(source, tmp_path):
     out = made(source, tmp_path / "out", fit="stretch", height=20, width=30, image_format="jpg",
                color_model="grayscale")  # fmt: skip
     samples = read_dataset(out).samples
@@ -126,7 +127,7 @@ def test_stretched_dataset_has_the_size_and_format_asked_for(source, tmp_path):
         assert set(np.unique(label)) == {0, 1}
 
 
-def test_large_photographs_shrink_to_within_40_db_of_the_mean_of_all_pixels(real_data, tmp_path):
+def test_large_photographs_shrink_to_within_40_db_of_the_area_mean(real_data, tmp_path):
     tissue_images = real_data("monuseg2018") / "data/MoNuSegTrainData/tissue_image"
     source, means = tmp_path / "source", {}
     for folder in ("images", "masks"):
@@ -146,7 +147,7 @@ def test_large_photographs_shrink_to_within_40_db_of_the_mean_of_all_pixels(real
         assert 10 * np.log10(255**2 / error) > 40
 
 
-def test_photograph_that_would_fit_its_mask_at_half_its_size_is_refused(tmp_path):
+def test_photograph_that_matches_its_mask_only_at_half_size_is_rejected(tmp_path):
     source = tmp_path / "source"
     for name in ("a", "b"):
         image, instances = tissue(1, size=60)
@@ -163,7 +164,7 @@ def test_binary_images_record_their_threshold(source, tmp_path):
     assert set(np.unique(read_image(out / sample.image.path))) == {0, 255}
 
 
-def test_deep_images_keep_their_depth_in_png_and_are_scaled_with_a_note_in_jpg(tmp_path):
+def test_16_bit_images_keep_their_depth_in_png_and_are_scaled_with_a_note_in_bmp(tmp_path):
     source = tmp_path / "source"
     for number in range(3):
         image, instances = tissue(number)
@@ -178,14 +179,14 @@ def test_deep_images_keep_their_depth_in_png_and_are_scaled_with_a_note_in_jpg(t
     assert [len(p["paths"]) for p in problems if p["code"] == "depth_reduced"] == [3]
 
 
-def test_tiles_are_samples_of_one_split(source, tmp_path):
+def test_tiles_of_an_image_are_in_one_split(source, tmp_path):
     out = made(source, tmp_path / "out", fit="tile", height=32, width=32)
     samples = [s for s in read_dataset(out).samples if s.group == "1"]
     assert [s.name for s in samples] == ["1_r0c0", "1_r0c1", "1_r1c0", "1_r1c1"]
     assert len({s.split for s in samples}) == 1
 
 
-def test_stated_groups_go_where_they_are_sent_and_an_empty_split_is_a_warning(source, tmp_path):
+def test_listed_groups_get_their_split_and_an_empty_split_is_a_warning(source, tmp_path):
     groups = {"train": [str(n) for n in range(1, 12)], "val": ["12"]}
     out = made(source, tmp_path / "out", split={"groups": groups})
     assert [s.name for s in read_dataset(out).of(Split.VAL)] == ["12"]
@@ -195,7 +196,7 @@ def test_stated_groups_go_where_they_are_sent_and_an_empty_split_is_a_warning(so
     ]
 
 
-def test_open_question_is_refused_with_the_line_to_write(tmp_path):
+def test_open_question_is_an_error_with_the_line_to_add(tmp_path):
     source = two_folders(tmp_path / "source", values=(255, 0))
     with pytest.raises(RulesError) as caught:
         made(source, tmp_path / "out")
@@ -206,7 +207,7 @@ def test_open_question_is_refused_with_the_line_to_write(tmp_path):
     assert 0 < label.mean() < 0.5
 
 
-def test_all_damaged_files_are_named_at_once_and_nothing_is_written(source, tmp_path):
+def test_all_damaged_files_are_reported_at_once_and_nothing_is_written(source, tmp_path):
     for path in ("images/1.png", "masks/2.png"):
         (source / path).write_bytes((source / path).read_bytes()[:-60])
     (source / "images/3.png").write_text("no pixels")
@@ -238,7 +239,7 @@ def test_names_that_are_too_long_in_bytes_are_refused_and_nothing_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_damage_that_the_sample_missed_is_named_at_once(tmp_path):
+def test_damage_outside_the_sample_is_reported_at_once(tmp_path):
     source = object_files(tmp_path / "source")
     rules = rules_from_mapping({
         "version": 2, "source": {"mask_kind": "label"},
@@ -251,13 +252,13 @@ def test_damage_that_the_sample_missed_is_named_at_once(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_source_without_masks_is_refused(tmp_path):
+def test_source_without_masks_is_rejected(tmp_path):
     put(tmp_path / "source", "1.png", tissue(1)[0])
-    with pytest.raises(RulesError, match="'_mask' matches no file, and nothing else pairs"):
+    with pytest.raises(RulesError, match="'_mask' matches no file, and no other pattern pairs"):
         made(tmp_path / "source", tmp_path / "out")
 
 
-def test_folder_with_other_content_is_refused_and_left_alone(source, tmp_path):
+def test_folder_with_other_content_is_rejected_and_unchanged(source, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine.txt").write_text("x")
     with pytest.raises(ArtifactError, match="not empty"):
@@ -265,27 +266,29 @@ def test_folder_with_other_content_is_refused_and_left_alone(source, tmp_path):
     assert tree_of(tmp_path / "out") == {"mine.txt": b"x"}
 
 
-def test_finished_dataset_is_returned_as_it_is(source, tmp_path):
+def test_finished_dataset_is_returned_unchanged(source, tmp_path):
     before = tree_of(made(source, tmp_path / "out"))
     assert tree_of(made(source, tmp_path / "out")) == before
     with pytest.raises(ArtifactError, match="another result"):
         made(source, tmp_path / "out", layout="together")
 
 
-def test_dataset_inside_its_own_source_does_not_change_it(source, tmp_path):
+def test_dataset_inside_its_source_does_not_change_the_id(source, tmp_path):
     first = id_of(made(source, source / "formatted"))
     assert id_of(made(source, source / "formatted")) == first
     assert id_of(made(source, tmp_path / "out")) == first
 
 
 def test_progress_counts_up_to_all_pairs(source, tmp_path):
-    seen = []
-    format_dataset(source, tmp_path / "out", Rules(), jobs=1, on_progress=lambda *n: seen.append(n))
-    assert seen == [(done, 12) for done in range(1, 13)]
+    calls = []
+    format_dataset(
+        source, tmp_path / "out", Rules(), jobs=1, on_progress=lambda *n: calls.append(n)
+    )
+    assert calls == [(done, 12) for done in range(1, 13)]
 
 
 def stopped(source: Path, out: Path, *, after: int) -> None:
-    """A run that ends by an error once so many samples are written."""
+    """A run that fails after a number of samples is written."""
 
     class StopError(Exception):
         pass
@@ -298,7 +301,7 @@ def stopped(source: Path, out: Path, *, after: int) -> None:
         format_dataset(source, out, Rules(), jobs=1, on_progress=stop)
 
 
-def test_stopped_run_goes_on_without_doing_finished_samples_again(source, tmp_path):
+def test_stopped_run_resumes_without_repeating_finished_samples(source, tmp_path):
     out = tmp_path / "out"
     stopped(source, out, after=5)
     pixels = sorted(out.glob("*/images/*.png"))
@@ -321,7 +324,7 @@ if __name__ == "__main__":
 
 
 def is_gone(group, *, patience_s=10.0):
-    """True as soon as no process of the group is left."""
+    """True as soon as all processes of the group have exited."""
     end = time.monotonic() + patience_s
     while time.monotonic() < end:
         try:
@@ -339,8 +342,8 @@ def started(script, source, out):
 
 
 def noted(out):
-    """The notes of finished pairs, with the time at which each was written."""
-    found = out.glob(f"{PROGRESS}/[!.]*.part")  # those with a dot are not renamed yet
+    """The notes of finished pairs, with the modification time of each."""
+    found = out.glob(f"{PROGRESS}/[!.]*.part")  # files with a leading dot are not renamed yet
     return {path.name: path.stat().st_mtime_ns for path in found}
 
 
@@ -351,7 +354,7 @@ def script(tmp_path):
     return path
 
 
-def test_killed_run_ends_with_the_same_id_and_leaves_no_process(tmp_path, script):
+def test_killed_run_gives_the_same_id_and_leaves_no_process(tmp_path, script):
     source, out = two_folders(tmp_path / "source", 90), tmp_path / "out"
     for _ in range(5):
         process, before = started(script, source, out), noted(out)
@@ -367,17 +370,17 @@ def test_killed_run_ends_with_the_same_id_and_leaves_no_process(tmp_path, script
 
 
 @pytest.mark.long
-def test_hundred_kills_at_any_moment_change_nothing(tmp_path, script):
+def test_hundred_kills_at_random_times_do_not_change_the_result(tmp_path, script):
     source, out, rng = two_folders(tmp_path / "source", 60), tmp_path / "out", random.Random(0)
-    begun = time.monotonic()
+    start = time.monotonic()
     expected = id_of(made(source, tmp_path / "other", jobs=2))
-    longest_s, kills = time.monotonic() - begun + 1.0, 0
+    max_s, kills = time.monotonic() - start + 1.0, 0
     while kills < 100:
         process = started(script, source, out)
         try:
-            process.wait(rng.uniform(0.1, longest_s))
+            process.wait(rng.uniform(0.1, max_s))
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # all of its processes at once, as a power cut
+            os.killpg(process.pid, signal.SIGKILL)  # all of its processes at once, like a power cut
             process.wait()
             kills += 1
         assert is_gone(process.pid)
@@ -390,25 +393,25 @@ def test_hundred_kills_at_any_moment_change_nothing(tmp_path, script):
     assert altered_files(out) == []
 
 
-def test_note_of_a_file_that_was_lost_does_not_count(source, tmp_path):
+def test_note_of_a_lost_file_is_ignored(source, tmp_path):
     out = tmp_path / "out"
     stopped(source, out, after=6)
     images = sorted(out.glob("*/images/*.png"))
     images[0].unlink()
-    images[1].write_bytes(b"")  # as a file system leaves it after a power cut
+    images[1].write_bytes(b"")  # like a file system after a power cut
     note = next(out.glob(f"{PROGRESS}/*.part"))
     note.write_bytes(note.read_bytes()[:50])
     made(source, out)
     assert id_of(out) == id_of(made(source, tmp_path / "other"))
 
 
-def test_archive_gives_the_id_of_its_folder(source, tmp_path):
+def test_archive_gives_the_same_id_as_its_folder(source, tmp_path):
     archive = shutil.make_archive(str(tmp_path / "packed"), "zip", source)
     first = id_of(made(source, tmp_path / "a"))
     assert id_of(made(tmp_path / archive, tmp_path / "b")) == first
 
 
-def test_rules_with_no_class_but_background_are_refused(tmp_path):
+def test_rules_with_no_class_but_background_are_rejected(tmp_path):
     source = two_folders(tmp_path / "source")
     classes = [{"id": 0, "name": "background", "source_values": [0, 255]}]
     rules = rules_from_mapping({"version": 2, "classes": classes})

@@ -31,7 +31,7 @@ def fit(source, kind, height, width):
 
 @settings(max_examples=60, deadline=None)
 @given(SIDES, SIDES, st.sampled_from([Fit.STRETCH, Fit.PAD, Fit.TILE]), SIDES, SIDES)
-def test_every_part_has_the_size_asked_for_and_only_known_classes(height, width, kind, to, across):
+def test_every_part_has_the_requested_size_and_only_known_classes(height, width, kind, to, across):
     parts = fit(part(height, width), kind, to, across)
     assert len(parts) == 1 or (kind is Fit.TILE and parts)
     for made in parts:
@@ -54,7 +54,7 @@ def test_class_with_the_larger_area_wins_when_a_mask_shrinks():
     assert resize_label(label, (1, 1)).tolist() == [[2]]
 
 
-def test_thin_line_survives_where_it_covers_half():
+def test_thin_line_survives_if_it_covers_half():
     label = np.zeros((64, 64), np.uint8)
     label[:, 10:12] = 1
     assert resize_label(label, (16, 16)).sum() == 16
@@ -69,12 +69,12 @@ def drawn_lines(width_px):
 
 
 def nearest(label, size):
-    """What Pillow's NEAREST makes: the pixel in the middle."""
+    """Pillow's NEAREST: the pixel in the centre."""
     return np.asarray(Image.fromarray(label).resize(size[::-1], Image.Resampling.NEAREST))
 
 
 def centre_line_kept(label, small):
-    """Share of the structure's centre line that lies in pixels of it after shrinking."""
+    """Share of the structure's centre line that is still covered after shrinking."""
     large = cv2.resize(small, label.shape[::-1], interpolation=cv2.INTER_NEAREST)
     return large[skeletonize(label > 0)].mean()
 
@@ -84,21 +84,21 @@ def pieces(label):
 
 
 @pytest.mark.parametrize("width_px", [1, 2])
-def test_lines_that_fill_less_than_half_a_pixel_stay_in_one_piece(width_px):
+def test_lines_thinner_than_half_a_pixel_stay_connected(width_px):
     label = drawn_lines(width_px)
     ours, theirs = resize_label(label, (128, 128)), nearest(label, (128, 128))
     assert centre_line_kept(label, ours) > centre_line_kept(label, theirs) + 0.1
     assert pieces(ours) < pieces(theirs) * 1.1
 
 
-def test_wide_objects_take_only_what_they_cover_half():
+def test_wide_objects_get_only_pixels_that_they_cover_by_half():
     label = cv2.circle(np.zeros((400, 400), np.uint8), (200, 200), 150, 1, -1)
     share = cv2.resize(label.astype(float), (100, 100), interpolation=cv2.INTER_AREA)
     assert np.array_equal(resize_label(label, (100, 100)), share >= 0.5)
 
 
 @pytest.mark.parametrize(("side", "kept", "kept_by_nearest"), [(128, 0.99, 0.986), (64, 0.9, 0.8)])
-def test_membranes_survive_shrinking_better_than_with_nearest(
+def test_membranes_survive_shrinking_better_than_with_nearest_neighbour(
     real_data, side, kept, kept_by_nearest
 ):
     ours, theirs, torn, torn_by_nearest = [], [], 0, 0
@@ -113,52 +113,52 @@ def test_membranes_survive_shrinking_better_than_with_nearest(
     assert torn < torn_by_nearest
 
 
-def test_every_pixel_of_an_object_has_its_number_after_shrinking():
+def test_every_object_pixel_has_a_number_after_shrinking():
     label = drawn_lines(1)
     instances = label.astype(np.uint16) * 7
     (made,) = fit(Part(np.zeros((512, 512), np.uint8), label, instances), Fit.STRETCH, 100, 100)
     assert np.array_equal(made.instances, made.label.astype(np.uint16) * 7)
 
 
-def test_pad_ignores_what_it_adds_and_never_enlarges():
+def test_padding_is_ignored_and_images_are_never_enlarged():
     (made,) = fit(part(3, 5), Fit.PAD, 6, 6)
     assert (made.label[:3, :5] != 255).all()
     assert (made.label[3:] == 255).all() and (made.label[:, 5:] == 255).all()
     assert made.scale == 1.0
 
 
-def test_pad_shrinks_what_is_too_large_in_proportion():
+def test_pad_shrinks_large_images_in_proportion():
     (made,) = fit(part(20, 40), Fit.PAD, 10, 10)
     assert (made.label[5:] == 255).all() and not (made.label[:5] == 255).any()
     assert made.scale == pytest.approx(4.0)
 
 
-def test_crop_takes_the_middle():
+def test_crop_takes_the_centre():
     source = part(6, 8)
     (made,) = fit(source, Fit.CROP, 2, 4)
     assert np.array_equal(made.image, source.image[2:4, 2:6])
 
 
-def test_crop_of_a_small_image_is_refused():
+def test_crop_of_a_small_image_is_rejected():
     with pytest.raises(RulesError, match="too small"):
         fit(part(4, 9), Fit.CROP, 5, 5)
 
 
-def test_tiles_cover_the_image_and_bear_their_place():
+def test_tiles_cover_the_image_and_have_their_position_as_suffix():
     source = part(10, 7)
     made = fit(source, Fit.TILE, 4, 4)
     assert [tile.suffix for tile in made] == [f"_r{i}c{j}" for i in range(3) for j in range(2)]
     assert np.array_equal(made[-1].image, source.image[6:, 3:])
 
 
-def test_scale_is_unknown_where_the_sides_are_stretched_differently():
+def test_scale_is_unknown_if_the_sides_are_stretched_differently():
     assert fit(part(20, 20), Fit.STRETCH, 10, 20)[0].scale is None
     assert fit(part(20, 20), Fit.STRETCH, 10, 10)[0].scale == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize("fit", ["stretch", "pad", "crop", "tile", "keep"])
 @pytest.mark.parametrize("color_model", ["rgb", "grayscale", "binary"])
-def test_an_image_of_the_dataset_stays_as_it_is_when_it_comes_back(fit, color_model):
+def test_image_of_the_dataset_is_not_changed_by_conversion(fit, color_model):
     size = {} if fit == "keep" else {"height": 24, "width": 32}
     rules = Rules(fit=fit, color_model=color_model, **size)
     image, instances = tissue(1, size=40)
@@ -172,14 +172,14 @@ def test_an_image_of_the_dataset_stays_as_it_is_when_it_comes_back(fit, color_mo
 
 
 @pytest.mark.parametrize("step", [(1, 1), (3, 4), (9, 2), (5, 8), (31, 8), (5, 7), (15, 17)])
-def test_share_of_a_class_is_the_area_mean_whole_pixels_or_not(step):
+def test_share_of_a_class_is_the_area_mean_for_any_scale_factor(step):
     down, right = step
     label = np.random.default_rng(1).integers(0, 3, (20 * down, 30 * right), np.uint8)
     mean = (label == 2).reshape(20, down, 30, right).mean((1, 3))
     assert np.abs(_share((label == 2).view(np.uint8), (20, 30)) - 255.0 * mean).max() <= 0.5
 
 
-def test_photograph_decoded_at_half_its_size_is_near_the_mean_of_all_its_pixels(tmp_path):
+def test_photograph_decoded_at_half_size_is_close_to_the_area_mean(tmp_path):
     pixels = np.asarray(
         cv2.resize(tissue(3, size=100)[0], (640, 480), interpolation=cv2.INTER_CUBIC)
     )

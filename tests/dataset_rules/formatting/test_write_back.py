@@ -26,7 +26,7 @@ def formatted(folder, out, /, **fields):
 
 
 def compared(dataset, masks, source, *, read=read_mask):
-    """How many masks of the source came back, all of them equal."""
+    """Number of masks that were restored, all equal to the source's."""
     samples = read_dataset(dataset).samples
     for sample in samples:
         (path,) = sample.mask.sources
@@ -36,7 +36,7 @@ def compared(dataset, masks, source, *, read=read_mask):
 
 
 @pytest.mark.parametrize("values", [(0, 255), (0, 1), (60, 200), (255, 0), (0, 40_000)])
-def test_grey_values_of_two_valued_masks_come_back(tmp_path, values):
+def test_grey_values_of_two_valued_masks_are_restored(tmp_path, values):
     source = tmp_path / "source"
     for number in range(4):
         image, instances = tissue(number)
@@ -51,7 +51,7 @@ def test_grey_values_of_two_valued_masks_come_back(tmp_path, values):
     assert is_whole(trace(masks / "0.png"))
 
 
-def test_colours_and_the_ignored_colour_come_back(tmp_path):
+def test_colours_including_the_ignored_one_are_restored(tmp_path):
     source = tmp_path / "source"
     for number in range(4):
         image, instances = tissue(number)
@@ -66,7 +66,7 @@ def test_colours_and_the_ignored_colour_come_back(tmp_path):
     assert compared(dataset, masks, source, read=read_image) == 4
 
 
-def test_files_of_single_objects_come_back(tmp_path):
+def test_object_files_are_restored(tmp_path):
     source = object_files(tmp_path / "source")
     dataset = formatted(source, tmp_path / "set")
     masks = write_back(dataset, tmp_path / "masks")
@@ -79,7 +79,7 @@ def test_files_of_single_objects_come_back(tmp_path):
     assert set(written) == {path for path in tree_of(source) if "/masks/" in path}
 
 
-def test_object_numbers_come_back(tmp_path):
+def test_object_numbers_are_restored(tmp_path):
     source = tmp_path / "source"
     for number in range(4):
         image, instances = tissue(number)
@@ -89,7 +89,7 @@ def test_object_numbers_come_back(tmp_path):
     assert compared(dataset, write_back(dataset, tmp_path / "masks"), source) == 4
 
 
-def test_files_of_single_classes_come_back(tmp_path):
+def test_class_files_are_restored(tmp_path):
     source = tmp_path / "source"
     for number in range(4):
         image, instances = tissue(number)
@@ -119,9 +119,9 @@ def merged_classes(source, out):
     return formatted(source, out, classes=classes, source={"mask_kind": "label"})
 
 
-def test_rules_that_merge_values_are_refused_until_one_is_named(tmp_path):
+def test_rules_that_merge_values_are_rejected_until_one_is_chosen(tmp_path):
     dataset = merged_classes(tmp_path / "source", tmp_path / "set")
-    with pytest.raises(RulesError, match=r"class 1 'cell' was made of 2 values \(128, 255\)"):
+    with pytest.raises(RulesError, match=r"class 1 'cell' has 2 values \(128, 255\)"):
         write_back(dataset, tmp_path / "masks")
     assert not (tmp_path / "masks").exists()
     document = json.loads((dataset / "rules.json").read_bytes())
@@ -131,26 +131,26 @@ def test_rules_that_merge_values_are_refused_until_one_is_named(tmp_path):
     assert set(np.unique(read_mask(masks / "1.png"))) == {0, 255}
 
 
-def test_ignored_pixels_without_a_value_are_refused(tmp_path):
+def test_ignored_pixels_without_a_value_are_rejected(tmp_path):
     source = two_folders(tmp_path / "source")
     dataset = formatted(source, tmp_path / "set", fit="pad", height=50, width=50)
-    with pytest.raises(RulesError, match=f"no one value; found {IGNORE}"):
+    with pytest.raises(RulesError, match=f"without a unique source value; found {IGNORE}"):
         write_back(dataset, tmp_path / "masks")
     assert not (tmp_path / "masks").exists()
 
 
-def test_dataset_of_another_tool_has_no_values_to_go_back_to(tmp_path):
+def test_dataset_of_another_tool_has_no_source_values(tmp_path):
     dataset = formatted(two_folders(tmp_path / "source"), tmp_path / "set")
     coco = export_dataset(dataset, tmp_path / "coco", Layout.COCO)
     back = import_dataset(coco, tmp_path / "back", Layout.COCO)
     with pytest.raises(RulesError, match=r"found mask_kind null; .*export-dataset"):
         write_back(back, tmp_path / "masks")
-    with pytest.raises(ArtifactError, match="holds no label masks"):
+    with pytest.raises(ArtifactError, match="contains no label masks"):
         write_back(coco, tmp_path / "masks")
 
 
 def prediction(folder, datasets):
-    """A prediction with the lineage that one has, of the label masks of nobody's network."""
+    """A prediction artifact with realistic lineage, made without a network."""
     _, instances = tissue(5)
     step = Step("prediction", 1, tuple(read_artifact(dataset) for dataset in datasets))
     begin(folder, step)
@@ -163,18 +163,18 @@ def prediction(folder, datasets):
     return folder, instances
 
 
-def test_prediction_takes_the_values_of_the_dataset_behind_it(tmp_path):
+def test_prediction_uses_the_values_of_its_dataset(tmp_path):
     dataset = formatted(two_folders(tmp_path / "source"), tmp_path / "set")
     made, instances = prediction(tmp_path / "prediction", [dataset])
     masks = write_back(made, tmp_path / "masks")
     assert np.array_equal(read_mask(masks / "new.png"), (instances > 0) * 255)
 
 
-def test_prediction_with_two_datasets_behind_it_asks_for_the_rules(tmp_path):
+def test_prediction_from_two_datasets_needs_rules(tmp_path):
     sets = [formatted(two_folders(tmp_path / f"s{v}", values=(0, v)), tmp_path / f"d{v}")
             for v in (255, 100)]  # fmt: skip
     made, instances = prediction(tmp_path / "prediction", sets)
-    with pytest.raises(RulesError, match="2 rules documents behind it; name the rules"):
+    with pytest.raises(RulesError, match="2 rules documents in the lineage; specify the rules"):
         write_back(made, tmp_path / "masks")
     masks = write_back(made, tmp_path / "masks", rules=read_rules(sets[1] / "rules.json"))
     assert np.array_equal(read_mask(masks / "new.png"), (instances > 0) * 100)
@@ -188,7 +188,7 @@ def test_prediction_with_two_datasets_behind_it_asks_for_the_rules(tmp_path):
         pytest.param("camvid_segnet", 40, marks=pytest.mark.long),
     ],
 )
-def test_masks_of_real_datasets_come_back(real_data, tmp_path, name, count):
+def test_masks_of_real_datasets_are_restored(real_data, tmp_path, name, count):
     source = real_data(name)
     dataset = format_dataset(source, tmp_path / "set", Rules())
     masks = write_back(dataset, tmp_path / "masks")

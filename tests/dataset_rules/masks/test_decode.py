@@ -25,7 +25,7 @@ def test_label_values_become_ids_and_ignored_values_255(tmp_path):
     assert decoded.tolist() == [[0, 1, 2, 255]]
 
 
-def test_value_of_no_class_is_refused_by_name(tmp_path):
+def test_value_of_no_class_is_rejected_and_reported(tmp_path):
     path = put(tmp_path, "m.png", gray([0, 128, 77]))
     with pytest.raises(RulesError, match="values of no class") as caught:
         decode_label(path, rules(MaskKind.LABEL, [0], [128]))
@@ -37,7 +37,7 @@ def test_several_values_merge_into_one_class(tmp_path):
     assert decode_label(path, rules(MaskKind.LABEL, [0], [1, 3], [2])).tolist() == [[0, 1, 2, 1]]
 
 
-def test_soft_values_go_to_the_nearer_end_and_128_to_the_object(tmp_path):
+def test_soft_values_map_to_the_nearer_extreme_and_128_to_the_object(tmp_path):
     path = put(tmp_path, "m.png", gray([0, 127, 128, 255]))
     assert decode_label(path, rules(MaskKind.BINARY, [0], [255])).tolist() == [[0, 0, 1, 1]]
 
@@ -47,7 +47,7 @@ def test_inverted_mask_has_dark_objects(tmp_path):
     assert decode_label(path, rules(MaskKind.INVERTED, [255], [0])).tolist() == [[1, 0]]
 
 
-def test_colours_go_to_the_nearest_class(tmp_path):
+def test_colours_map_to_the_nearest_class(tmp_path):
     pixels = np.array([[[0, 0, 0], [250, 9, 9], [10, 0, 240], [0, 250, 0]]], np.uint8)
     path = put(tmp_path, "m.png", pixels)
     found = rules(MaskKind.COLORS, [(0, 0, 0)], [(0, 0, 255)], [(255, 0, 0)], ignore=((0, 255, 0),))
@@ -68,14 +68,14 @@ def test_later_object_file_wins_where_objects_overlap(tmp_path):
     assert (decoded.overlap_px, decoded.empty_files) == (1, 1)
 
 
-def test_instance_map_keeps_its_numbers(tmp_path):
+def test_instance_map_keeps_object_numbers(tmp_path):
     path = put(tmp_path, "m.png", np.array([[0, 300, 7]], np.uint16))
     decoded = decode_masks([path], [None], rules(MaskKind.INSTANCES, [0], []))
     assert decoded.instances.tolist() == [[0, 300, 7]]
     assert decoded.label.tolist() == [[0, 1, 1]]
 
 
-def test_classes_in_files_of_their_own_are_merged(tmp_path):
+def test_classes_in_separate_files_are_merged(tmp_path):
     files = [
         put(tmp_path, "a.png", gray([255, 0, 255])),
         put(tmp_path, "b.png", gray([0, 255, 255])),
@@ -89,7 +89,7 @@ def test_classes_in_files_of_their_own_are_merged(tmp_path):
     assert decoded.label.tolist() == [[2, 1, 1]]
 
 
-def test_object_files_of_other_size_are_refused(tmp_path):
+def test_object_files_of_different_sizes_are_rejected(tmp_path):
     files = [put(tmp_path, "a.png", gray([255, 0])), put(tmp_path, "b.png", gray([0, 255, 255]))]
-    with pytest.raises(RulesError, match="differ in size"):
+    with pytest.raises(RulesError, match="different sizes"):
         decode_masks(files, [None, None], rules(MaskKind.INSTANCE_FILES, [0], [255]))

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from dataset_rules.masks.meaning import meaning_of
-from dataset_rules.masks.profile import compactness_of, look_at
-from dataset_rules.masks.value_counts import census_of
+from dataset_rules.masks.profile import compactness_of, profile_file
+from dataset_rules.masks.value_counts import count_values
 from dataset_rules.rules.fields import MaskKind, SourceRule
 from dataset_rules.rules.rules import Rules
 from tests.messy import SIZE, put, tissue
@@ -15,8 +15,10 @@ SMALL[5:15, 5:15] = 1  # 100 of 1600 px
 def meaning(tmp_path, *masks, suffix=".png", rules=None, is_many=False):
     files = [put(tmp_path, f"{i}{suffix}", mask) for i, mask in enumerate(masks)]
     shapes = [compactness_of(file) for file in files]
-    census = census_of([look_at(file) for file in files], compactness=float(np.median(shapes)))
-    return meaning_of(census, rules or Rules(), is_many=is_many)
+    counts = count_values(
+        [profile_file(file) for file in files], compactness=float(np.median(shapes))
+    )
+    return meaning_of(counts, rules or Rules(), is_many=is_many)
 
 
 def table(found):
@@ -30,13 +32,13 @@ def test_bright_minority_is_the_object(tmp_path, bright):
     assert table(found) == {0: (0,), 1: (bright,)}
 
 
-def test_bright_majority_is_a_question_about_the_object_value(tmp_path):
+def test_bright_majority_raises_a_question_about_the_object_value(tmp_path):
     found = meaning(tmp_path, (1 - SMALL) * np.uint8(255))
     assert found.kind is None
     assert [(q.field, q.options) for q in found.questions] == [("source.object_value", (0, 255))]
 
 
-def test_answered_question_makes_the_mask_inverted(tmp_path):
+def test_answer_to_that_question_can_invert_the_mask(tmp_path):
     rules = Rules(source=SourceRule(object_value=0))
     found = meaning(tmp_path, (1 - SMALL) * np.uint8(255), rules=rules)
     assert found.kind is MaskKind.INVERTED
@@ -56,7 +58,7 @@ def test_jpeg_mask_is_two_valued_with_a_note(tmp_path):
     assert [f.code for f in found.findings] == ["soft_masks"]
 
 
-def test_values_of_classes_that_are_no_ids_are_numbered(tmp_path):
+def test_class_values_that_are_not_valid_ids_are_renumbered(tmp_path):
     mask = SMALL * np.uint8(128)
     mask[7:12, 7:12] = 255
     found = meaning(tmp_path, mask, mask.T.copy())
@@ -64,7 +66,7 @@ def test_values_of_classes_that_are_no_ids_are_numbered(tmp_path):
     assert table(found) == {0: (0,), 1: (128,), 2: (255,)}
 
 
-def test_class_ids_stay_and_255_beside_them_is_ignore(tmp_path):
+def test_class_ids_are_kept_and_255_far_above_them_is_ignored(tmp_path):
     mask = np.repeat(np.arange(4, dtype=np.uint8), 400).reshape(SIZE, SIZE)
     mask[0, :] = 255
     found = meaning(tmp_path, mask)
@@ -72,23 +74,23 @@ def test_class_ids_stay_and_255_beside_them_is_ignore(tmp_path):
     assert found.ignore_values == (255,)
 
 
-def test_deep_numbers_of_blobs_are_instances(tmp_path):
+def test_16_bit_numbers_of_blobs_are_instances(tmp_path):
     found = meaning(tmp_path, *[tissue(seed)[1] for seed in range(3)])
     assert found.kind is MaskKind.INSTANCES
 
 
-def test_shallow_numbers_of_blobs_whose_count_varies_are_instances(tmp_path):
+def test_8_bit_numbers_of_blobs_whose_count_varies_are_instances(tmp_path):
     first, second = (tissue(seed)[1].astype(np.uint8) for seed in range(2))
     second[second == second.max()] = 0
     assert meaning(tmp_path, first, second).kind is MaskKind.INSTANCES
 
 
-def test_several_files_of_two_values_are_one_object_each(tmp_path):
+def test_several_two_valued_files_per_image_are_one_object_each(tmp_path):
     found = meaning(tmp_path, SMALL * np.uint8(255), SMALL.T * np.uint8(255), is_many=True)
     assert found.kind is MaskKind.INSTANCE_FILES
 
 
-def test_colours_become_classes_and_blends_go_to_the_nearest(tmp_path):
+def test_colours_become_classes_and_blends_map_to_the_nearest(tmp_path):
     mask = np.zeros((SIZE, SIZE, 3), np.uint8)
     mask[5:15, 5:15] = (250, 250, 0)
     mask[20:30, 5:15] = (0, 200, 200)
@@ -99,7 +101,7 @@ def test_colours_become_classes_and_blends_go_to_the_nearest(tmp_path):
     assert [f.code for f in found.findings] == ["blended_colors"]
 
 
-def test_palette_of_stains_is_known(tmp_path):
+def test_stain_palette_is_recognised(tmp_path):
     mask = np.zeros((SIZE, SIZE, 3), np.uint8)
     mask[5:15, 5:15], mask[20:30, 5:15], mask[30:35, 5:15] = (255, 0, 0), (0, 0, 255), (0, 255, 0)
     found = meaning(tmp_path, mask)
@@ -107,6 +109,6 @@ def test_palette_of_stains_is_known(tmp_path):
     assert found.ignore_values == ((0, 255, 0),)
 
 
-def test_photograph_as_mask_is_a_question(tmp_path):
+def test_photograph_as_mask_raises_a_question(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE), np.uint8)
     assert [q.field for q in meaning(tmp_path, noise).questions] == ["source.mask_kind"]

@@ -21,16 +21,16 @@ from tests.messy import put, tissue, two_folders
         (["d/case_a/images/1.png", "d/case_a/images/2.png", "d/case_b/images/1.png"],
          "*/case_{case}/*/*"),
         (["showcase1_0.png", "showcase1_1.png", "showcase2_0.png"], None),
-        (["case1_0.png", "case2_0.png", "case3_0.png"], None),  # one image each: names tell nothing
+        (["case1_0.png", "case2_0.png", "case3_0.png"], None),  # one image each: no groups
         (["case1_0.png", "case1_1.png"], None),  # one group cannot be split
         (["0001TP_006690.png", "0001TP_006720.png", "0016E5_07959.png"], None),
     ],
 )  # fmt: skip
-def test_group_is_inferred_from_words_that_name_one(images, template):
+def test_group_is_inferred_from_group_words(images, template):
     assert inferred_group(images) == template
 
 
-def test_no_split_cuts_an_inferred_group_in_two(tmp_path):
+def test_inferred_group_is_never_divided_between_splits(tmp_path):
     for number in range(24):
         image, instances = tissue(number)
         name = f"patient{number // 4:02d}_{number % 4}"
@@ -46,7 +46,7 @@ def test_no_split_cuts_an_inferred_group_in_two(tmp_path):
     assert all(len(found) == 1 for found in splits.values())
 
 
-def test_stated_groups_lie_where_they_are_stated_and_unknown_ones_are_named(tmp_path):
+def test_listed_groups_get_their_split_and_unknown_ones_are_reported(tmp_path):
     rules = rules_from_mapping(
         {"version": 2, "split": {"groups": {"val": ["1", "2"], "test": ["3", "nobody"]}}}
     )

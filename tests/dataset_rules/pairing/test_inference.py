@@ -1,4 +1,4 @@
-"""Readings beyond one template for images and one for masks: text, panels, classes, lists."""
+"""Readings other than one image and one mask template: text, panels, classes, lists."""
 
 import json
 
@@ -33,25 +33,25 @@ def text_source(folder, sign=" "):
 
 
 @pytest.mark.parametrize("sign", [" ", ",", "\t"])
-def test_labels_as_text_become_masks_pixel_by_pixel(tmp_path, sign):
+def test_labels_as_text_become_equal_masks(tmp_path, sign):
     labels = text_source(tmp_path / "source", sign)
     document = examine(tmp_path / "source").document()
     assert (document["mask_kind"], document["rules"]["source"]["mask"]) == ("text", "{name}.txt")
     assert [rule["source_values"] for rule in document["classes"]] == [[0], [1], [2]]
     out = format_dataset(tmp_path / "source", tmp_path / "out", Rules())
-    made = masks_of(out)
-    assert made.keys() == labels.keys()
-    assert all(np.array_equal(made[name], labels[name]) for name in labels)
+    masks = masks_of(out)
+    assert masks.keys() == labels.keys()
+    assert all(np.array_equal(masks[name], labels[name]) for name in labels)
 
 
-def test_text_that_is_no_grid_is_no_mask(tmp_path):
+def test_text_that_is_not_a_grid_is_not_a_mask(tmp_path):
     for number in range(3):
         put(tmp_path, f"{number}.png", tissue(number)[0])
         (tmp_path / f"{number}.txt").write_text("0 0.5 0.5 0.1 0.1\n1 0.2 0.2 0.1 0.1\n")
     assert "no_masks" in codes(examine(tmp_path))
 
 
-def test_notes_beside_the_images_are_no_images_that_were_left_out(tmp_path):
+def test_text_notes_next_to_the_images_are_not_left_out_images(tmp_path):
     two_folders(tmp_path)
     (tmp_path / "README.txt").write_text("Tissue of 2021\n")
     report = examine(tmp_path)
@@ -62,7 +62,7 @@ def test_notes_beside_the_images_are_no_images_that_were_left_out(tmp_path):
     assert "other_files" in codes(again)
 
 
-def test_text_mask_of_another_size_is_an_error_that_names_both(tmp_path):
+def test_text_mask_of_another_size_is_an_error_with_both_paths(tmp_path):
     text_source(tmp_path)
     (tmp_path / "1.txt").write_text("0 1 0 1\n" * 4)
     report = examine(tmp_path, rules_from_mapping(
@@ -71,7 +71,7 @@ def test_text_mask_of_another_size_is_an_error_that_names_both(tmp_path):
     assert ("1.png", "1.txt") in [f.paths for f in report.findings if f.code == "size_mismatch"]
 
 
-def test_damaged_text_mask_is_named(tmp_path):
+def test_damaged_text_mask_is_reported(tmp_path):
     text_source(tmp_path)
     (tmp_path / "1.txt").write_text((tmp_path / "1.txt").read_text()[:-9])
     (damage,) = [f for f in examine(tmp_path).findings if f.code == "damaged"]
@@ -100,7 +100,7 @@ def test_image_and_mask_side_by_side_are_read_without_a_question(tmp_path):
         assert np.array_equal(label, instances > 0)
 
 
-def test_three_panels_are_a_finding_with_the_lines_that_read_them(tmp_path):
+def test_three_panels_are_a_finding_with_the_rules_that_read_them(tmp_path):
     report = examine(panels(tmp_path, extra=(255 - tissue(9)[0],)))
     (finding,) = [f for f in report.findings if f.code == "composites"]
     rules = parse_rules('{"version": 2, ' + finding.remedy.partition("rules ")[2] + "}")
@@ -119,7 +119,7 @@ def classes_of_files(folder):
     return folder
 
 
-def test_masks_that_lie_apart_are_classes_and_are_merged(tmp_path):
+def test_disjoint_masks_are_classes_and_are_merged(tmp_path):
     source = classes_of_files(tmp_path / "source")
     document = examine(source).document()
     assert document["rules"]["source"]["mask"] == [
@@ -134,7 +134,7 @@ def test_masks_that_lie_apart_are_classes_and_are_merged(tmp_path):
         assert np.array_equal(made[str(number)], expected)
 
 
-def test_numbered_files_with_several_areas_are_classes_those_with_one_are_objects(tmp_path):
+def test_numbered_files_are_classes_with_several_areas_and_objects_with_one(tmp_path):
     for number in range(4):
         image, instances = tissue(number)
         for kind in ("classes", "objects"):
@@ -153,7 +153,7 @@ def test_numbered_files_with_several_areas_are_classes_those_with_one_are_object
     assert objects.source.mask_kind == "instance_files"
 
 
-def test_list_of_the_rules_takes_only_what_it_names(tmp_path):
+def test_list_in_the_rules_restricts_the_pairs(tmp_path):
     two_folders(tmp_path)
     (tmp_path / "train.txt").write_text("/data/set/images/1.png\n/data/set/images/3.png\n")
     report = examine(
@@ -165,7 +165,7 @@ def test_list_of_the_rules_takes_only_what_it_names(tmp_path):
     assert json.loads(json.dumps(report.document()["rules"]))["source"]["list"] == ["train.txt"]
 
 
-def test_list_of_stems_is_a_list_and_absent_files_are_counted(tmp_path):
+def test_list_of_stems_is_recognised_and_absent_files_are_counted(tmp_path):
     two_folders(tmp_path)
     (tmp_path / "train.txt").write_text("1\n2\n")
     (tmp_path / "test.txt").write_text("images/4.png masks/4.png\nimages/9.png masks/9.png\n")
@@ -178,8 +178,8 @@ def test_list_of_stems_is_a_list_and_absent_files_are_counted(tmp_path):
     assert len(examine(tmp_path, rules).pairing.pairs) == 2
 
 
-def test_list_that_is_none_is_refused_by_name(tmp_path):
+def test_text_file_that_is_not_a_list_is_rejected(tmp_path):
     (two_folders(tmp_path) / "notes.txt").write_text("nothing of use")
     rules = rules_from_mapping({"version": 2, "source": {"list": ["notes.txt"]}})
-    with pytest.raises(RulesError, match=r"notes\.txt: source\.list names no list of the images"):
+    with pytest.raises(RulesError, match=r"notes\.txt: source\.list is not a list of the images"):
         examine(tmp_path, rules)

@@ -13,7 +13,7 @@ def pairs_of(paths, image, *masks):
     return [(pair.image, pair.masks) for pair in pairing_of(paths, image, *masks).pairs]
 
 
-def test_one_never_joins_ten():
+def test_number_1_never_joins_10():
     paths = ["img_1.png", "img_10.png", "label_10.png", "label_100.png"]
     assert pairs_of(paths, "img_{n}.png", "label_{n}.png") == [("img_10.png", ("label_10.png",))]
 
@@ -25,21 +25,21 @@ def test_padded_numbers_join_as_numbers():
     ]
 
 
-def test_file_that_fits_both_templates_goes_to_the_heavier_one():
+def test_file_that_matches_both_templates_goes_to_the_one_with_more_literal_text():
     assert pairs_of(["1.png", "1_mask.png"], "{n}.png", "{n}_mask.png") == [
         ("1.png", ("1_mask.png",))
     ]
     assert pairs_of(["1_raw.png", "1.png"], "{n}_raw.png", "{n}.png") == [("1_raw.png", ("1.png",))]
 
 
-def test_all_files_in_a_folder_of_objects_belong_to_its_image():
+def test_all_files_in_an_object_folder_belong_to_its_image():
     paths = ["a/images/a.png", "a/masks/2.png", "a/masks/1.png", "b/images/b.png"]
     pairing = pairing_of(paths, "{id}/images/{id}.png", "{id}/masks/*.png")
     assert [p.masks for p in pairing.pairs] == [("a/masks/1.png", "a/masks/2.png")]
     assert pairing.unpaired_images == ("b/images/b.png",)
 
 
-def test_two_masks_for_one_image_are_a_finding_with_both_paths_and_no_pair():
+def test_two_masks_for_one_image_are_a_finding_and_no_pair():
     paths = ["images/1.png", "masks/1.png", "masks/1.tif"]
     pairing = pairing_of(paths, "images/{n}.{x}", "masks/{n}.{y}")
     assert not pairing.pairs
@@ -54,7 +54,7 @@ def test_two_images_for_one_mask_are_a_finding_and_no_pair():
     assert [f.code for f in pairing.findings] == ["two_images"]
 
 
-def test_classes_in_files_of_their_own_keep_their_class():
+def test_classes_in_separate_files_keep_their_class():
     masks = [MaskSource(Template("{n}_red.png"), 2), MaskSource(Template("{n}_blue.png"), 1)]
     pairing = pair_paths(["1.jpg", "1_red.png", "1_blue.png"], Template("{n}.jpg"), masks)
     assert pairing.pairs[0].masks == ("1_blue.png", "1_red.png")
@@ -67,7 +67,7 @@ PATHS = st.lists(
 
 
 @given(PATHS, st.randoms())
-def test_every_path_stands_in_one_place_whatever_the_order(paths, random):
+def test_every_path_occurs_once_regardless_of_order(paths, random):
     shuffled = random.sample(paths, len(paths))
     pairing = pairing_of(shuffled, "img/{n}.{x}", "mask/{n}.{y}")
     assert pairing == pairing_of(paths, "img/{n}.{x}", "mask/{n}.{y}")

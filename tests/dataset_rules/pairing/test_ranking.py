@@ -1,4 +1,4 @@
-"""Layouts of names alone: what is seen in the files is stated, not drawn."""
+"""Layouts of file names alone: the content of the files is simulated."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from tests.messy import looking, seen
 
 
 def read(pairs, others=(), *, also_masks=(), hints=None):
-    """The choice among files of which the second of each pair looks like a mask."""
+    """The choice if the second file of each pair looks like a mask."""
     masks = [mask for _, mask in pairs]
     paths = [path for pair in pairs for path in pair] + list(others)
     return choose_reading(paths, looking([*masks, *also_masks]), hints or Hints())
@@ -63,7 +63,7 @@ def test_common_layout_is_paired_without_a_question(pairs):
     assert sorted(found(choice)) == sorted(pairs)
 
 
-def test_files_of_objects_in_a_folder_beside_the_image_are_its_masks():
+def test_object_files_in_a_folder_next_to_the_image_are_its_masks():
     pairs = [(f"t/{n}/images/{n}.png", f"t/{n}/masks/{n}{k}.png") for n in "abc" for k in "xyz"]
     paths = {path for pair in pairs for path in pair}
     choice = choose_reading(sorted(paths), looking(mask for _, mask in pairs), Hints())
@@ -72,14 +72,14 @@ def test_files_of_objects_in_a_folder_beside_the_image_are_its_masks():
     assert [len(pair.masks) for pair in choice.reading.pairing.pairs] == [3, 3, 3]
 
 
-def test_files_of_objects_in_a_folder_with_the_name_of_the_image_are_its_masks():
+def test_object_files_in_a_folder_named_after_the_image_are_its_masks():
     pairs = [(f"images/{n}.png", f"masks/{n}/{k}.png") for n in ("i1", "i2") for k in "xyz"]
     paths = {path for pair in pairs for path in pair}
     choice = choose_reading(sorted(paths), looking(mask for _, mask in pairs), Hints())
     assert choice.reading.masks[0].template.text == "masks/{name}/*.png"
 
 
-def test_predictions_are_not_the_truth_though_they_look_like_masks():
+def test_predictions_are_not_ground_truth_although_they_look_like_masks():
     pairs = numbered("img_{}.png", "label_{}.png")
     predictions = [f"pred_{n}.png" for n in (1, 2, 3, 10, 11, 100)]
     choice = read(pairs, predictions, also_masks=predictions)
@@ -87,7 +87,7 @@ def test_predictions_are_not_the_truth_though_they_look_like_masks():
     assert sorted(found(choice)) == sorted(pairs)
 
 
-def test_two_folders_that_look_like_masks_are_a_question():
+def test_two_folders_that_look_like_masks_raise_a_question():
     pairs = numbered("x/{}.png", "y/{}.png")
     rivals = [f"z/{n}.png" for n in (1, 2, 3, 10, 11, 100)]
     choice = read(pairs, rivals, also_masks=rivals)
@@ -105,7 +105,7 @@ def test_keyword_decides_between_rivals():
     assert choice.reading.masks[0].template.text == "z/{name}.png"
 
 
-def test_one_stated_template_decides_between_rivals():
+def test_one_given_template_decides_between_rivals():
     pairs = numbered("x/{}.png", "y/{}.png")
     rivals = [f"z/{n}.png" for n in (1, 2, 3, 10, 11, 100)]
     hints = Hints(mask=Template("y/{n}.png"))
@@ -113,7 +113,7 @@ def test_one_stated_template_decides_between_rivals():
     assert found(choice) == sorted(pairs)
 
 
-def test_folder_of_photographs_alone_has_no_reading():
+def test_single_folder_of_photographs_has_no_reading():
     assert read([], [f"a/{n}.png" for n in range(20)]).reading is None
 
 
@@ -122,7 +122,7 @@ def test_two_folders_of_photographs_have_no_reading():
     assert read([], others).reading is None
 
 
-def test_candidate_whose_masks_have_other_sizes_loses_against_one_with_equal_sizes():
+def test_candidate_with_equal_sizes_wins():
     pairs = numbered("test_cli/{}.png", "test_truth/{}.png")
     others = [image.replace("test_cli", "test") for image, _ in pairs]
     masks = {mask for _, mask in pairs}
@@ -188,7 +188,7 @@ def layouts(draw):
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(layouts(), st.randoms(use_true_random=False))
-def test_messy_layout_is_paired_rightly_whatever_the_order(layout, random):
+def test_messy_layout_is_paired_correctly_regardless_of_order(layout, random):
     choice = read(layout.pairs, layout.others, also_masks=layout.look_like_masks)
     assert not choice.questions
     assert sorted(found(choice)) == sorted(layout.pairs)
