@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.segmentation import expand_labels, watershed
 
-from unet.objects.object_rows import FoundRows
+from unet.objects.object_rows import LabelRows
 from unet.objects.splitting import SplitSettings, renumbered
 from unet.prediction.decoding import Prediction
 from unet.prediction.planes import grown_planes, resized
@@ -26,7 +26,7 @@ REACH_PX = 2  # at the dataset's scale: how far a larger outline goes beyond the
 
 def at_own_size(
     found: Prediction, prob_CHW: Floats, split: SplitSettings, *, size_px: tuple[int, int]
-) -> Iterator[tuple[FoundRows, Floats]]:
+) -> Iterator[tuple[LabelRows, Floats]]:
     """Rows of mask and objects with their planes, from top to bottom.
 
     Args:
@@ -41,7 +41,7 @@ def at_own_size(
     yield from _by_rows(found, prob_CHW, split, size_px)
 
 
-def _whole(found: Prediction, prob_CHW: Floats, split: SplitSettings) -> tuple[FoundRows, Floats]:
+def _whole(found: Prediction, prob_CHW: Floats, split: SplitSettings) -> tuple[LabelRows, Floats]:
     size = (prob_CHW.shape[2], prob_CHW.shape[1])
     near = cv2.resize(found.instances, size, interpolation=cv2.INTER_NEAREST_EXACT)
     foreground = prob_CHW[0] <= 1 - split.foreground
@@ -51,7 +51,7 @@ def _whole(found: Prediction, prob_CHW: Floats, split: SplitSettings) -> tuple[F
 
 def _by_rows(
     found: Prediction, prob_CHW: Floats, split: SplitSettings, size_px: tuple[int, int]
-) -> Iterator[tuple[FoundRows, Floats]]:
+) -> Iterator[tuple[LabelRows, Floats]]:
     """Each pixel of the foreground is of the object that lies nearest at the dataset's scale."""
     objects = expand_labels(found.instances, REACH_PX).astype(np.int32)
     rows, columns = (
@@ -72,6 +72,6 @@ def _by_rows(
         yield _with_classes(numbers[near], planes)
 
 
-def _with_classes(objects: NDArray[np.int32], prob_CHW: Floats) -> tuple[FoundRows, Floats]:
+def _with_classes(objects: NDArray[np.int32], prob_CHW: Floats) -> tuple[LabelRows, Floats]:
     classes = prob_CHW[1:-1].argmax(0) + 1
-    return FoundRows(np.where(objects > 0, classes, 0).astype(np.uint8), objects), prob_CHW
+    return LabelRows(np.where(objects > 0, classes, 0).astype(np.uint8), objects), prob_CHW

@@ -22,7 +22,7 @@ from dataset_rules.ground.errors import RulesError
 from dataset_rules.pixels.images import read_header
 from dataset_rules.pixels.rows import MOST_PIXELS, Rows, open_rows
 from unet.errors import UnetError
-from unet.objects.object_rows import FoundRows
+from unet.objects.object_rows import LabelRows
 from unet.prediction.map_files import GrayFile, Spool, write_numbers, write_tiff
 from unet.prediction.predictor import Predictor
 
@@ -160,7 +160,7 @@ class _Sheets:
             if file:
                 file.abandon()
 
-    def add(self, found: FoundRows) -> None:
+    def add(self, found: LabelRows) -> None:
         """The next rows of mask and objects."""
         self.rows += len(found.mask)
         if len(found.mask):

@@ -20,7 +20,7 @@ from unet.network.backend import Backend, Choice, Forward, fastest, make_forward
 from unet.network.model import UNet
 from unet.network.preprocessing import normalized, rescaled
 from unet.network.tiles import blended_rows
-from unet.objects.object_rows import FoundRows, ObjectRows
+from unet.objects.object_rows import LabelRows, StreamingSplitter
 from unet.planning.intensity_levels import levels_of
 from unet.prediction.decoding import Prediction, decoded
 from unet.prediction.model_files import ModelCard, load_net, model_folder, read_card, weights_name
@@ -81,7 +81,7 @@ class Networks:
         found = _joined(self.find(rows_of(image), on_planes=planes.append))
         return found, np.concatenate(planes, axis=1)
 
-    def find(self, image: Rows, *, on_planes: OnPlanes | None = None) -> Iterator[FoundRows]:
+    def find(self, image: Rows, *, on_planes: OnPlanes | None = None) -> Iterator[LabelRows]:
         """Label mask and instance map from top to bottom, in the memory of some rows."""
         view = self._view(image)
         if view.dataset_px == view.own_px:
@@ -119,8 +119,8 @@ class Networks:
             tile_px=plan.tile_px, overlap_px=plan.overlap_px,
         )  # fmt: skip
 
-    def _found(self, view: View, on_planes: OnPlanes | None) -> Iterator[FoundRows]:
-        split, objects = self.card.split, ObjectRows(self.card.split, view.own_px)
+    def _found(self, view: View, on_planes: OnPlanes | None) -> Iterator[LabelRows]:
+        split, objects = self.card.split, StreamingSplitter(self.card.split, view.own_px)
         for planes in grown_planes(self._planes(view), view.rows.size_px, view.own_px):
             if on_planes:
                 on_planes(planes[:-1])
@@ -156,7 +156,7 @@ def _turned_back(planes_CHW: Floats, turn: tuple[int, bool]) -> Floats:
     return upright[:, :, ::-1] if is_mirrored else upright
 
 
-def _joined(found: Iterator[FoundRows]) -> Prediction:
+def _joined(found: Iterator[LabelRows]) -> Prediction:
     parts = list(found)
     return Prediction(
         np.concatenate([part.mask for part in parts]),
