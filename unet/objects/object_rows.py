@@ -141,9 +141,9 @@ class StreamingSplitter:
         """
         rows, columns = objects.shape
         above = self._ids[top - 1, left : left + columns] if top else None
-        beside = self._ids[top : top + rows, left - 1] if left else None
+        to_left = self._ids[top : top + rows, left - 1] if left else None
         found: dict[int, int] = {}
-        for line, ids in ((objects[0], above), (objects[:, 0], beside)):
+        for line, ids in ((objects[0], above), (objects[:, 0], to_left)):
             if ids is not None and ids[line > 0].any():
                 found |= _best_contacts(line, ids)
         return found

@@ -169,12 +169,12 @@ def validation_and_choice_px(budget: Budget, patch_px: int) -> tuple[int, int, s
     if budget.seconds is None or budget.patches_per_s is None:
         return VALIDATION_PX, CHOICE_PX, "more would cost time and change the choice little"
     speed = FORWARD_GAIN * budget.patches_per_s * patch_px**2
-    seen = int(VALIDATION_SHARE * budget.seconds * speed)
+    validation = int(VALIDATION_SHARE * budget.seconds * speed)
     # Twelve watersheds on one core are about as fast as training on two.
-    chosen = int(CHOICE_SHARE * budget.seconds * speed / FORWARD_GAIN)
+    choice = int(CHOICE_SHARE * budget.seconds * speed / FORWARD_GAIN)
     return (
-        max(100_000, min(VALIDATION_PX, seen)),
-        max(100_000, min(CHOICE_PX, chosen)),
+        max(100_000, min(VALIDATION_PX, validation)),
+        max(100_000, min(CHOICE_PX, choice)),
         f"as many as take about a hundredth of {budget.seconds:.0f} s on this machine",
     )
 
