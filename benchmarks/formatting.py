@@ -1,12 +1,12 @@
-"""Compare `unetops format` with Pillow and libvips: pairs a second, exactness, size, memory.
+"""Compare `unetops format` with Pillow and libvips: pairs per second, accuracy, size, memory.
 
-The set is made of real tissue: mosaics of the images of monuseg2018 with their masks, 2048 x 1536
-JPEG of quality 92 and PNG masks as Pillow writes them, to be stretched to 512 x 512 PNG. Every
-contender is a process of its own, timed from its start to its end; the rounds are interleaved.
+The set is real tissue: mosaics of monuseg2018 images with their masks, 2048 x 1536, as JPEG of
+quality 92 and PNG masks written by Pillow, to be stretched to 512 x 512 PNG. Every contender is a
+separate process, timed from start to end; the rounds are interleaved.
 
     python benchmarks/formatting.py [--pairs 1000] [--rounds 3] [--memory 200 2000]
 
-pyvips is a contender only (extra `dev`); unetops does not need it.
+pyvips is only a contender (extra `dev`); unetops does not need it.
 """
 
 import argparse
@@ -36,7 +36,7 @@ DATA = Path(os.environ.get("UNETOPS_DATA", ROOT.parent / "shared" / "data"))
 TISSUE = "monuseg2018/data/MoNuSegTrainData"
 HEIGHT_PX, WIDTH_PX, SIDE_PX, QUALITY = 1536, 2048, 512, 92
 CORES = 2
-PR_SET_CHILD_SUBREAPER = 36  # of Linux' prctl
+PR_SET_CHILD_SUBREAPER = 36  # from Linux's prctl.h
 RULES = """{"version": 2, "height": 512, "width": 512, "fit": "stretch",
  "classes": [{"id": 0, "name": "background", "source_values": [0]},
              {"id": 1, "name": "nucleus", "source_values": [255]}],
@@ -44,7 +44,7 @@ RULES = """{"version": 2, "height": 512, "width": 512, "fit": "stretch",
 
 
 def make_set(folder: Path, pairs: int) -> Path:
-    """Images and masks of mosaics; each tile is an image at its own scale, turned or mirrored."""
+    """Images and masks of mosaics; each tile is an image at its own scale, rotated or flipped."""
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True)
     with multiprocessing.Pool(CORES) as pool:
@@ -53,7 +53,7 @@ def make_set(folder: Path, pairs: int) -> Path:
 
 
 def _make_pair(folder: Path, tissue: Sequence[np.ndarray[Any, Any]], number: int) -> None:
-    mosaic = _mosaic(tissue, random.Random(number))  # noqa: S311  no secret
+    mosaic = _mosaic(tissue, random.Random(number))  # noqa: S311  not a secret
     image, mask = mosaic[..., :3], mosaic[..., 3]
     Image.fromarray(np.ascontiguousarray(image)).save(
         folder / f"images/{number:05}.jpg", quality=QUALITY
@@ -71,8 +71,8 @@ def _tissue() -> Iterator[np.ndarray[Any, Any]]:
 
 def _mosaic(tissue: Sequence[np.ndarray[Any, Any]], rng: random.Random) -> np.ndarray[Any, Any]:
     def tile() -> np.ndarray[Any, Any]:
-        turned = np.rot90(rng.choice(tissue), rng.randrange(4))
-        return turned[:, ::-1] if rng.random() < 0.5 else turned
+        rotated = np.rot90(rng.choice(tissue), rng.randrange(4))
+        return rotated[:, ::-1] if rng.random() < 0.5 else rotated
 
     whole = np.vstack([np.hstack([tile() for _ in range(3)]) for _ in range(2)])
     top = rng.randrange(whole.shape[0] - HEIGHT_PX + 1)
@@ -81,7 +81,7 @@ def _mosaic(tissue: Sequence[np.ndarray[Any, Any]], rng: random.Random) -> np.nd
 
 
 def by_pillow(task: tuple[Path, Path, Path]) -> None:
-    """What one writes without much thought."""
+    """The simplest code with Pillow."""
     image, mask, out = task
     size = (SIDE_PX, SIDE_PX)
     with Image.open(image) as opened:
@@ -93,7 +93,7 @@ def by_pillow(task: tuple[Path, Path, Path]) -> None:
 
 
 def by_vips(task: tuple[Path, Path, Path]) -> None:
-    """Every pixel decoded, then reduced by libvips' default kernel."""
+    """Decode every pixel, then reduce with libvips' default kernel."""
     import pyvips
 
     image, mask, out = task
@@ -105,7 +105,7 @@ def by_vips(task: tuple[Path, Path, Path]) -> None:
 
 
 def by_vips_thumbnail(task: tuple[Path, Path, Path]) -> None:
-    """The image decoded at a fraction of its size, which is libvips' fast way."""
+    """Decode the image at a fraction of its size, libvips' fast path."""
     import pyvips
 
     image, mask, out = task
@@ -123,7 +123,7 @@ def _mask_by_vips(mask: Path, out: Path) -> None:
     )
 
 
-WAYS: dict[str, tuple[Callable[[tuple[Path, Path, Path]], None], int]] = {
+CONTENDERS: dict[str, tuple[Callable[[tuple[Path, Path, Path]], None], int]] = {
     "pillow": (by_pillow, 1),
     "pillow, 2 processes": (by_pillow, 2),
     "libvips, 2 processes": (by_vips, 2),
@@ -132,24 +132,24 @@ WAYS: dict[str, tuple[Callable[[tuple[Path, Path, Path]], None], int]] = {
 OURS, BASE = "unetops format", "pillow"
 
 
-def run_way(name: str, source: Path, out: Path) -> None:
-    """All pairs by one of the other ways."""
-    way, processes = WAYS[name]
+def run_contender(name: str, source: Path, out: Path) -> None:
+    """Process all pairs with one of the other contenders."""
+    process_pair, processes = CONTENDERS[name]
     for folder in ("images", "masks"):
         (out / folder).mkdir(parents=True)
     images = sorted((source / "images").iterdir())
     tasks = [(path, source / f"masks/{path.stem}.png", out) for path in images]
     if processes == 1:
         for task in tasks:
-            way(task)
+            process_pair(task)
         return
     with multiprocessing.Pool(processes) as pool:
-        for _ in pool.imap_unordered(way, tasks, chunksize=4):
+        for _ in pool.imap_unordered(process_pair, tasks, chunksize=4):
             pass
 
 
 def command(name: str, source: Path, out: Path) -> list[str]:
-    """The process of a contender."""
+    """The command line of a contender."""
     if name == OURS:
         rules = source.parent / "rules.json"
         rules.write_text(RULES)
@@ -167,14 +167,14 @@ class Timing:
 
 
 def timed(name: str, source: Path, out: Path) -> Timing:
-    """Wall and processor time of one run."""
+    """Wall and CPU time of one run."""
     shutil.rmtree(out, ignore_errors=True)
-    before, begun = os.times(), time.monotonic()
+    before, start = os.times(), time.monotonic()
     subprocess.run(
         command(name, source, out), check=True, cwd=ROOT, stdout=subprocess.DEVNULL,
         env={**os.environ, "VIPS_CONCURRENCY": "1", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    wall_s = time.monotonic() - begun
+    wall_s = time.monotonic() - start
     _await_orphans()
     after = os.times()
     used = (after.children_user + after.children_system) - (
@@ -184,7 +184,7 @@ def timed(name: str, source: Path, out: Path) -> Timing:
 
 
 def _adopt_orphans() -> None:
-    """Processes whose parent ends become children of this one, so that their time is counted."""
+    """Become the parent of orphaned processes, so that their time is counted."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
@@ -195,7 +195,7 @@ def _await_orphans() -> None:
 
 
 def peak_mib(source: Path, out: Path) -> float:
-    """Highest memory of the formatter and its processes; shared pages are counted once."""
+    """Peak memory of the formatter and its processes; shared pages are counted once."""
     shutil.rmtree(out, ignore_errors=True)
     process = subprocess.Popen(command(OURS, source, out), cwd=ROOT, stdout=subprocess.DEVNULL)
     root, peak = psutil.Process(process.pid), 0
@@ -213,7 +213,7 @@ def _memory_of(root: psutil.Process) -> int:
         try:
             total += process.memory_full_info().pss
         except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue  # it ended while we looked
+            continue  # the process has exited
     return total
 
 
@@ -225,7 +225,7 @@ def _family(root: psutil.Process) -> list[psutil.Process]:
 
 
 def files_of(out: Path, kind: str) -> dict[str, Path]:
-    """Name of a sample -> its written image or mask."""
+    """Sample name -> its written image or mask."""
     return {
         path.stem.removesuffix("_mask"): path
         for path in sorted(out.rglob("*.png"))
@@ -234,7 +234,7 @@ def files_of(out: Path, kind: str) -> dict[str, Path]:
 
 
 def psnr_db(source: Path, out: Path, count: int = 20) -> float:
-    """Lowest of some images, against the exact area mean of the fully decoded one."""
+    """Lowest PSNR of some images, against the exact area mean of the fully decoded image."""
     written, found = files_of(out, "images"), []
     for path in sorted((source / "images").iterdir())[:count]:
         whole = np.asarray(Image.open(path).convert("RGB"), np.float64)
@@ -254,7 +254,7 @@ def size_bytes(out: Path) -> int:
 
 
 def compare(source: Path, work: Path, names: Sequence[str], *, pairs: int, rounds: int) -> None:
-    """Interleaved rounds, then one line a contender."""
+    """Run interleaved rounds, then print one line per contender."""
     runs: dict[str, list[Timing]] = {name: [] for name in names}
     for number in range(rounds):
         for name in names:
@@ -266,26 +266,30 @@ def compare(source: Path, work: Path, names: Sequence[str], *, pairs: int, round
     print(f"\n{'contender':32} pairs/s  times {BASE} (wall)  (cpu)  PSNR dB  bytes of {BASE}'s")
     for name, timings in runs.items():
         out = work / name.replace(" ", "_")
-        wall = [one.wall_s / two.wall_s for one, two in zip(runs[BASE], timings, strict=True)]
-        cpu = [one.cpu_s / two.cpu_s for one, two in zip(runs[BASE], timings, strict=True)]
+        wall = [
+            pillow.wall_s / other.wall_s for pillow, other in zip(runs[BASE], timings, strict=True)
+        ]
+        cpu = [
+            pillow.cpu_s / other.cpu_s for pillow, other in zip(runs[BASE], timings, strict=True)
+        ]
         rate = pairs / min(timing.wall_s for timing in timings)
         print(f"{name:32} {rate:7.1f} {median(wall):20.2f} {median(cpu):6.2f} "
               f"{psnr_db(source, out):8.1f} {size_bytes(out) / base:8.3f}")  # fmt: skip
 
 
 def main() -> None:
-    """Make the set, run the contenders, print the table."""
+    """Create the set, run the contenders, print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", help="contenders to run, beside Pillow")
+    parser.add_argument("--only", nargs="+", help="contenders to run besides Pillow")
     parser.add_argument("--memory", type=int, nargs="+", default=[], help="numbers of pairs")
-    parser.add_argument("--work", type=Path, help="folder that is kept; default: a temporary one")
+    parser.add_argument("--work", type=Path, help="folder to keep; default: a temporary one")
     parser.add_argument("--way", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.way:
         name, source, out = options.way
-        run_way(name, Path(source), Path(out))
+        run_contender(name, Path(source), Path(out))
         return
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     _adopt_orphans()
@@ -293,7 +297,7 @@ def main() -> None:
         work = options.work or Path(temporary)
         if options.rounds:
             source = _set_of(work, options.pairs)
-            names = [BASE, *(options.only or [*[n for n in WAYS if n != BASE], OURS])]
+            names = [BASE, *(options.only or [*[n for n in CONTENDERS if n != BASE], OURS])]
             compare(source, work, names, pairs=options.pairs, rounds=options.rounds)
         for pairs in options.memory:
             print(f"{OURS}: {peak_mib(_set_of(work, pairs), work / 'memory'):.0f} MiB at most "

@@ -2,18 +2,18 @@
 
     python benchmarks/inference.py MODEL --out DIR [--parts small large huge] [--tissue FOLDER]
 
-MODEL is a trained model or run. The images are tissue of MoNuSeg (1000 x 1000 TIFF files), mirrored
-and laid side by side; the largest is written tile by tile, as JPEG in a TIFF. Every measurement has
-a process of its own, whose peak of memory is the kernel's count. Wall seconds tell what was waited
-for; processor seconds tell the work, also where other programs took their share.
+MODEL is a trained model or run. The images are MoNuSeg tissue (1000 x 1000 TIFF files), rotated,
+flipped and tiled; the largest is written tile by tile, as JPEG in a TIFF. Every measurement runs in
+a separate process; its peak memory is reported by the kernel. Wall seconds are the time waited;
+processor seconds are the work, independent of other programs.
 
-- small: ours, as each backend and with all that follows the network, against a plain U-Net of
+- small: unetops with each backend, with and without post-processing, against a plain U-Net of
   31 million parameters in eager float32. `--dice DATASET` trains both for `--minutes` and prints
   their Dice on the test split.
-- large: ours against MONAI's sliding-window inference with our own weights, both bfloat16 and
-  channels_last, from the file to the mask of classes; the 31 million from 16 tiles. Needs MONAI
-  (`pip install 'unetops[bench]'`).
-- huge: mask and instance map of a TIFF that is never in memory, streamed to the disk.
+- large: unetops against MONAI's sliding-window inference with the same weights, both bfloat16 and
+  channels_last, from the file to the class mask; the plain U-Net is extrapolated from 16 tiles.
+  Needs MONAI (`pip install 'unetops[bench]'`).
+- huge: mask and instance map of a TIFF that is never entirely in memory, streamed to disk.
 """
 
 import argparse
@@ -43,26 +43,26 @@ BACKENDS = ("float32", "bfloat16", "openvino")
 
 
 def bands(tissue: Path, side_px: int) -> Iterator[np.ndarray]:
-    """Rows of tissue, 512 at a time; which image lies where a seed decides."""
+    """Rows of tissue, 512 at a time; the arrangement of the images is seeded."""
     images = [tifffile.imread(path)[..., :3] for path in sorted(tissue.glob("*.tif"))]
     rng, side = np.random.default_rng(0), images[0].shape[0]
     line = np.zeros((0, side_px, 3), np.uint8)
     for top in range(0, side_px, TILE_PX):
         while len(line) < min(TILE_PX, side_px - top):
-            row = [_turned(images, rng) for _ in range(-(-side_px // side))]
+            row = [_random_view(images, rng) for _ in range(-(-side_px // side))]
             line = np.concatenate([line, np.hstack(row)[:, :side_px]])
         yield line[: side_px - top][:TILE_PX]
         line = line[TILE_PX:]
 
 
-def _turned(images: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+def _random_view(images: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
     image = images[rng.integers(len(images))]
     image = np.rot90(image, rng.integers(4))
     return image[:, ::-1] if rng.integers(2) else image
 
 
 def write_tissue(path: Path, tissue: Path, side_px: int, **options: Any) -> None:
-    """A tiled TIFF of tissue that was never whole in memory."""
+    """Write a tiled TIFF of tissue that is never entirely in memory."""
     if path.exists():
         return
 
@@ -79,27 +79,27 @@ def write_tissue(path: Path, tissue: Path, side_px: int, **options: Any) -> None
     part.replace(path)
 
 
-# --- what is measured, each in a process of its own -------------------------------------------
+# --- measurements, each in a separate process -------------------------------------------------
 
 
-def measured(name: str, *words: str) -> dict[str, Any]:
-    """Run a measurement in a process of its own; its figures, with the peak of memory."""
-    command = [sys.executable, "-W", "ignore", __file__, "--measure", name, *words]
+def measured(name: str, *arguments: str) -> dict[str, Any]:
+    """Run a measurement in a separate process; returns its figures, with peak memory."""
+    command = [sys.executable, "-W", "ignore", __file__, "--measure", name, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
     figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    print(f"- {name} {' '.join(words[1:])}: {figures}", file=sys.stderr, flush=True)
+    print(f"- {name} {' '.join(arguments[1:])}: {figures}", file=sys.stderr, flush=True)
     return figures
 
 
 def timed(action: Callable[[], Any], rounds: int = 1) -> dict[str, float]:
-    """Wall and processor seconds of the best round, and the peak of memory up to here."""
+    """Wall and processor seconds of the best round, and the peak memory so far."""
     best: tuple[float, float] = (float("inf"), float("inf"))
     for _ in range(rounds):
-        begun, used = time.perf_counter(), _processor_s()
+        start, used = time.perf_counter(), _processor_s()
         action()
-        best = min(best, (time.perf_counter() - begun, _processor_s() - used))
+        best = min(best, (time.perf_counter() - start, _processor_s() - used))
     return {"wall_s": round(best[0], 4), "processor_s": round(best[1], 4), "peak_mb": _peak_mb()}
 
 
@@ -114,7 +114,7 @@ def _peak_mb() -> int:
 
 
 def measure_small(model: str, image: str, backend: str) -> dict[str, Any]:
-    """The network alone on one tile, and the whole way to mask and objects."""
+    """The network alone on one tile, and the complete prediction of mask and objects."""
     from unet.network.backend import Backend, make_forward
     from unet.network.preprocessing import normalized
     from unet.prediction.predictor import Predictor
@@ -130,9 +130,9 @@ def measure_small(model: str, image: str, backend: str) -> dict[str, Any]:
 
 
 def measure_small_31m(_: str, image: str) -> dict[str, Any]:
-    """The plain network, eager, float32, as it comes."""
+    """The plain network, eager, float32, unoptimised."""
     import torch
-    from plain_unet import plain_unet  # beside this file
+    from plain_unet import plain_unet  # next to this file
 
     net, tile = plain_unet().eval(), _corner(image, SMALL_PX)
     with torch.inference_mode():
@@ -141,7 +141,7 @@ def measure_small_31m(_: str, image: str) -> dict[str, Any]:
 
 
 def measure_large(model: str, image: str, backend: str) -> dict[str, Any]:
-    """From the file to the mask of classes: tiles, blending, threshold; no objects."""
+    """From the file to the class mask: tiles, blending, threshold; no objects."""
     from unet.network.backend import Backend
     from unet.prediction.predictor import Predictor
 
@@ -151,15 +151,15 @@ def measure_large(model: str, image: str, backend: str) -> dict[str, Any]:
         from dataset_rules.pixels.rows import open_rows
 
         rows, level = open_rows(Path(image)), 1 - predictor.card.split.foreground
-        view = predictor._view(rows)  # the part that MONAI has
-        found = [(planes[0] <= level).astype(np.uint8) for planes in predictor._planes(view)]
+        scaled = predictor._scaled(rows)  # only the part that MONAI also does
+        found = [(planes[0] <= level).astype(np.uint8) for planes in predictor._planes(scaled)]
         np.save(Path(image).with_suffix(f".{backend}.npy"), np.concatenate(found))
 
     return timed(mask)
 
 
 def measure_files(model: str, image: str, backend: str, out: str) -> dict[str, Any]:
-    """The whole step: mask and instance map as files of an artifact."""
+    """The complete step: mask and instance map as files of an artifact."""
     from unet.network.backend import Backend
     from unet.prediction.predict_files import PREDICTIONS, predict_files
     from unet.prediction.predictor import Predictor
@@ -176,7 +176,7 @@ def measure_files(model: str, image: str, backend: str, out: str) -> dict[str, A
 
 
 def measure_monai(model: str, image: str, overlap: str) -> dict[str, Any]:
-    """Our weights under MONAI's inferer, from the file to the mask of classes."""
+    """Our weights with MONAI's inferer, from the file to the class mask."""
     import torch
     from monai.inferers import sliding_window_inference
 
@@ -204,9 +204,9 @@ def measure_monai(model: str, image: str, overlap: str) -> dict[str, Any]:
 
 
 def measure_large_31m(_: str, image: str) -> dict[str, Any]:
-    """Sixteen tiles of the plain network, taken for as many as MONAI's overlap has."""
+    """Sixteen tiles of the plain network, to extrapolate to the tile count of MONAI's overlap."""
     import torch
-    from plain_unet import plain_unet  # beside this file
+    from plain_unet import plain_unet  # next to this file
 
     net, tile = plain_unet().eval(), _corner(image, TILE_PX)
     with torch.inference_mode():
@@ -267,15 +267,17 @@ def huge(model: str, image: Path, out: Path) -> list[list[str]]:
 
 
 def dices(dataset: Path, out: Path, minutes: float) -> None:
-    """Both networks trained equally long, one after the other, and their Dice."""
+    """Train both networks for the same time, one after the other, and print their Dice."""
     plain = Path(__file__).with_name("plain_unet.py")
     command = [sys.executable, str(plain), str(dataset), "--minutes", str(minutes)]
     theirs = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     run, unetops = out / f"run-{minutes:g}m", [sys.executable, "-m", "app.cli"]
-    words = ["train", str(dataset), "--out", str(run), "--time-limit", f"{minutes}m"]
-    subprocess.run([*unetops, *words], check=True, capture_output=True)
-    words = ["evaluate", str(run), str(dataset), "--json"]
-    ours = json.loads(subprocess.run([*unetops, *words], check=True, capture_output=True).stdout)
+    arguments = ["train", str(dataset), "--out", str(run), "--time-limit", f"{minutes}m"]
+    subprocess.run([*unetops, *arguments], check=True, capture_output=True)
+    arguments = ["evaluate", str(run), str(dataset), "--json"]
+    ours = json.loads(
+        subprocess.run([*unetops, *arguments], check=True, capture_output=True).stdout
+    )
     print(f"\n{minutes:g} minutes of training, mean Dice on the test split:")
     print(f"plain {theirs['dice_mean']:.4f} in {theirs['steps']} steps")
     print(f"ours {ours['dice_mean']:.4f}")
@@ -303,7 +305,7 @@ MEASURES: dict[str, Callable[..., dict[str, Any]]] = {
 
 
 def main() -> None:
-    """Make the images, measure, print the tables."""
+    """Create the images, measure, print the tables."""
     if sys.argv[1:2] == ["--measure"]:
         print(json.dumps(MEASURES[sys.argv[2]](*sys.argv[3:])))
         return
@@ -313,7 +315,7 @@ def main() -> None:
     parser.add_argument("--tissue", type=Path, default=TISSUE)
     parser.add_argument("--parts", nargs="+", default=["small", "large", "huge"])
     parser.add_argument("--huge-px", type=int, default=HUGE_PX)
-    parser.add_argument("--dice", type=Path, metavar="DATASET", help="train both on it, too")
+    parser.add_argument("--dice", type=Path, metavar="DATASET", help="also train both on it")
     parser.add_argument("--minutes", type=float, default=10.0, help="of each training")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

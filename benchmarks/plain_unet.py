@@ -1,9 +1,9 @@
-"""The plain U-Net of 31 million parameters that others start with, trained in the usual way.
+"""The usual baseline: a plain U-Net with 31 million parameters, trained in the usual way.
 
     python benchmarks/plain_unet.py DATASET --minutes 10
 
-Float32, eager, Adam at 1e-3, cross-entropy, patches of 256 px in batches of 8, turned and mirrored.
-Prints its Dice on the test split, mean over the images, as `unetops evaluate` counts it.
+Float32, eager, Adam at 1e-3, cross-entropy, patches of 256 px in batches of 8, rotated and flipped.
+Prints its Dice on the test split, mean over the images, computed like in `unetops evaluate`.
 """
 
 import argparse
@@ -40,21 +40,21 @@ def _patch(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tup
     image = cv2.copyMakeBorder(image, 0, down, 0, right, cv2.BORDER_REFLECT_101)
     mask = cv2.copyMakeBorder(mask, 0, down, 0, right, cv2.BORDER_REFLECT_101)
     top, left = (int(rng.integers(n - PATCH_PX + 1)) for n in mask.shape)
-    turns, is_mirrored = int(rng.integers(4)), bool(rng.integers(2))
-    cut = [a[top : top + PATCH_PX, left : left + PATCH_PX] for a in (image, mask)]
-    return tuple(np.rot90(a[:, ::-1] if is_mirrored else a, turns).copy() for a in cut)
+    quarters, is_flipped = int(rng.integers(4)), bool(rng.integers(2))
+    crops = [a[top : top + PATCH_PX, left : left + PATCH_PX] for a in (image, mask)]
+    return tuple(np.rot90(a[:, ::-1] if is_flipped else a, quarters).copy() for a in crops)
 
 
 def train(dataset: Path, *, seconds: float) -> tuple[PlainUNet, int]:
-    """The network after so many seconds, and the steps that it made in them."""
-    begun, rng = time.monotonic(), np.random.default_rng(0)
+    """The network after training for a time, and the number of steps."""
+    start, rng = time.monotonic(), np.random.default_rng(0)
     torch.manual_seed(0)
     net = plain_unet()
     optimizer = torch.optim.Adam(net.parameters(), 1e-3)
     loss_of = nn.CrossEntropyLoss(ignore_index=IGNORE)
     samples = [read_sample(dataset, s)[:2] for s in read_dataset(dataset).of(Split.TRAIN)]
     steps = 0
-    while time.monotonic() - begun < seconds:
+    while time.monotonic() - start < seconds:
         drawn = [samples[int(rng.integers(len(samples)))] for _ in range(BATCH)]
         images, masks = zip(*(_patch(_scaled(i), m, rng) for i, m in drawn), strict=True)
         loss = loss_of(net(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)),
@@ -69,16 +69,16 @@ def train(dataset: Path, *, seconds: float) -> tuple[PlainUNet, int]:
 @torch.inference_mode()
 def dice(net: PlainUNet, dataset: Path) -> float:
     """Dice of the foreground, mean over the images of the test split."""
-    found = []
+    scores = []
     for sample in read_dataset(dataset).of(Split.TEST):
         image, mask, _ = read_sample(dataset, sample)
         down, right = (-n % 16 for n in mask.shape)
-        whole = cv2.copyMakeBorder(_scaled(image), 0, down, 0, right, cv2.BORDER_REFLECT_101)
-        logits = net(torch.from_numpy(whole).permute(2, 0, 1)[None])
-        seen = logits.argmax(1)[0].numpy()[: mask.shape[0], : mask.shape[1]]
-        counts = pixel_counts((mask > 0) & (mask != IGNORE), seen > 0, mask != IGNORE)
-        found.append(counts.dice)
-    return mean(score for score in found if score is not None)
+        padded = cv2.copyMakeBorder(_scaled(image), 0, down, 0, right, cv2.BORDER_REFLECT_101)
+        logits = net(torch.from_numpy(padded).permute(2, 0, 1)[None])
+        found = logits.argmax(1)[0].numpy()[: mask.shape[0], : mask.shape[1]]
+        counts = pixel_counts((mask > 0) & (mask != IGNORE), found > 0, mask != IGNORE)
+        scores.append(counts.dice)
+    return mean(score for score in scores if score is not None)
 
 
 def main() -> None:

@@ -3,8 +3,8 @@
     python benchmarks/quality.py DATASET --out DIR [--minutes 10] [--seeds 0 1 2]
 
 DATASET is a formatted dataset. Before each training the machine's factor is measured
-(benchmarks/reference.py), so that a training lasts as long as the machine needs for the same work
-at that time. Finished runs in DIR are taken as they are.
+(benchmarks/reference.py), and the time limit is scaled by it, so that all trainings do the same
+amount of work. Finished runs in DIR are reused.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from typing import Any
 SCORES = ("dice_mean", "dice_pooled", "iou_mean", "object_f1_50", "ap_50_95")
 
 
-# Waiting threads sleep, in the yardstick as in `unetops`: on a busy machine both would crawl else.
+# Waiting threads sleep, in the reference as in `unetops`: otherwise a busy machine slows both down.
 ENVIRONMENT = {**os.environ, "GOMP_SPINCOUNT": "1000"}
 
 
@@ -36,20 +36,20 @@ def unetops(*words: object) -> str:
 
 
 def factor() -> float:
-    """Wall minutes in a reference minute, now."""
+    """Wall minutes per reference minute at present."""
     command = [sys.executable, str(Path(__file__).with_name("reference.py")), "--json"]
     return float(json.loads(output_of(command))["factor"])
 
 
 def scores_of_seed(dataset: Path, out: Path, *, minutes: float, seed: int) -> dict[str, Any]:
-    """Train one seed, unless it is trained already, and score it."""
+    """Train one seed, unless it is already trained, and score it."""
     run, notes = out / f"seed{seed}", out / f"seed{seed}.json"
     if not notes.exists():
         wall_s = 60 * minutes * (now := factor())
-        begun = time.monotonic()
+        start = time.monotonic()
         unetops("train", dataset, "--out", run, "--time-limit", f"{wall_s:.0f}s", "--seed", seed,
                 "--resume", "--json")  # fmt: skip
-        took_s = time.monotonic() - begun
+        took_s = time.monotonic() - start
         notes.write_text(json.dumps({"factor": now, "limit_s": wall_s, "took_s": took_s}))
     scores = json.loads(unetops("evaluate", run, dataset, "--json"))
     steps = json.loads((run / "run.json").read_text())["steps"]
@@ -57,7 +57,7 @@ def scores_of_seed(dataset: Path, out: Path, *, minutes: float, seed: int) -> di
 
 
 def main() -> None:
-    """Print a row for each seed and their mean."""
+    """Print one row per seed, and their mean."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--out", type=Path, required=True)

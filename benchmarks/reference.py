@@ -1,9 +1,9 @@
-"""Print this machine's factor: wall minutes in one reference minute of training.
+"""Print this machine's factor: wall minutes per reference minute of training.
 
-A reference minute is the wall time in which the machine trains 850 patches of 256 x 256 px with a
-plain U-Net (16-32-64-128-256 channels, two 3x3 convolutions with batch norm and ReLU a stage,
+A reference minute is the wall time in which the machine trains on 850 patches of 256 x 256 px with
+a plain U-Net (16-32-64-128-256 channels, two 3x3 convolutions with batch norm and ReLU per stage,
 transposed convolutions, 1.94 M parameters), batch 8, channels_last, in the faster of float32 and
-bfloat16. Run it beside a training to say how long that was.
+bfloat16. Run it next to a training to convert its duration.
 
     python benchmarks/reference.py [--seconds 20] [--json]
 """
@@ -22,7 +22,7 @@ BATCH, SIDE_PX = 8, 256
 
 
 class PlainUNet(nn.Module):
-    """Ronneberger et al. 2015 with batch norm and padding: the yardstick, never changed."""
+    """Ronneberger et al. 2015 with batch norm and padding: the fixed reference, never changed."""
 
     def __init__(self, widths: Sequence[int] = WIDTHS, *, classes: int = 2) -> None:
         super().__init__()
@@ -54,15 +54,15 @@ def _stage(a: int, b: int) -> nn.Sequential:
 
 
 def patches_per_second(*, bfloat16: bool, seconds: float) -> float:
-    """Patches of 256 x 256 px that the yardstick trains in a second."""
+    """Patches of 256 x 256 px on which the reference trains per second."""
     net = PlainUNet().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(net.parameters(), 1e-3, fused=True)
     image = torch.rand(BATCH, 3, SIDE_PX, SIDE_PX).to(memory_format=torch.channels_last)
     mask = (image.mean(1) > 0.5).long()
-    steps, begun = -1, time.monotonic()
-    while steps < 3 or time.monotonic() - begun < seconds:
+    steps, start = -1, time.monotonic()
+    while steps < 3 or time.monotonic() - start < seconds:
         if steps == 0:
-            begun = time.monotonic()  # the first step only warms up
+            start = time.monotonic()  # the first step is a warm-up
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             logits = net(image)
         loss = nn.functional.cross_entropy(logits.float(), mask)
@@ -70,13 +70,13 @@ def patches_per_second(*, bfloat16: bool, seconds: float) -> float:
         loss.backward()
         optimizer.step()
         steps += 1
-    return BATCH * steps / (time.monotonic() - begun)
+    return BATCH * steps / (time.monotonic() - start)
 
 
 def main() -> None:
     """Measure both precisions and print the factor."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=20.0, help="of measuring")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of measurement")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_flush_denormal(True)
@@ -90,9 +90,9 @@ def main() -> None:
                           "threads": torch.get_num_threads()}))  # fmt: skip
         return
     for name, speed in speeds.items():
-        print(f"{name}: {speed:.1f} patches a second")
+        print(f"{name}: {speed:.1f} patches per second")
     print(f"factor {factor:.2f}: 10 reference minutes are {10 * factor:.1f} minutes on "
-          f"{torch.get_num_threads()} threads here")  # fmt: skip
+          f"{torch.get_num_threads()} threads of this machine")  # fmt: skip
 
 
 if __name__ == "__main__":

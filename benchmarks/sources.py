@@ -1,9 +1,9 @@
-"""What `format` needs beside the source: temporary disk and memory, by the kind of source.
+"""Temporary disk space and memory of `format`, per kind of source.
 
-    python benchmarks/sources.py PLACE --pairs 600      makes the set in PLACE once, 1 MB a pair
+    python benchmarks/sources.py PLACE --pairs 600      creates the set in PLACE once, 1 MB per pair
 
-Images are noisy PNG of 512 x 512 px, masks BMP, which packing makes small. The disk is looked at
-20 times a second, in a process of its own for each kind.
+Images are noisy PNGs of 512 x 512 px, masks are BMPs, which compress well. Each kind is formatted
+in a separate process; its disk usage is sampled 20 times per second.
 """
 
 import argparse
@@ -26,7 +26,7 @@ SIDE_PX = 512
 
 
 def main() -> None:
-    """Make the set and its archives, format each, print a table."""
+    """Create the set and its archives, format each, print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("place", type=Path)
     parser.add_argument("--pairs", type=int, default=600)
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def make_set(folder: Path, pairs: int) -> None:
-    """Discs on a noisy ground."""
+    """Discs on a noisy background."""
     rng = np.random.default_rng(0)
     for kind in ("images", "masks"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def make_set(folder: Path, pairs: int) -> None:
 
 
 def pack(place: Path, folder: Path) -> None:
-    """All images first, then all masks: the order that is worst for a reader of pairs."""
+    """All images first, then all masks: the worst order for reading pairs."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     with zipfile.ZipFile(place / "set.zip", "w", zipfile.ZIP_DEFLATED) as packed:
         for path in paths:
@@ -72,16 +72,16 @@ def pack(place: Path, folder: Path) -> None:
 
 
 def measured(source: Path, place: Path) -> str:
-    """Temporary disk, memory of all processes together, and the id of the dataset."""
+    """Temporary disk space, memory of all processes together, and the id of the dataset."""
     temporary, out, rules = place / "temporary", place / "out", place / "rules.json"
     for folder in (temporary, out):
         shutil.rmtree(folder, ignore_errors=True)
     temporary.mkdir()
     rules.write_text('{"version": 2, "fit": "keep", "image_format": "png"}')
-    words = ["format", str(source), str(out), "--rules", str(rules), "--json"]
+    arguments = ["format", str(source), str(out), "--rules", str(rules), "--json"]
     code = "import sys; from app.cli import main; sys.exit(main())"
     child = subprocess.Popen(
-        [sys.executable, "-c", code, *words], stdout=subprocess.PIPE,
+        [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE,
         env={**os.environ, "TMPDIR": str(temporary)},
     )  # fmt: skip
     disk = memory = 0
@@ -95,11 +95,11 @@ def measured(source: Path, place: Path) -> str:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file or of all files below a folder, as far as they are still there."""
+    """Bytes of a file or of all files in a folder that still exist."""
     if path.is_file():
         return path.stat().st_size
     total = 0
-    for folder, _, names in os.walk(path):  # passes over folders that vanish
+    for folder, _, names in os.walk(path):  # skips folders that disappear
         for name in names:
             with suppress(OSError):
                 total += (Path(folder) / name).stat().st_size
@@ -107,12 +107,12 @@ def size_of(path: Path) -> int:
 
 
 def resident(process: int) -> int:
-    """Bytes that the process and all that it started hold."""
+    """Resident memory of the process and its descendants, in bytes."""
     total = 0
     try:
-        whole = psutil.Process(process)
-        for one in [whole, *whole.children(recursive=True)]:
-            total += one.memory_info().rss
+        parent = psutil.Process(process)
+        for member in [parent, *parent.children(recursive=True)]:
+            total += member.memory_info().rss
     except psutil.Error:
         pass
     return total

@@ -1,1 +1,1 @@
-"""The step that exports a model to ONNX with a runner; knows nothing about training."""
+"""The step that exports a model to ONNX with a runner; independent of training."""

@@ -1,4 +1,4 @@
-"""The step `export`: model -> a folder that predicts with numpy and onnxruntime alone."""
+"""The step `export`: model -> a folder that predicts with only numpy and onnxruntime."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -23,16 +23,16 @@ KIND, VERSION = "exported model", 1
 BEFORE, NETWORK, AFTER = "before.onnx", "model.onnx", "after.onnx"
 FACTS, RUN, PARITY = "export.json", "run.py", "parity.json"
 RUNNER = Path(__file__).with_name("runner.py")
-LEAST_WEIGHT = 1e-3  # of `unet.network.tiles.blending_weights`
+MIN_WEIGHT = 1e-3  # of `unet.network.tiles.blending_weights`
 
 
 def export(model: Path, out: Path, *, images: Sequence[Pixels] = ()) -> Path:
-    """The model as an artifact in `out`: ONNX graphs, what they need, a runner, a parity report.
+    """The model as an artifact in `out`: ONNX graphs, their settings, a runner, a parity report.
 
     Args:
         model: folder of a model or a run.
-        out: new, or begun or finished by the same export.
-        images: on which torch and the exported folder are compared; drawn ones where none.
+        out: new, or started or finished by the same export.
+        images: on which torch and the exported folder are compared; default: synthetic images.
 
     Raises:
         UnetError: if the model cannot be exported.
@@ -48,7 +48,7 @@ def export(model: Path, out: Path, *, images: Sequence[Pixels] = ()) -> Path:
             out, predictor.card, predictor.artifact,
             network=network_graph(predictor.nets, predictor.card.plan),
         )  # fmt: skip
-        if (card := predictor.folder / CARD).is_file():  # models of old have none
+        if (card := predictor.folder / CARD).is_file():  # old models have none
             write_file(out / CARD, card.read_bytes())
         write_json(out / PARITY, parity_report(out / RUN, predictor, images))
     content = dict.fromkeys([BEFORE, NETWORK, AFTER, FACTS, RUN])
@@ -57,17 +57,17 @@ def export(model: Path, out: Path, *, images: Sequence[Pixels] = ()) -> Path:
 
 
 def write_exported(out: Path, card: ModelCard, model: Ancestor, *, network: ModelProto) -> None:
-    """The files that predict: the network between two graphs, their facts and the runner."""
+    """Write the files that predict: the network and two graphs around it, settings, the runner."""
     graphs = {BEFORE: before_graph(card.plan, card.rules), NETWORK: network,
               AFTER: after_graph(card.split)}  # fmt: skip
     for name, graph in graphs.items():
-        write_file(out / name, _signed(graph, model).SerializeToString())
+        write_file(out / name, _with_model_id(graph, model).SerializeToString())
     write_json(out / FACTS, facts_of(card, model))
     write_file(out / RUN, RUNNER.read_bytes())
 
 
 def facts_of(card: ModelCard, model: Ancestor) -> dict[str, Any]:
-    """What the graphs leave to the program that runs them, and what a person may want to know."""
+    """Settings for the program that runs the graphs, and facts for people."""
     plan, split = card.plan, card.split
     return {
         "graphs": [BEFORE, NETWORK, AFTER],
@@ -84,7 +84,7 @@ def facts_of(card: ModelCard, model: Ancestor) -> dict[str, Any]:
         "stride_px": plan.tile_px - plan.overlap_px,
         "sides_are_multiples_of": plan.stride,
         "blending": "gaussian, sigma an eighth of the tile's side",
-        "least_weight": LEAST_WEIGHT,
+        "least_weight": MIN_WEIGHT,
         "foreground_from": split.foreground,
         "seeds": {"kind": str(split.seeds), "level": split.level},
         "min_area_px": split.min_area_px,
@@ -93,8 +93,8 @@ def facts_of(card: ModelCard, model: Ancestor) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _signed(graph: ModelProto, model: Ancestor) -> ModelProto:
-    """The graph with the id of the model in it: a lone file still says where it came from."""
+def _with_model_id(graph: ModelProto, model: Ancestor) -> ModelProto:
+    """The graph with the model's id in its metadata, so that each file is traceable."""
     signed = ModelProto()
     signed.CopyFrom(graph)
     signed.producer_name = "unetops"
@@ -105,8 +105,8 @@ def _signed(graph: ModelProto, model: Ancestor) -> ModelProto:
 def _refuse_binary(predictor: Predictor) -> None:
     if predictor.card.rules.color_model == "binary":
         raise UnetError(
-            "a model of black-and-white images is not exported", where=str(predictor.folder),
+            "models of black-and-white images cannot be exported", where=str(predictor.folder),
             expected="rules with color_model rgb or grayscale",
-            found="binary, whose threshold is chosen anew for each image",
+            found="binary, whose threshold is chosen per image",
             remedy="train on a dataset in grayscale; the network needs no threshold",
         )  # fmt: skip

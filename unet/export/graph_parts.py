@@ -1,9 +1,10 @@
-"""Pieces of ONNX graphs: resizing, mirroring, percentiles, reconstruction, distances, smoothing.
+"""Parts of ONNX graphs: resizing, mirroring, percentiles, reconstruction, distances, smoothing.
 
-They do in ONNX's own operators what `dataset_rules.formatting.resize`,
+They do with standard ONNX operators what `dataset_rules.formatting.resize`,
 `unet.network.preprocessing` and `unet.objects.splitting` do with OpenCV and scikit-image, so that
-any runtime gives the same mask. onnxscript translates the functions: they are its language, not
-Python's, and names from outside are constants in the graph.
+any runtime gives the same mask. onnxscript compiles the functions: they are written in its
+language, not in Python, and global names become constants of the graph. Local names become names
+in the graph, so renaming one changes the ids of exported models.
 """
 
 # ruff: noqa: ANN201, F821
@@ -12,22 +13,22 @@ import numpy as np
 from onnxscript import BOOL, DOUBLE, FLOAT, INT64, script
 from onnxscript import opset18 as op
 
-F32, I64, F64, U8 = 1, 7, 11, 2  # ONNX's numbers of the types
-PERCENTILES = (0.5, 99.8)  # those of `unet.network.preprocessing.normalized`
-FLOORS = (8.0, 64.0)  # its least span of 8 bits and of more
+F32, I64, F64, U8 = 1, 7, 11, 2  # ONNX's type numbers
+PERCENTILES = (0.5, 99.8)  # as in `unet.network.preprocessing.normalized`
+FLOORS = (8.0, 64.0)  # its minimum span for 8 bits and for more
 LOW, HIGH = (share / 100 for share in PERCENTILES)
 FLOOR, DEEP_FLOOR = FLOORS
-GREY = [0.299, 0.587, 0.114]  # of red, green and blue: ITU-R BT.601
-GAUSS = np.exp(-0.5 * np.arange(-4, 5) ** 2)  # of one pixel, as wide as OpenCV takes it
+GREY = [0.299, 0.587, 0.114]  # weights of red, green and blue: ITU-R BT.601
+GAUSS = np.exp(-0.5 * np.arange(-4, 5) ** 2)  # sigma of one pixel, as wide as OpenCV's kernel
 BLUR = [float(weight) for weight in GAUSS / GAUSS.sum()]
 FAR = 1e6  # px, beyond any border
-# Steps to a pixel's neighbours as OpenCV's mask of 5 x 5 counts them (Borgefors 1986).
+# Distances to a pixel's neighbours in OpenCV's 5 x 5 mask (Borgefors 1986).
 SIDE, CORNER, KNIGHT = 1.0, 1.4, 2.1969
 
 
 @script()
 def area_shares(old: INT64, new: INT64):
-    """Share of each old pixel of an axis in each new one, (new, old)."""
+    """Weight of each old pixel of an axis in each new one, (new, old)."""
     step = op.Cast(old, to=F64) / op.Cast(new, to=F64)
     half = op.Constant(value_float=0.5)
     middle = (op.Cast(op.Range(0, new, 1), to=F64) + op.Cast(half, to=F64)) * step
@@ -41,7 +42,7 @@ def area_shares(old: INT64, new: INT64):
 
 @script()
 def area_mean(x: FLOAT["C", "H", "W"], size: INT64[2]):
-    """The picture at a size that is not larger: each pixel the mean of the area it takes."""
+    """The image at a size that is not larger; each pixel is the mean of the area it covers."""
     old = op.Shape(x)
     rows = area_shares(op.Gather(old, 1), op.Gather(size, 0))
     columns = area_shares(op.Gather(old, 2), op.Gather(size, 1))
@@ -50,7 +51,7 @@ def area_mean(x: FLOAT["C", "H", "W"], size: INT64[2]):
 
 @script()
 def resized(x: FLOAT["C", "H", "W"], size: INT64[2], is_cubic: BOOL):
-    """The picture at (height, width): area means where it shrinks, else linear or cubic."""
+    """The image at (height, width): area means when shrinking, else linear or cubic."""
     old = op.Shape(x)[1:]
     is_smaller = op.ReduceMin(op.Cast(size <= old, to=I64), keepdims=0) > 0
     is_equal = op.ReduceMin(op.Cast(size == old, to=I64), keepdims=0) > 0
@@ -69,7 +70,7 @@ def resized(x: FLOAT["C", "H", "W"], size: INT64[2], is_cubic: BOOL):
 
 @script()
 def mirror(place: INT64["N"], length: INT64):
-    """Pixel of an axis for places beyond its ends: to and fro, the last one not repeated."""
+    """Index reflected into an axis; the border pixel is not repeated."""
     one = op.Constant(value_int=1)
     there_and_back = op.Max((length - one) * op.Constant(value_int=2), one)
     behind = op.Mod(op.Abs(place), there_and_back)
@@ -78,7 +79,7 @@ def mirror(place: INT64["N"], length: INT64):
 
 @script()
 def mirrored(x: FLOAT["C", "H", "W"], size: INT64[2]):
-    """The picture grown to (height, width) by mirroring it at its lower and right border."""
+    """The image extended to (height, width) by mirroring it at its lower and right border."""
     old = op.Shape(x)
     down = mirror(op.Range(0, op.Gather(size, 0), 1), op.Gather(old, 1))
     right = mirror(op.Range(0, op.Gather(size, 1), 1), op.Gather(old, 2))
@@ -89,7 +90,7 @@ def mirrored(x: FLOAT["C", "H", "W"], size: INT64[2]):
 def limits_of(image: FLOAT["H", "W", "C"], floor: FLOAT):
     """Low percentile and span up to the high one, at least `floor`, of every fourth pixel.
 
-    A black frame counts for nothing.
+    A black frame is ignored.
     """
     fourth = image[::2, ::2, :]
     is_lit = op.Cast(op.ReduceMax(fourth, op.Constant(value_ints=[2]), keepdims=0) > 0.0, to=I64)
@@ -116,7 +117,7 @@ def limits_of(image: FLOAT["H", "W", "C"], floor: FLOAT):
 
 @script()
 def in_eight_bits(image: FLOAT["H", "W", "C"], is_ranged: BOOL):
-    """Values of 16 bits as 0 to 255: of the whole span that there can be, or of the image's own."""
+    """16-bit values scaled to 0..255, from the full range or from the image's own range."""
     exact = op.Cast(image, to=F64)
     none = op.Cast(op.Constant(value_int=0), to=F64)
     low = op.Where(is_ranged, op.ReduceMin(exact, keepdims=0), none)
@@ -130,7 +131,7 @@ def in_eight_bits(image: FLOAT["H", "W", "C"], is_ranged: BOOL):
 
 @script()
 def spread(seed: DOUBLE["H", "W"], limit: DOUBLE["H", "W"], is_diagonal: BOOL):
-    """Each value grown over its neighbours as far as `limit` lets it (reconstruction)."""
+    """Morphological reconstruction by dilation: `seed` grown under `limit`."""
     plane = op.Concat(op.Constant(value_ints=[1, 1]), op.Shape(seed), axis=0)
     now = op.Reshape(seed, plane)
     top = op.Reshape(limit, plane)
@@ -147,11 +148,11 @@ def spread(seed: DOUBLE["H", "W"], limit: DOUBLE["H", "W"], is_diagonal: BOOL):
 
 @script()
 def border_distance(inside: BOOL["H", "W"]):
-    """Way in px of each pixel to the nearest one outside; the picture's border is none."""
+    """Distance in px of each pixel to the nearest one outside; the image border does not count."""
     plane = op.Concat(op.Constant(value_ints=[1, 1]), op.Shape(inside), axis=0)
     near = op.Reshape(
         op.Where(inside, op.Constant(value_float=-FAR), op.Constant(value_float=0.0)), plane
-    )  # as minus the way, since ONNX pools the largest
+    )  # negative distances, because ONNX only has max pooling
     is_shrinking = op.Constant(value_int=1) > 0
     while is_shrinking:
         rows = op.MaxPool(near, kernel_shape=[3, 1], pads=[1, 0, 1, 0])
@@ -173,7 +174,7 @@ def border_distance(inside: BOOL["H", "W"]):
 
 @script()
 def blurred(x: FLOAT["H", "W"]):
-    """Smoothed by a gaussian of one pixel, mirrored at the border."""
+    """Gaussian smoothing with a sigma of one pixel, mirrored at the border."""
     size = op.Shape(x)
     height, width = op.Gather(size, 0), op.Gather(size, 1)
     four = op.Constant(value_int=4)

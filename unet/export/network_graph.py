@@ -1,4 +1,4 @@
-"""The network as an ONNX graph, with the normalisation of its input inside."""
+"""The network as an ONNX graph, including the normalisation of its input."""
 
 import contextlib
 import io
@@ -17,7 +17,7 @@ from unet.planning.plan import Plan
 
 
 class _Members(nn.Module):
-    """Class probabilities and distance of a tile (H, W, C), the mean over the networks."""
+    """Class probabilities and distance of a tile (H, W, C), averaged over the networks."""
 
     def __init__(self, nets: Sequence[UNet]) -> None:
         super().__init__()
@@ -34,9 +34,9 @@ class _Members(nn.Module):
 def network_graph(nets: Sequence[UNet], plan: Plan) -> onnx.ModelProto:
     """Graph of an image at the plan's scale -> `probabilities` (K, H, W), `distance` (1, H, W).
 
-    Its inputs are `image` (H, W, C; values as they are in the file, C 1 or 3; sides that are
-    multiples of the plan's stride) and `limits` (low and span of the whole image; a span of 0
-    asks for those of this very image).
+    Its inputs are `image` (H, W, C; values as in the file, C 1 or 3; sides are multiples of the
+    plan's stride) and `limits` (low and span of the whole image; with a span of 0 they are
+    computed from `image`).
     """
     before = normalised_graph(plan.channels)
     network = onnx.compose.add_prefix(
@@ -46,18 +46,18 @@ def network_graph(nets: Sequence[UNet], plan: Plan) -> onnx.ModelProto:
     network.ir_version = before.ir_version
     seam = (before.graph.output[0].name, "tile")
     whole = onnx.compose.merge_models(before, network, io_map=[seam])
-    del whole.opset_import[1:]  # each part brings the same one
-    _forget_where_it_was_made(whole)
+    del whole.opset_import[1:]  # both parts have the same one
+    _remove_machine_details(whole)
     onnx.checker.check_model(whole, full_check=True)
     return whole
 
 
 def _exported(module: nn.Module, plan: Plan) -> onnx.ModelProto:
-    """The module as torch's exporter writes it, for all sizes that the network takes."""
+    """The module converted by torch's exporter, for all sizes that the network takes."""
     sides = {axis: plan.stride * torch.export.Dim(name) for axis, name in ((0, "h"), (1, "w"))}
     example = torch.zeros(2 * plan.stride, 3 * plan.stride, plan.channels)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet():
-        warnings.simplefilter("ignore")  # torch's exporter uses what torch itself deprecates
+        warnings.simplefilter("ignore")  # torch's exporter uses deprecated torch functions
         program = torch.onnx.export(
             module, (example,), dynamo=True, dynamic_shapes=(sides,), opset_version=OPSET,
             input_names=["tile"], output_names=["probabilities", "distance"], verbose=False,
@@ -68,7 +68,7 @@ def _exported(module: nn.Module, plan: Plan) -> onnx.ModelProto:
 
 @contextlib.contextmanager
 def _quiet():  # type: ignore[no-untyped-def]  # noqa: ANN202
-    """Nothing of torch's exporter on the screen: it tells of libraries that nobody needs."""
+    """Silence torch's exporter, which logs missing libraries that are not needed."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -78,8 +78,8 @@ def _quiet():  # type: ignore[no-untyped-def]  # noqa: ANN202
         logger.setLevel(level)
 
 
-def _forget_where_it_was_made(model: onnx.ModelProto) -> None:
-    """Remove what names this machine: the same network gives the same bytes anywhere."""
+def _remove_machine_details(model: onnx.ModelProto) -> None:
+    """Remove details of this machine, so the same network gives the same bytes everywhere."""
     graph = model.graph
     for item in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer,
                  graph, model):  # fmt: skip

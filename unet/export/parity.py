@@ -1,4 +1,4 @@
-"""Whether an exported folder finds what the model finds: torch in float32 against onnxruntime."""
+"""Comparison of an exported folder with its model: onnxruntime against torch in float32."""
 
 import runpy
 from collections.abc import Callable, Sequence
@@ -16,24 +16,26 @@ from unet.planning.plan import Plan
 from unet.prediction.predictor import Networks
 from unet.scoring.metrics import pixel_counts
 
-MOST_PROBABILITY, LEAST_DICE = 0.02, 0.999  # beyond which two masks are not the same
+MAX_DIFFERENCE, MIN_DICE = 0.02, 0.999  # of probabilities and masks that count as the same
 Arrays = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
 
 
 def parity_report(
     runner: Path, networks: Networks, images: Sequence[Pixels] = ()
 ) -> dict[str, Any]:
-    """Both on the same images: mask, objects and probabilities compared.
+    """Compare mask, objects and probabilities of both on the same images.
 
     Args:
         runner: `run.py` in the exported folder.
         networks: those that were exported.
-        images: HW or HW3; drawn ones of several sizes, one larger than a tile, where none.
+        images: HW or HW3; default: synthetic ones of several sizes, one larger than a tile.
     """
     plan = networks.card.plan.model_copy(update={"precision": "float32"})
     networks = Networks(networks.nets, networks.card.model_copy(update={"plan": plan}))
     predict = runpy.run_path(str(runner))["predict"]
-    rows = [_compared(networks, image, predict=predict) for image in images or drawn_images(plan)]
+    rows = [
+        _compared(networks, image, predict=predict) for image in images or synthetic_images(plan)
+    ]
     return {
         "torch": "float32",
         "images": rows,
@@ -43,8 +45,8 @@ def parity_report(
     }
 
 
-def drawn_images(plan: Plan) -> list[NDArray[np.uint8]]:
-    """Soft blobs in noise: smaller than a tile, a tile, and larger than one in either axis."""
+def synthetic_images(plan: Plan) -> list[NDArray[np.uint8]]:
+    """Blurred blobs with noise: smaller than a tile, one tile, larger than a tile in one axis."""
     tile = round(plan.tile_px / plan.scale)
     sizes = ((61, 97), (tile, tile), (tile // 2 + 13, tile + tile // 2 + 5))
     rng = np.random.default_rng(0)
@@ -59,17 +61,17 @@ def drawn_images(plan: Plan) -> list[NDArray[np.uint8]]:
 def _compared(
     networks: Networks, image: Pixels, *, predict: Callable[[Pixels], Arrays]
 ) -> dict[str, Any]:
-    ours = networks.predict(image)
+    expected = networks.predict(image)
     plan, rules = networks.card.plan, networks.card.rules
-    ours_prob = probabilities(networks.nets, as_in_dataset(image, rules), plan)
+    expected_prob = probabilities(networks.nets, as_in_dataset(image, rules), plan)
     mask, objects, prob = predict(image)
-    counts = pixel_counts(ours.mask > 0, mask > 0, np.ones(mask.shape, bool))
+    counts = pixel_counts(expected.mask > 0, mask > 0, np.ones(mask.shape, bool))
     dice = 1.0 if counts.dice is None else counts.dice
-    difference = float(np.abs(ours_prob - prob).max())
+    difference = float(np.abs(expected_prob - prob).max())
     return {
         "height_px": image.shape[0], "width_px": image.shape[1], "dice": dice,
-        "pixels_of_another_class": int(np.count_nonzero(ours.mask != mask)),
-        "objects": int(ours.instances.max(initial=0)), "objects_exported": int(objects.max()),
+        "pixels_of_another_class": int(np.count_nonzero(expected.mask != mask)),
+        "objects": int(expected.instances.max(initial=0)), "objects_exported": int(objects.max()),
         "probability_difference": difference,
-        "same_mask": difference <= MOST_PROBABILITY and dice >= LEAST_DICE,
+        "same_mask": difference <= MAX_DIFFERENCE and dice >= MIN_DICE,
     }  # fmt: skip

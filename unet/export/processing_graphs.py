@@ -1,4 +1,7 @@
-"""What surrounds the network, as ONNX graphs: image -> its input, and its output -> seeds."""
+"""Pre- and post-processing as ONNX graphs: image -> network input, network output -> seeds.
+
+As in `graph_parts`, renaming a local name changes the ids of exported models.
+"""
 
 # ruff: noqa: ANN202, F821
 
@@ -32,11 +35,11 @@ from unet.export.graph_parts import (
 from unet.objects.splitting import Seeds, SplitSettings
 from unet.planning.plan import Plan
 
-OPSET = 18  # what runtimes of the last years read
+OPSET = 18  # supported by runtimes of recent years
 
 
 def before_graph(plan: Plan, rules: Rules) -> onnx.ModelProto:
-    """Graph of an image (H, W, C) as the network sees it: colours, sizes, mirrored to tiles."""
+    """Graph of an image (H, W, C) -> the network's input: colours, size, mirrored to tiles."""
     is_grey = rules.color_model == "grayscale"
     is_stretched, is_shrunk = rules.fit is Fit.STRETCH, rules.fit is Fit.PAD
     is_kept = rules.image_format not in SHALLOW and rules.depth in {None, "keep"}
@@ -51,7 +54,7 @@ def before_graph(plan: Plan, rules: Rules) -> onnx.ModelProto:
         is_deep = floor > op.Constant(value_float=FLOOR)
         becomes_shallow = op.And(is_deep, op.Constant(value_int=is_reduced) > 0)
         least = op.Where(becomes_shallow, op.Constant(value_float=FLOOR), floor)
-        if becomes_shallow:  # a branch has one result: onnxscript orders several by chance
+        if becomes_shallow:  # one result per branch: onnxscript orders several at random
             shallow = in_eight_bits(image, op.Constant(value_int=is_ranged) > 0)
         else:
             shallow = op.Identity(image)
@@ -92,7 +95,7 @@ def before_graph(plan: Plan, rules: Rules) -> onnx.ModelProto:
 
 
 def normalised_graph(channels: int) -> onnx.ModelProto:
-    """Graph of an image (H, W, C) and its limits -> what the network was trained on, (H, W, C)."""
+    """Graph of an image (H, W, C) and its limits -> the normalised image, (H, W, C)."""
     has_colours = channels == 3
 
     @script()
@@ -133,7 +136,7 @@ def after_graph(split: SplitSettings) -> onnx.ModelProto:
             smooth = blurred(border_distance(foreground))
         else:
             smooth = blurred(distance)
-        # Nothing rises between two parts, so that each is taken apart for itself.
+        # -1 between two components, so that each is split separately.
         height = op.Where(foreground, smooth, op.Constant(value_float=-1.0))
         if op.Constant(value_int=is_core) > 0:
             tops = distance > op.Constant(value_float=level)
@@ -146,7 +149,7 @@ def after_graph(split: SplitSettings) -> onnx.ModelProto:
         inside = op.Cast(foreground, to=F32)
         sown = spread(op.Cast(seeds, to=F32), inside, one < 0)
         bare = op.And(foreground, sown < inside)
-        # As many numbers as pixels need 64 bits; all else is grown in 32, which is faster.
+        # Numbers up to the pixel count need 64 bits; all else is grown in 32, which is faster.
         count = op.Size(foreground)
         numbers = op.Cast(op.Reshape(op.Range(1, count + one, 1), op.Shape(foreground)), to=F64)
         none = op.Cast(op.Constant(value_int=0), to=F64)
@@ -161,7 +164,7 @@ def after_graph(split: SplitSettings) -> onnx.ModelProto:
 
 
 def as_model(function: OnnxFunction, output_types: list[Any]) -> onnx.ModelProto:
-    """The graph of a function as a model of its own, the functions that it calls written out."""
+    """The graph of a function as a model, with the functions that it calls inlined."""
     model = function.to_model_proto(output_types=output_types)
     for called in model.functions:
         if all(opset.domain != "this" for opset in called.opset_import):

@@ -1,1 +1,1 @@
-"""The network, its losses, checkpoints and inference; knows no dataset and no training."""
+"""The network, its losses, checkpoints and inference; independent of datasets and training."""

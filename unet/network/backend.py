@@ -1,4 +1,4 @@
-"""What runs the network on this processor, and which does it fastest.
+"""Backends that run the network on the CPU, and the choice of the fastest one.
 
 Shape suffixes: B batch, C channels, K classes, H height, W width.
 """
@@ -46,7 +46,7 @@ class Backend(StrEnum):
 
 @dataclass(frozen=True)
 class Choice:
-    """The fastest backend here, and how many seconds each one took for a tile."""
+    """The fastest backend on this machine, and the seconds each one took for a tile."""
 
     backend: Backend
     seconds: dict[str, float]
@@ -58,28 +58,26 @@ def available() -> tuple[Backend, ...]:
 
 
 def make_forward(net: UNet, backend: Backend) -> Forward:
-    """The network as a function of a tile, in a form that only predicts.
+    """The network as a function of a tile, for inference only.
 
     Raises:
         UnetError: if the backend is not installed.
     """
-    fused = _without_norms(net)
+    fused = _fused(net)
     if backend is not Backend.OPENVINO:
         return _torch_forward(
             fused, torch.bfloat16 if backend is Backend.BFLOAT16 else torch.float32
         )
     if backend not in available():
         raise UnetError("OpenVINO is not installed", remedy="pip install 'unetops[openvino]'")
-    from unet.network.openvino_network import (
-        openvino_forward,  # an extra: only where it is asked for
-    )
+    from unet.network.openvino_network import openvino_forward  # optional dependency
 
     forward: Forward = openvino_forward(fused, threads=torch.get_num_threads())
     return forward
 
 
-def _without_norms(net: UNet) -> UNet:
-    """A copy whose batch norms are part of the convolutions before them."""
+def _fused(net: UNet) -> UNet:
+    """A copy with its batch norms folded into the convolutions before them."""
     fused = copy.deepcopy(net).eval()
     for block in (*fused.encoder, *fused.decoder):
         assert isinstance(block, Block)
@@ -89,15 +87,15 @@ def _without_norms(net: UNet) -> UNet:
     return fused
 
 
-def _torch_forward(net: UNet, kind: torch.dtype) -> Forward:
-    net = net.to(dtype=kind, memory_format=torch.channels_last)  # type: ignore[call-overload]
+def _torch_forward(net: UNet, dtype: torch.dtype) -> Forward:
+    net = net.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def forward(tile_HWC: Floats) -> Floats:
         tile_BCHW = torch.from_numpy(np.ascontiguousarray(tile_HWC)).permute(2, 0, 1)[None]
-        logits_BKHW, distance_B1HW = net(tile_BCHW.to(kind))
-        both = [logits_BKHW.float().softmax(1), distance_B1HW.float().sigmoid()]
-        return np.asarray(torch.cat(both, dim=1)[0].numpy())
+        logits_BKHW, distance_B1HW = net(tile_BCHW.to(dtype))
+        planes = [logits_BKHW.float().softmax(1), distance_B1HW.float().sigmoid()]
+        return np.asarray(torch.cat(planes, dim=1)[0].numpy())
 
     return forward
 
@@ -105,13 +103,13 @@ def _torch_forward(net: UNet, kind: torch.dtype) -> Forward:
 def fastest(net: UNet, *, model_id: str = "", notes: Path | None = None) -> Choice:
     """The fastest backend for a network on this machine.
 
-    Backends round differently, so a choice is made once for a model and a machine and noted:
+    Backends round differently, so the choice for a model and a machine is made once and saved:
     the same image then gives the same mask again.
 
     Args:
         net: the network.
-        model_id: of the model, under which the choice is noted.
-        notes: a JSON file of choices, made where it is absent.
+        model_id: key of the saved choice.
+        notes: a JSON file of choices, created if absent.
     """
     key = f"{model_id} {_machine()}"
     noted = _noted(notes).get(key)
@@ -127,7 +125,7 @@ def fastest(net: UNet, *, model_id: str = "", notes: Path | None = None) -> Choi
 
 
 def _noted(notes: Path | None) -> Mapping[str, Choice]:
-    """Choices of a file; none where it is absent or damaged: they are measured again."""
+    """Choices saved in a file; none if it is absent or damaged, then they are measured again."""
     try:
         document = json.loads(notes.read_bytes()) if notes else {}
         return {key: Choice(Backend(value["backend"]), dict(value["seconds"]))
@@ -165,7 +163,7 @@ def is_settled(took: Took[Backend]) -> bool:
 
 @cache
 def _machine() -> str:
-    """Processor, threads and libraries, which decide what is fastest and how it rounds."""
+    """Processor, threads and libraries, which determine what is fastest and how it rounds."""
     libraries = [f"{name} {_version(name)}" for name in ("torch", "openvino")]
     return ", ".join([_processor(), f"{torch.get_num_threads()} threads", *libraries])
 

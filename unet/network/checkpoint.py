@@ -1,4 +1,4 @@
-"""Save and load weights and the state of a training: safetensors, atomic, no pickled code."""
+"""Save and load weights and training state: safetensors, atomic, no pickled code."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from unet.errors import UnetError
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write tensors and a JSON of facts as one file, all or nothing."""
+    """Write tensors and facts (as JSON) to one file, atomically."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_file(path, save(contiguous, {"facts": json.dumps(facts)}))
 
@@ -24,7 +24,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and facts of a file.
 
     Raises:
-        UnetError: if it is absent, cut short or no safetensors file.
+        UnetError: if it is absent, truncated or not a safetensors file.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -35,19 +35,19 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (SafetensorError, OSError, ValueError) as error:
         raise UnetError(
             "the checkpoint is damaged or cut short", where=str(path), found=str(error),
-            remedy="take another model, or delete the run and train again",
+            remedy="use another model, or delete the run and train again",
         ) from error  # fmt: skip
 
 
 def training_state(
     net: nn.Module, averaged: nn.Module, optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
-    """All tensors that a training needs to go on, under flat names."""
+    """All tensors that a training needs to resume, under flat names."""
     tensors = {f"net.{name}": tensor for name, tensor in net.state_dict().items()}
     tensors |= {f"averaged.{name}": tensor for name, tensor in averaged.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
-    # Tensors that share memory cannot be saved twice; clones also outlive the next step.
+    # safetensors rejects tensors that share memory; clones also survive the next step.
     return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
@@ -57,31 +57,31 @@ def restore_training(
     averaged: nn.Module,
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Put a saved state back."""
-    net.load_state_dict(_under("net.", tensors))
-    averaged.load_state_dict(_under("averaged.", tensors))
+    """Restore a saved state."""
+    net.load_state_dict(_with_prefix("net.", tensors))
+    averaged.load_state_dict(_with_prefix("averaged.", tensors))
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in _under("optimizer.", tensors).items():
+    for name, tensor in _with_prefix("optimizer.", tensors).items():
         index, _, field = name.partition(".")
-        state.setdefault(int(index), {})[field] = _laid_out_as(parameters[int(index)], tensor)
+        state.setdefault(int(index), {})[field] = _in_layout_of(parameters[int(index)], tensor)
     optimizer.load_state_dict(
         {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
     )
 
 
-def _laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
+def _in_layout_of(parameter: Tensor, value: Tensor) -> Tensor:
     """The value in the parameter's memory layout.
 
-    The fused optimizer walks parameter and moments in memory order: moments that a file gave
-    back row by row would be mixed up with parameters that lie channels last.
+    The fused optimizer walks parameter and moments in memory order: moments loaded from a file
+    as contiguous would be mismatched with channels-last parameters.
     """
     if value.shape != parameter.shape:
         return value
     return torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {
         name.removeprefix(prefix): tensor
         for name, tensor in tensors.items()

@@ -1,4 +1,4 @@
-"""Class probabilities and the distance map of an image, from one network or several.
+"""Class probabilities and the distance map of an image, from one or more networks.
 
 Shape suffixes: B batch, C channels, K classes, H height, W width.
 """
@@ -17,7 +17,7 @@ from unet.planning.plan import Plan
 
 
 def make_net(plan: Plan) -> UNet:
-    """An untrained network as planned, its weights decided by the plan's seed alone."""
+    """An untrained network as planned; its weights depend on the plan's seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
         net = UNet(
@@ -30,7 +30,7 @@ def make_net(plan: Plan) -> UNet:
 def probabilities(nets: Sequence[UNet], image: Pixels, plan: Plan) -> NDArray[np.float32]:
     """Class probabilities and the distance map of an image, (K + 1, H, W) at the plan's scale.
 
-    Of several networks the mean.
+    Averaged over the networks.
     """
     prepared = normalized(rescaled(image, plan.scale), channels=plan.channels)
     found = probabilities_of_prepared(nets[0], prepared, plan)
@@ -43,15 +43,15 @@ def probabilities(nets: Sequence[UNet], image: Pixels, plan: Plan) -> NDArray[np
 def probabilities_of_prepared(
     net: UNet, image_HWC: NDArray[np.float32], plan: Plan
 ) -> NDArray[np.float32]:
-    """The same of an image that is normalised and at the plan's scale already."""
+    """The same for an image that is already normalised and at the plan's scale."""
     device = next(net.parameters()).device
 
     def forward(tile_HWC: NDArray[np.float32]) -> NDArray[np.float32]:
         tile_BCHW = torch.from_numpy(np.ascontiguousarray(tile_HWC)).permute(2, 0, 1)[None]
         with torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bfloat16"):
             logits_BKHW, distance_B1HW = net(tile_BCHW.to(device))
-        both = [logits_BKHW.float().softmax(1), distance_B1HW.float().sigmoid()]
-        return torch.cat(both, dim=1)[0].cpu().numpy()
+        planes = [logits_BKHW.float().softmax(1), distance_B1HW.float().sigmoid()]
+        return torch.cat(planes, dim=1)[0].cpu().numpy()
 
     return blended(
         image_HWC, forward, multiple=plan.stride, tile_px=plan.tile_px, overlap_px=plan.overlap_px

@@ -1,4 +1,4 @@
-"""Dice and cross-entropy from logits, and the loss of the distance head.
+"""Losses: Dice and cross-entropy of the class logits, and the distance head's loss.
 
 Shape suffixes: B batch, K classes, H height, W width.
 """
@@ -14,17 +14,17 @@ from dataset_rules.artifacts.dataset import IGNORE
 Total = Callable[[Tensor], Tensor]  # sum over all processes that share the batch
 
 
-def _own(value: Tensor) -> Tensor:
-    """The sum of one process by itself."""
+def _local(value: Tensor) -> Tensor:
+    """The sum in a single process."""
     return value
 
 
-def soft_dice_loss(logits_BKHW: Tensor, mask_BHW: Tensor, *, total: Total = _own) -> Tensor:
-    """1 - Dice of the softmax, summed over the batch, mean over the classes but background.
+def soft_dice_loss(logits_BKHW: Tensor, mask_BHW: Tensor, *, total: Total = _local) -> Tensor:
+    """1 - Dice of the softmax, summed over the batch, mean over the classes except background.
 
     Source: Milletari et al. 2016 (V-Net), eq. 1, without squares; the batch is pooled so that
-    a patch without any object does not dominate. A class absent from batch and prediction has
-    Dice 1 by the added one.
+    a patch without any object does not dominate. The added 1 gives a class that is absent from
+    batch and prediction Dice 1.
     """
     classes = logits_BKHW.shape[1]
     known_BHW = mask_BHW != IGNORE
@@ -32,15 +32,15 @@ def soft_dice_loss(logits_BKHW: Tensor, mask_BHW: Tensor, *, total: Total = _own
     weight_B1HW = known_BHW[:, None]
     prob_BKHW = logits_BKHW.softmax(1) * weight_B1HW
     target_BKHW = target_BKHW * weight_B1HW
-    both_K = total((prob_BKHW * target_BKHW).sum((0, 2, 3)))
-    either_K = total(prob_BKHW.sum((0, 2, 3)) + target_BKHW.sum((0, 2, 3)))
-    return 1 - ((2 * both_K + 1) / (either_K + 1))[1:].mean()
+    intersection_K = total((prob_BKHW * target_BKHW).sum((0, 2, 3)))
+    sum_K = total(prob_BKHW.sum((0, 2, 3)) + target_BKHW.sum((0, 2, 3)))
+    return 1 - ((2 * intersection_K + 1) / (sum_K + 1))[1:].mean()
 
 
 def segmentation_loss(
-    logits_BKHW: Tensor, mask_BHW: Tensor, class_weights_K: Tensor, *, total: Total = _own
+    logits_BKHW: Tensor, mask_BHW: Tensor, class_weights_K: Tensor, *, total: Total = _local
 ) -> Tensor:
-    """Cross-entropy + soft Dice (Isensee et al. 2021); ignored pixels count in neither."""
+    """Cross-entropy + soft Dice (Isensee et al. 2021), both without the ignored pixels."""
     known_BHW = mask_BHW != IGNORE
     pixelwise_BHW = cross_entropy(
         logits_BKHW, mask_BHW, weight=class_weights_K, ignore_index=IGNORE, reduction="none"
@@ -51,12 +51,12 @@ def segmentation_loss(
 
 
 def loss_of_scales(
-    logits: Sequence[Tensor], mask_BHW: Tensor, class_weights_K: Tensor, *, total: Total = _own
+    logits: Sequence[Tensor], mask_BHW: Tensor, class_weights_K: Tensor, *, total: Total = _local
 ) -> Tensor:
     """The mean segmentation loss of logits at full, half, quarter ... size.
 
-    Each counts half of the one before (Isensee et al. 2021); the mask is taken at every second,
-    fourth ... pixel.
+    Each has half the weight of the previous one (Isensee et al. 2021); the mask is subsampled at
+    every second, fourth ... pixel.
     """
     weights = [0.5**index for index in range(len(logits))]
     losses = [
@@ -69,9 +69,9 @@ def loss_of_scales(
 
 
 def distance_loss(
-    distance_B1HW: Tensor, target_B1HW: Tensor, mask_BHW: Tensor, *, total: Total = _own
+    distance_B1HW: Tensor, target_B1HW: Tensor, mask_BHW: Tensor, *, total: Total = _local
 ) -> Tensor:
-    """Binary cross-entropy of the distance logit with the normalised distance as soft target."""
+    """Binary cross-entropy of the distance logit, with the normalised distance as soft target."""
     known_B1HW = (mask_BHW != IGNORE)[:, None].to(distance_B1HW.dtype)
     loss = binary_cross_entropy_with_logits(
         distance_B1HW, target_B1HW, weight=known_B1HW, reduction="sum"

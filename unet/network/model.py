@@ -1,4 +1,4 @@
-"""The network: a U-Net with residual blocks, a class head and an object head.
+"""The network: a U-Net with residual blocks, a class head and a distance head.
 
 Shape suffixes: B batch, C channels, K classes, H height, W width.
 """
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 class Block(nn.Module):
     """Two 3x3 convolutions with batch norm; the input is added before the last ReLU.
 
-    The residual path costs a 1x1 convolution where the width changes and lets deep, narrow
-    networks learn within minutes (He et al. 2016, eq. 1).
+    The residual connection (He et al. 2016, eq. 1) costs a 1x1 convolution where the width
+    changes; it lets deep, narrow networks learn within minutes.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -40,13 +40,13 @@ class UNet(nn.Module):
 
     Args:
         in_channels: channels of the image.
-        classes: K, the background among them.
-        widths: channels of each stage; every stage but the first halves the size.
-        coarse: so many stages of the decoder below the finest have a class head of their own, which
-            only training asks (deep supervision, Lee et al. 2015).
+        classes: K, including the background.
+        widths: channels of each stage; every stage except the first halves the size.
+        coarse: number of coarser decoder stages with their own class head, used in training only
+            (deep supervision, Lee et al. 2015).
 
     The forward pass returns (logits_BKHW, distance_B1HW): class logits and the logit of the
-    normalised distance to the object's border, which comes apart where objects touch.
+    normalised distance to the object's border, which separates touching objects.
     """
 
     def __init__(
@@ -66,25 +66,25 @@ class UNet(nn.Module):
         self.coarse = nn.ModuleList(_head(width, classes) for width in widths[1 : coarse + 1])
 
     def forward(self, image_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Class logits (B, K, H, W) and distance logit (B, 1, H, W); raises as `decoded` does."""
-        return self._answers(self.decoded(image_BCHW)[-1])
+        """Class logits (B, K, H, W) and distance logit (B, 1, H, W); raises like `decoded`."""
+        return self._heads(self.decoded(image_BCHW)[-1])
 
     def at_all_scales(self, image_BCHW: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Class logits of every head, each half the size of the one before, and the distance's."""
+        """Class logits of all heads, each half the size of the previous; the distance logit."""
         features = self.decoded(image_BCHW)
-        logits_BKHW, distance_B1HW = self._answers(features[-1])
-        below = zip(self.coarse, features[-2::-1], strict=True)
-        return [logits_BKHW, *(head(x_BCHW) for head, x_BCHW in below)], distance_B1HW
+        logits_BKHW, distance_B1HW = self._heads(features[-1])
+        coarser = zip(self.coarse, features[-2::-1], strict=True)
+        return [logits_BKHW, *(head(x_BCHW) for head, x_BCHW in coarser)], distance_B1HW
 
-    def _answers(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    def _heads(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         out_BCHW = self.head(x_BCHW)
         return out_BCHW[:, : self.classes], out_BCHW[:, self.classes :]
 
     def decoded(self, image_BCHW: Tensor) -> list[Tensor]:
-        """Features of the decoder's finest stage, before it those of the stages with a head.
+        """Features of the decoder stages that have a head, the finest last.
 
         Raises:
-            ValueError: if H or W is no multiple of the network's stride.
+            ValueError: if H or W is not a multiple of the network's stride.
         """
         height, width = image_BCHW.shape[-2:]
         if height % self.stride or width % self.stride:
@@ -102,12 +102,12 @@ class UNet(nn.Module):
         features: list[Tensor] = []
         for up_convolution, block in zip(self.up, self.decoder, strict=True):
             x_BCHW = block(torch.cat([up_convolution(x_BCHW), skips.pop()], dim=1))
-            features = [*features, x_BCHW][-1 - len(self.coarse) :]  # a large tile needs the memory
+            features = [*features, x_BCHW][-1 - len(self.coarse) :]  # saves memory on large tiles
         return features
 
 
 def _head(channels: int, outputs: int) -> nn.Conv2d:
-    """A 1x1 convolution that answers nothing yet: the loss starts at ln(classes) exactly."""
+    """A 1x1 convolution initialised to zero: the loss starts at exactly ln(classes)."""
     head = nn.Conv2d(channels, outputs, 1)
     assert head.bias is not None
     nn.init.zeros_(head.weight)

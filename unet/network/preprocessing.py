@@ -1,4 +1,4 @@
-"""Images as the network sees them: scaled, normalised."""
+"""Images as the network sees them: scaled and normalised."""
 
 import cv2
 import numpy as np
@@ -14,13 +14,13 @@ def normalized(
 ) -> NDArray[np.float32]:
     """The image with its 0.5th percentile at 0 and its 99.8th at 1 (`levels_of`), HWC float32.
 
-    Percentiles of the image itself make exposure and bit depth disappear. All channels share
-    them, so that colour stays. 99.8 rather than 99: nuclei may cover less than a hundredth.
+    Percentiles of the image itself remove exposure and bit depth. All channels share them, which
+    keeps the colours. 99.8 rather than 99: nuclei may cover less than 1 %.
 
     Args:
         image: HW or HWC, uint8 or uint16.
-        channels: that the network takes.
-        levels: of a larger image that this is a part of.
+        channels: of the network's input.
+        levels: of the larger image that this is a part of.
     """
     stacked = image[..., None] if image.ndim == 2 else image
     low, span = levels or levels_of([image])
@@ -33,7 +33,10 @@ def normalized(
 
 
 def darkness(image: Pixels) -> float | None:
-    """Share of light at the normalised image's 0, if it is stained and its ground is bright."""
+    """Intensity at the normalised image's 0, as a share of that at 1.
+
+    None unless the image is stained, on a bright background.
+    """
     if image.ndim == 2 or not np.ptp(image[FOURTH], axis=2).any():
         return None
     low, span = levels_of([image])
@@ -42,7 +45,7 @@ def darkness(image: Pixels) -> float | None:
 
 
 def rescaled(pixels: Pixels, scale: float) -> Pixels:
-    """Pixels at the plan's scale: area means, so that nothing aliases."""
+    """Pixels at the plan's scale, by area means, which do not alias."""
     if scale == 1:
         return pixels
     size = [max(1, round(n * scale)) for n in pixels.shape[:2]]

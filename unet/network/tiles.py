@@ -1,4 +1,4 @@
-"""Tiles over an image of any size and the weights that blend them.
+"""Tiles over an image of any size, and the weights that blend them.
 
 Shape suffixes: C channels, H height, W width.
 """
@@ -13,7 +13,7 @@ from dataset_rules.pixels.images import Pixels
 
 Floats = NDArray[np.float32]
 
-PIECE_PX = 1 << 22  # of finished rows that are handed on together
+BLOCK_PX = 1 << 22  # finished pixels that are yielded together
 
 
 def tile_origins(length_px: int, tile_px: int, stride_px: int) -> list[int]:
@@ -41,12 +41,12 @@ def blending_weights(tile_px: int) -> Floats:
 
 
 def padded(image_HWC: Pixels, multiple: int) -> Pixels:
-    """The image mirrored at its lower and right border up to multiples of `multiple`."""
+    """The image, mirrored at its lower and right border, at multiples of `multiple`."""
     height, width = image_HWC.shape[:2]
-    return _grown(image_HWC, -height % multiple, -width % multiple)
+    return _mirrored(image_HWC, -height % multiple, -width % multiple)
 
 
-def _grown(image_HWC: Pixels, down: int, right: int) -> Pixels:
+def _mirrored(image_HWC: Pixels, down: int, right: int) -> Pixels:
     if not down and not right:
         return image_HWC
     grown = cv2.copyMakeBorder(image_HWC, 0, down, 0, right, cv2.BORDER_REFLECT_101)
@@ -61,10 +61,10 @@ def blended(
     tile_px: int,
     overlap_px: int,
 ) -> Floats:
-    """`function` (HWC -> CHW at equal size) over the whole image, tile by tile, (C, H, W).
+    """`function` (HWC -> CHW of the same size) applied tile by tile to an image, (C, H, W).
 
-    An image that fits one tile is taken whole; else square tiles overlap and are averaged by
-    `blending_weights`, so that no seam shows.
+    An image that fits into one tile is processed as a whole. Otherwise square tiles overlap and
+    are averaged with `blending_weights`, so that no seams show.
     """
     rows = blended_rows(
         [image_HWC], function, size_px=image_HWC.shape[:2], multiple=multiple, tile_px=tile_px,
@@ -82,69 +82,69 @@ def blended_rows(
     tile_px: int,
     overlap_px: int,
 ) -> Iterator[Floats]:
-    """The same of an image that comes in blocks of rows: blocks of rows (C, H, W), when finished.
+    """The same for an image in blocks of rows: yields blocks of rows (C, H, W) as they finish.
 
-    Not more than the rows of one tile are kept, of the image and of the result.
+    Keeps at most the rows of one tile, of the image and of the result.
     """
     height, width = size_px
-    if max(_up(height, multiple), _up(width, multiple)) <= tile_px:
+    if max(_rounded_up(height, multiple), _rounded_up(width, multiple)) <= tile_px:
         image_HWC = np.concatenate(list(blocks_HWC))
         yield function(padded(image_HWC, multiple))[:, :height, :width]
         return
     bands = _bands(blocks_HWC, height, multiple=multiple, tile_px=tile_px, overlap_px=overlap_px)
-    total, share, weights = None, None, blending_weights(tile_px)
+    total, weight_sum, weights = None, None, blending_weights(tile_px)
     for top, next_top, band_HWC in bands:
         for left in tile_origins(band_HWC.shape[1], tile_px, tile_px - overlap_px):
             result = function(band_HWC[:, left : left + tile_px])
-            if total is None or share is None:
-                share = np.zeros(band_HWC.shape[:2], np.float32)
-                total = np.zeros((len(result), *share.shape), np.float32)
+            if total is None or weight_sum is None:
+                weight_sum = np.zeros(band_HWC.shape[:2], np.float32)
+                total = np.zeros((len(result), *weight_sum.shape), np.float32)
             total[:, :, left : left + tile_px] += result * weights
-            share[:, left : left + tile_px] += weights
+            weight_sum[:, left : left + tile_px] += weights
         assert total is not None
-        assert share is not None
-        done, step = min(next_top, height) - top, max(1, PIECE_PX // width)
+        assert weight_sum is not None
+        done, step = min(next_top, height) - top, max(1, BLOCK_PX // width)
         for start in range(0, done, step):
-            piece = slice(start, min(start + step, done))
-            yield total[:, piece, :width] / share[piece, :width]
-        _move_up(total, next_top - top)
-        _move_up(share[None], next_top - top)
+            rows = slice(start, min(start + step, done))
+            yield total[:, rows, :width] / weight_sum[rows, :width]
+        _shift_up(total, next_top - top)
+        _shift_up(weight_sum[None], next_top - top)
 
 
-def _up(length: int, multiple: int) -> int:
+def _rounded_up(length: int, multiple: int) -> int:
     return length + -length % multiple
 
 
 def _bands(
     blocks_HWC: Iterable[Pixels], height: int, *, multiple: int, tile_px: int, overlap_px: int
 ) -> Iterator[tuple[int, int, Pixels]]:
-    """First row of each row of tiles, that of the next one, and its pixels, mirrored to size."""
-    tall = max(_up(height, multiple), tile_px)
-    tops = tile_origins(tall, tile_px, tile_px - overlap_px)
+    """Per row of tiles: its first row, that of the next one, and its pixels, mirrored to size."""
+    padded_height = max(_rounded_up(height, multiple), tile_px)
+    tops = tile_origins(padded_height, tile_px, tile_px - overlap_px)
     blocks = iter(blocks_HWC)
     kept, first = _widened(next(blocks), multiple, tile_px), 0
-    for top, next_top in zip(tops, [*tops[1:], tall], strict=True):
+    for top, next_top in zip(tops, [*tops[1:], padded_height], strict=True):
         kept, first = kept[top - first :], top
-        parts, known = [kept], first + len(kept)
-        while known < min(top + tile_px, height):
+        parts, received = [kept], first + len(kept)
+        while received < min(top + tile_px, height):
             parts.append(_widened(next(blocks), multiple, tile_px))
-            known += len(parts[-1])
+            received += len(parts[-1])
         kept = np.concatenate(parts) if len(parts) > 1 else kept
-        if known == height:
-            kept = _grown(kept, _up(height, multiple) - height, 0)
-            kept = _grown(kept, max(0, tile_px - len(kept) - first), 0)
+        if received == height:
+            kept = _mirrored(kept, _rounded_up(height, multiple) - height, 0)
+            kept = _mirrored(kept, max(0, tile_px - len(kept) - first), 0)
         yield top, next_top, kept[:tile_px]
 
 
 def _widened(block_HWC: Pixels, multiple: int, tile_px: int) -> Pixels:
-    """Rows mirrored at their right end to a multiple, and further to the width of a tile."""
+    """Rows mirrored on the right to a multiple, and then to at least the width of a tile."""
     block = block_HWC[..., None] if block_HWC.ndim == 2 else block_HWC
-    block = _grown(block, 0, -block.shape[1] % multiple)
-    return _grown(block, 0, max(0, tile_px - block.shape[1]))
+    block = _mirrored(block, 0, -block.shape[1] % multiple)
+    return _mirrored(block, 0, max(0, tile_px - block.shape[1]))
 
 
-def _move_up(rows_CHW: Floats, count: int) -> None:
-    """Rows move up by a count; zeros come in from below."""
+def _shift_up(rows_CHW: Floats, count: int) -> None:
+    """Shift rows up by a count, filling with zeros from below."""
     kept = rows_CHW.shape[1] - count
     rows_CHW[:, :kept] = rows_CHW[:, count:]
     rows_CHW[:, kept:] = 0

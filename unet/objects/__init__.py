@@ -1,1 +1,1 @@
-"""Objects of a mask: distance maps, splitting, numbering; knows nothing about the network."""
+"""Objects in masks: distance maps, splitting, numbering; independent of the network."""

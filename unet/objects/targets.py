@@ -1,4 +1,4 @@
-"""Objects of a label mask and the distance map that the network learns to split them by."""
+"""Objects of a label mask, and the distance map from which the network learns to split them."""
 
 import cv2
 import numpy as np
@@ -9,21 +9,21 @@ from dataset_rules.pixels.images import Pixels
 
 
 def foreground_of(mask: Pixels) -> NDArray[np.bool_]:
-    """True where a label mask (HW, uint8) names a class other than background."""
+    """True where a label mask (HW, uint8) has a class other than background."""
     foreground: NDArray[np.bool_] = (mask != 0) & (mask != IGNORE)
     return foreground
 
 
 def objects_of(mask: Pixels, instances: Pixels | None) -> NDArray[np.int32]:
-    """Instance map (HW, int32): the dataset's own, else the connected parts of the foreground."""
+    """Instance map (HW, int32): the dataset's, else connected components of the foreground."""
     if instances is not None:
         return instances.astype(np.int32)
-    _, parts = cv2.connectedComponents(foreground_of(mask).astype(np.uint8), connectivity=4)
-    return np.asarray(parts, np.int32)
+    _, labels = cv2.connectedComponents(foreground_of(mask).astype(np.uint8), connectivity=4)
+    return np.asarray(labels, np.int32)
 
 
 def touching(objects: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """True at object pixels whose right, left, upper or lower neighbour is of another object."""
+    """True at object pixels with one of their four neighbours in another object."""
     edge = np.zeros(objects.shape, bool)
     for near, far in (((slice(1, None),), (slice(None, -1),)),
                       ((slice(None), slice(1, None)), (slice(None), slice(None, -1)))):  # fmt: skip
@@ -34,7 +34,7 @@ def touching(objects: NDArray[np.int32]) -> NDArray[np.bool_]:
 
 
 def depths(objects: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Distance of each pixel to its object's border, and the largest one of each object.
+    """Distance of each pixel to its object's border, and the maximum of each object.
 
     Returns:
         distance in px (HW, float32) and the inscribed radius in px, indexed by object number.
@@ -48,8 +48,8 @@ def depths(objects: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.
 def distance_to_border(inside: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Distance in px of each True pixel to the nearest False one (HW, float32).
 
-    The border of the image is no border of an object: what it cuts goes on beyond it. Where
-    nothing is False, the distance is the image's longer side.
+    The edge of the image is not the border of an object: an object cut by it continues outside.
+    Where nothing is False, the distance is the image's longer side.
     """
     padded = cv2.copyMakeBorder(inside.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_REPLICATE)
     distance = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]

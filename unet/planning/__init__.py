@@ -1,1 +1,1 @@
-"""A dataset's fingerprint and the plan made from it by arithmetic; never imports torch."""
+"""A dataset's fingerprint and the plan computed from it; never imports torch."""

@@ -1,4 +1,8 @@
-"""Single decisions of a plan: each a value and the reason for it; arithmetic only."""
+"""Individual decisions of a plan, each a value with its reason; arithmetic only.
+
+The reasons are part of `plan.json` and so of the ids of runs and models: changing a text changes
+the ids.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,37 +16,37 @@ GPU_WIDTHS = (32, 64, 128, 256, 512)
 PATCH_PX = 128
 BATCH = 16
 GPU_BATCH = 64
-THICKNESS_PX = 32.0  # an object this thick is seen whole by the third stage
-RARE_SHARE = 0.05  # of the pixels, below which a class weighs more in the loss
-FEWEST_BATCH = 4  # two patches, even of 256 px, cost a tenth of the Dice by batch norm
+THICKNESS_PX = 32.0  # the third stage sees an object this thick whole
+RARE_SHARE = 0.05  # of the pixels: rarer classes get a higher weight in the loss
+MIN_BATCH = 4  # with two patches, even of 256 px, batch norm costs a tenth of the Dice
 SMALLEST_PATCH_PX = 64
-FULL_JITTER_SPREAD = 0.28  # of the images' mean light, of 1: beyond it colours are jittered in full
-LEAST_JITTER = 0.2
-FEW_IMAGES = 5  # too few to tell how much images differ
+FULL_JITTER_SPREAD = 0.28  # spread of the images' mean brightness (0..1) that gets full jitter
+MIN_JITTER = 0.2
+FEW_IMAGES = 5  # too few to estimate how much images differ
 VALIDATION_PX = 4_000_000  # at the plan's scale
-CHOICE_PX = 2_000_000  # of the images: twelve ways to split them take some seconds
-FORWARD_GAIN = 3.0  # a pixel is predicted so much faster than learnt from
-VALIDATION_SHARE = 0.012  # of the time limit, for one validation
+CHOICE_PX = 2_000_000  # of the images: twelve ways of splitting take some seconds
+FORWARD_GAIN = 3.0  # how much faster a pixel is predicted than trained on
+VALIDATION_SHARE = 0.012  # of the time limit, per validation
 CHOICE_SHARE = 0.015
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the memory of a training step follows from."""
+    """What determines the memory of a training step."""
 
     patch_px: int
     widths: tuple[int, ...]
     batch: int
 
     def bytes(self, budget: Budget) -> int:
-        """Memory that a training of these sizes needs."""
+        """Memory that training with these sizes needs."""
         return training_bytes(
             self.widths, batch=self.batch, patch_px=self.patch_px, precision=budget.precision
         )
 
 
 def scale_of(facts: Fingerprint) -> tuple[float, str]:
-    """Network pixels per image pixel: thick objects are made smaller."""
+    """Network pixels per image pixel: images with thick objects are scaled down."""
     thickness = facts.thickness_px[1]
     scale = min(1.0, max(0.125, THICKNESS_PX / max(thickness, 1e-6)))
     if scale > 0.75:
@@ -54,39 +58,39 @@ def scale_of(facts: Fingerprint) -> tuple[float, str]:
 
 
 def wanted_sizes(largest_px: int, budget: Budget) -> Sizes:
-    """Sizes where memory does not count."""
+    """Sizes for unlimited memory."""
     patch = min(PATCH_PX, max(32, -(-largest_px // 32) * 32))
-    wide = GPU_WIDTHS if budget.device == "cuda" else WIDTHS
-    widths = wide if patch >= SMALLEST_PATCH_PX else wide[:3]
+    all_widths = GPU_WIDTHS if budget.device == "cuda" else WIDTHS
+    widths = all_widths if patch >= SMALLEST_PATCH_PX else all_widths[:3]
     return Sizes(patch, widths, GPU_BATCH if budget.device == "cuda" else BATCH)
 
 
 def fitting_sizes(wanted: Sizes, budget: Budget) -> Sizes:
-    """The first sizes on the way down that fit into the memory.
+    """The largest of the decreasing sizes that fit into the memory.
 
     Raises:
-        UnetError: if not even the smallest do.
+        UnetError: if not even the smallest fit.
     """
-    for sizes in _ways_down(wanted):
+    for sizes in _decreasing_sizes(wanted):
         if budget.memory_bytes is None or sizes.bytes(budget) <= budget.memory_bytes:
             return sizes
     raise UnetError(
         "the memory is too small for any training",
         expected=f"at least {gigabytes(sizes.bytes(budget))}",
-        found=gigabytes(budget.memory_bytes or 0), remedy="give more by --memory",
+        found=gigabytes(budget.memory_bytes or 0), remedy="raise --memory",
     )  # fmt: skip
 
 
 def smaller(batch: int, patch_px: int, *, stride: int) -> tuple[int, int] | None:
     """Batch and patch with about half the pixels: first fewer patches, then smaller ones."""
-    if batch > FEWEST_BATCH:
-        return max(FEWEST_BATCH, batch // 2), patch_px
+    if batch > MIN_BATCH:
+        return max(MIN_BATCH, batch // 2), patch_px
     if patch_px > max(SMALLEST_PATCH_PX, stride):
         return batch, max(SMALLEST_PATCH_PX, int(0.71 * patch_px) // stride * stride, stride)
     return (batch // 2, patch_px) if batch > 1 else None
 
 
-def _ways_down(sizes: Sizes) -> Iterator[Sizes]:
+def _decreasing_sizes(sizes: Sizes) -> Iterator[Sizes]:
     yield sizes
     while step := smaller(sizes.batch, sizes.patch_px, stride=2 ** (len(sizes.widths) - 1)):
         sizes = replace(sizes, batch=step[0], patch_px=step[1])
@@ -97,7 +101,7 @@ def _ways_down(sizes: Sizes) -> Iterator[Sizes]:
 
 
 def size_reasons(found: Sizes, wanted: Sizes, budget: Budget, *, largest_px: int) -> dict[str, str]:
-    """Why patch, widths and batch are what they are."""
+    """The reasons for patch, widths and batch."""
     patch = (
         f"the largest image is {largest_px} px at the plan's scale: what a patch holds beyond it "
         "is its mirror"
@@ -132,7 +136,7 @@ def size_reasons(found: Sizes, wanted: Sizes, budget: Budget, *, largest_px: int
 
 
 def class_weights(facts: Fingerprint) -> tuple[tuple[float, ...], str]:
-    """1, and more for classes below a twentieth of the pixels: inverse square root, at most 4."""
+    """1; for classes below a twentieth of the pixels up to 4, by the inverse square root."""
     weights = tuple(
         round(min(4.0, max(1.0, (RARE_SHARE / max(share, 1e-6)) ** 0.5)), 4)
         for share in facts.class_share
@@ -145,36 +149,36 @@ def class_weights(facts: Fingerprint) -> tuple[tuple[float, ...], str]:
 
 
 def colour_jitter(facts: Fingerprint) -> tuple[float, str]:
-    """Strength of the jitter of light and colours: as much as the images differ, at least some.
+    """Strength of brightness and colour jitter: follows how much the images differ.
 
-    What is jittered by more takes longer to learn: a network with all of the jitter needed twice
-    the steps for the same Dice on a tissue that it had not seen (docs/experiments.md).
+    More jitter takes longer to learn: a network with full jitter needed twice the steps for the
+    same Dice on an unseen tissue (docs/experiments.md).
     """
     spread = facts.light_spread
     if facts.looked_at < FEW_IMAGES:
         return 1.0, f"{facts.looked_at} images do not tell how much others differ"
-    strength = round(min(1.0, max(LEAST_JITTER, spread / FULL_JITTER_SPREAD)), 2)
+    strength = round(min(1.0, max(MIN_JITTER, spread / FULL_JITTER_SPREAD)), 2)
     return strength, (
         f"the mean light of an image differs by {spread:.3f} (of 1) from image to image; all of "
-        f"the jitter from {FULL_JITTER_SPREAD:g} on, at least {LEAST_JITTER:g} of it"
+        f"the jitter from {FULL_JITTER_SPREAD:g} on, at least {MIN_JITTER:g} of it"
     )
 
 
-def looked_at_px(budget: Budget, patch_px: int) -> tuple[int, int, str]:
-    """Pixels of a validation and of the choice of thresholds, and why."""
+def validation_and_choice_px(budget: Budget, patch_px: int) -> tuple[int, int, str]:
+    """Pixels of a validation and for choosing thresholds, and why."""
     if budget.seconds is None or budget.patches_per_s is None:
         return VALIDATION_PX, CHOICE_PX, "more would cost time and change the choice little"
     speed = FORWARD_GAIN * budget.patches_per_s * patch_px**2
-    seen = int(VALIDATION_SHARE * budget.seconds * speed)
-    # Watershed in its twelve ways runs on one core about as fast as the network learns on two.
-    chosen = int(CHOICE_SHARE * budget.seconds * speed / FORWARD_GAIN)
+    validation = int(VALIDATION_SHARE * budget.seconds * speed)
+    # Twelve watersheds on one core are about as fast as training on two.
+    choice = int(CHOICE_SHARE * budget.seconds * speed / FORWARD_GAIN)
     return (
-        max(100_000, min(VALIDATION_PX, seen)),
-        max(100_000, min(CHOICE_PX, chosen)),
+        max(100_000, min(VALIDATION_PX, validation)),
+        max(100_000, min(CHOICE_PX, choice)),
         f"as many as take about a hundredth of {budget.seconds:.0f} s on this machine",
     )
 
 
 def gigabytes(size: int) -> str:
-    """A size of memory as people read it."""
+    """A memory size for people."""
     return f"{size / 1e9:.1f} GB"

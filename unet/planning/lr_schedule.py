@@ -1,4 +1,4 @@
-"""The steps of a training and its learning rate over them: warm-up, hold, decay to zero."""
+"""The learning rate over the steps of a training: warm-up, hold, decay to zero."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from pydantic import Field
 from dataset_rules.ground.documents import Document
 from unet.planning.budget import Precision
 
-HOLD_SHARE = 0.6  # of the steps, before the rate falls
-VALIDATIONS = 12  # of a plan; the first third of the steps is too early to look
+HOLD_SHARE = 0.6  # of the steps, before the decay
+VALIDATIONS = 12  # per plan, less those in the first third of the steps, which is too early
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The part of a plan that follows from the number of steps alone."""
+    """The part of a plan that depends on the number of steps alone."""
 
     steps: int
     decay_from: int
@@ -25,17 +25,17 @@ class Schedule:
 
 
 class Refit(Document):
-    """Where a falling rate was fitted anew to the time that was left."""
+    """A decay that was refitted to the time left."""
 
-    step: int = Field(ge=0, description="from which it holds")
-    level: float = Field(ge=0, le=1, description="share of the rate at that step")
-    steps: int = Field(ge=1, description="in which it then reaches zero")
+    step: int = Field(ge=0, description="from which it applies")
+    level: float = Field(ge=0, le=1, description="fraction of the rate at that step")
+    steps: int = Field(ge=1, description="until it reaches zero")
 
 
 class Shrink(Document):
-    """Where memory did not suffice and the batch became smaller."""
+    """A smaller batch after running out of memory."""
 
-    step: int = Field(ge=0, description="from which it holds")
+    step: int = Field(ge=0, description="from which it applies")
     batch: int = Field(ge=1)
     patch_px: int = Field(ge=8)
 
@@ -63,13 +63,13 @@ def make_schedule(steps: int) -> Schedule:
 
 
 def level(step: int, *, decay_from: int, decay_steps: int, refits: Sequence[Refit]) -> float:
-    """Share of the learning rate at a step after the warm-up: 1, then a way down to 0.
+    """Fraction of the learning rate at a step after the warm-up: 1, then a decay to 0.
 
-    Each refit holds from its step on, so that a schedule that was refitted on its way is the
-    same, to the bit, when it is replayed.
+    Each refit applies from its step on, so a schedule that was refitted during training is
+    bit-identical when replayed.
     """
-    begun, height, length = decay_from, 1.0, decay_steps
+    start, height, length = decay_from, 1.0, decay_steps
     for refit in refits:
         if step >= refit.step:
-            begun, height, length = refit.step, refit.level, refit.steps
-    return height * max(0.0, 1 - max(0, step - begun) / length)
+            start, height, length = refit.step, refit.level, refit.steps
+    return height * max(0.0, 1 - max(0, step - start) / length)

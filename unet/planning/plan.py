@@ -1,4 +1,4 @@
-"""Fingerprint + budget -> plan: arithmetic only, a reason for each number."""
+"""Fingerprint + budget -> plan: arithmetic only, with a reason for each number."""
 
 import json
 from dataclasses import asdict
@@ -21,9 +21,9 @@ from unet.planning.decisions import (
     class_weights,
     colour_jitter,
     fitting_sizes,
-    looked_at_px,
     scale_of,
     size_reasons,
+    validation_and_choice_px,
     wanted_sizes,
 )
 from unet.planning.fingerprint import Fingerprint
@@ -49,7 +49,7 @@ PATIENCE = 3
 
 
 class Plan(Document):
-    """Every decision of a training; a new option is a field here or does not exist."""
+    """Every decision of a training: each option is a field here."""
 
     channels: Literal[1, 3]
     classes: tuple[DatasetClass, ...] = Field(min_length=2)
@@ -58,48 +58,45 @@ class Plan(Document):
     widths: tuple[int, ...] = Field(min_length=2, max_length=8, description="channels by stage")
     batch: int = Field(ge=1)
     steps: int = Field(ge=1)
-    decay_from: int = Field(ge=0, description="step from which the learning rate falls")
-    decay_steps: int = Field(ge=1, description="steps in which it reaches zero")
+    decay_from: int = Field(ge=0, description="first step of the learning rate's decay")
+    decay_steps: int = Field(ge=1, description="steps until it reaches zero")
     warmup_steps: int = Field(ge=0)
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
-    ema_decay: float = Field(ge=0, lt=1, description="of the averaged weights that are kept")
+    ema_decay: float = Field(ge=0, lt=1, description="of the averaged weights, which are saved")
     class_weights: tuple[float, ...]
-    distance_weight: float = Field(ge=0, description="of the object head's loss")
+    distance_weight: float = Field(ge=0, description="of the distance head's loss")
     deep_supervision: int = Field(
-        default=0, ge=0, description="coarser stages that learn from the mask by their own heads"
+        default=0, ge=0, description="coarser decoder stages that are trained by own heads"
     )
     zoom_min: float = Field(gt=0)
     zoom_max: float = Field(gt=0)
     colour_jitter: float = Field(ge=0)
     stain_jitter: float = Field(
-        default=0, ge=0, le=1, description="of each stain's optical density, on bright ground"
+        default=0, ge=0, le=1, description="of each stain's optical density, on bright background"
     )
-    validate_at: tuple[int, ...] = Field(description="steps after which the best is looked for")
+    validate_at: tuple[int, ...] = Field(description="steps after which to validate")
     patience: int = Field(
         default=0,
         ge=0,
-        description="validations without a gain after which the rate falls at once; 0: never",
+        description="validations without improvement that start the decay early; 0: never",
     )
     validation_px: int = Field(default=4_000_000, ge=1, description="of held-out images")
-    choice_px: int = Field(default=2_000_000, ge=1, description="that thresholds are chosen on")
+    choice_px: int = Field(default=2_000_000, ge=1, description="on which thresholds are chosen")
     precision: Precision = "float32"
     tile_px: int = Field(ge=32, description="side of a prediction tile, at the plan's scale")
     overlap_px: int = Field(ge=0)
     seed: int = Field(default=0, ge=0)
-    refits: tuple[Refit, ...] = Field(default=(), description="of the falling rate, on its way")
-    shrinks: tuple[Shrink, ...] = Field(default=(), description="of the batch, on its way")
-    switches: tuple[Switch, ...] = Field(default=(), description="of the precision, on its way")
+    refits: tuple[Refit, ...] = Field(default=(), description="of the decay, during training")
+    shrinks: tuple[Shrink, ...] = Field(default=(), description="of the batch, during training")
+    switches: tuple[Switch, ...] = Field(
+        default=(), description="of the precision, during training"
+    )
     reasons: dict[str, str] = Field(default_factory=dict)
 
     @model_serializer(mode="wrap")
-    def _as_before_there_were_switches(
-        self, document: SerializerFunctionWrapHandler
-    ) -> dict[str, Any]:
-        """Without the field where it is empty.
-
-        A plan then has the bytes, and its run the id, of those made before there were switches.
-        """
+    def _without_empty_switches(self, document: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave the field out if it is empty, so that older plans keep their bytes and ids."""
         fields: dict[str, Any] = document(self)
         return fields if self.switches else {n: v for n, v in fields.items() if n != "switches"}
 
@@ -114,7 +111,7 @@ class Plan(Document):
         if self.overlap_px >= self.tile_px:
             raise ValueError("overlap_px must be less than tile_px")
         if len(self.class_weights) != len(self.classes):
-            raise ValueError("class_weights needs one number for each class")
+            raise ValueError("class_weights needs one number per class")
         if self.deep_supervision > len(self.widths) - 2:
             raise ValueError(
                 f"deep_supervision: {len(self.widths)} stages allow {len(self.widths) - 2} at most"
@@ -127,33 +124,33 @@ class Plan(Document):
 
     @property
     def stride(self) -> int:
-        """Sizes that the network takes are multiples of it."""
+        """The network takes sizes that are multiples of it."""
         return int(2 ** (len(self.widths) - 1))
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step (from 0): warm-up, hold, then a straight way to zero.
+        """Learning rate of a step (from 0): warm-up, hold, then linear decay to zero.
 
-        Hold-and-decay rather than a cosine: the decay can begin when the time demands it, so a
-        run fills its time limit on a machine whose speed changes, and the steps that were done
-        replay exactly (Haegele et al. 2024).
+        Hold and decay rather than a cosine (Haegele et al. 2024): the decay can start when the
+        time limit requires it. So a run fills its time limit even if the machine's speed changes,
+        and completed steps replay exactly.
         """
         warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
         return self.learning_rate * warm * self.level(step)
 
     def level(self, step: int) -> float:
-        """Share of the learning rate at a step after the warm-up."""
+        """Fraction of the learning rate at a step after the warm-up."""
         return level(step, decay_from=self.decay_from, decay_steps=self.decay_steps,
                      refits=self.refits)  # fmt: skip
 
     def at(self, step: int) -> Self:
-        """The plan in the precision of a step."""
+        """The plan with the precision that a step is trained in."""
         held = [switch.precision for switch in self.switches if switch.step <= step]
         return self.model_copy(update={"precision": held[-1], "switches": ()}) if held else self
 
     def sizes(self, step: int) -> tuple[int, int]:
-        """Batch and side of the patches of a step."""
-        held = [shrink for shrink in self.shrinks if shrink.step <= step]
-        return (held[-1].batch, held[-1].patch_px) if held else (self.batch, self.patch_px)
+        """Batch and patch size of a step."""
+        past = [shrink for shrink in self.shrinks if shrink.step <= step]
+        return (past[-1].batch, past[-1].patch_px) if past else (self.batch, self.patch_px)
 
 
 def make_plan(
@@ -163,16 +160,16 @@ def make_plan(
     patches: int | None = None,
     seed: int = 0,
 ) -> Plan:
-    """The plan for a dataset and what its training may use.
+    """The plan for training on a dataset within a budget.
 
     Args:
         facts: of the dataset.
-        budget: device, memory, time and measured speed; without one, nothing binds.
-        patches: to learn from; by the budget's time where absent, else 32,000.
+        budget: device, memory, time and measured speed; default: unlimited.
+        patches: to train on; default: what the budget's time allows, else 32,000.
         seed: of weights, patches and augmentation.
 
     Raises:
-        UnetError: if the memory holds not even the smallest training.
+        UnetError: if even the smallest training does not fit into the memory.
     """
     budget = budget or Budget()
     patches = patches or budget.patches or DEFAULT_PATCHES
@@ -182,7 +179,7 @@ def make_plan(
     sizes = fitting_sizes(wanted, budget)
     weights, weights_reason = class_weights(facts)
     jitter, jitter_reason = colour_jitter(facts)
-    validation_px, choice_px, looked_reason = looked_at_px(budget, sizes.patch_px)
+    validation_px, choice_px, pixels_reason = validation_and_choice_px(budget, sizes.patch_px)
     return Plan(
         channels=3 if facts.channels == 3 else 1,
         classes=facts.classes,
@@ -209,12 +206,12 @@ def make_plan(
         reasons=_reasons(facts, budget, patches=patches)
         | size_reasons(sizes, wanted, budget, largest_px=largest)
         | {"scale": scale_reason, "class_weights": weights_reason, "colour_jitter": jitter_reason,
-           "validation_px": looked_reason, "choice_px": looked_reason},
+           "validation_px": pixels_reason, "choice_px": pixels_reason},
     )  # fmt: skip
 
 
 def read_plan(path: Path) -> Plan:
-    """A plan from its JSON file; raises `UnetError` that lists every mistake."""
+    """A plan from its JSON file; raises `UnetError` listing every mistake."""
     try:
         return Plan.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
@@ -223,13 +220,13 @@ def read_plan(path: Path) -> Plan:
         mistakes = "; ".join(
             f"{'.'.join(map(str, item['loc'])) or 'plan'}: {item['msg']}" for item in error.errors()
         )
-        raise UnetError(f"the plan is wrong in {mistakes}", where=str(path)) from error
+        raise UnetError(f"the plan is invalid: {mistakes}", where=str(path)) from error
     except (OSError, ValueError) as error:
         raise UnetError("the plan cannot be read", where=str(path), found=str(error)) from error
 
 
 def _reasons(facts: Fingerprint, budget: Budget, *, patches: int) -> dict[str, str]:
-    """Why each number is what it is, but those that other modules decide."""
+    """The reasons for all numbers that `decisions` does not explain; part of ids, as there."""
     time = (
         f"{patches} patches are learnt from in {budget.seconds:.0f} s at "
         f"{budget.patches_per_s:.1f} a second, as measured"

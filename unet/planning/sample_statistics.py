@@ -1,4 +1,4 @@
-"""Facts of one sample, of which the fingerprint of a dataset is made."""
+"""Statistics of one sample; the fingerprint of a dataset is made of them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,35 +12,35 @@ from dataset_rules.pixels.images import Pixels
 from unet.objects.targets import depths, objects_of, touching
 from unet.planning.intensity_levels import levels_of
 
-BRIGHT = 0.6  # of the full range: the median of a stained image whose ground is light
-DARKEST = 1 / 255  # of the full range, so that black has an optical density
-FOURTH = np.s_[::4, ::4]  # pixels that are enough for intensities
+BRIGHT = 0.6  # of the full range: minimum median of a stained image on a light background
+DARKEST = 1 / 255  # of the full range, so that black has a finite optical density
+FOURTH = np.s_[::4, ::4]  # every fourth row and column is enough for intensities
 
 
 @dataclass(frozen=True)
 class SampleFacts:
-    """What is counted and measured in one image and its masks."""
+    """Counts and measurements of one image and its masks."""
 
     size: tuple[int, int]
-    pixels: NDArray[np.int64]  # by value of the label mask, 256
-    thickness_px: NDArray[np.float32]  # inscribed diameter, by object
-    area_px: NDArray[np.int64]  # by object
-    apart_px: NDArray[np.float64]  # from each object's centre to the nearest other one
+    pixels: NDArray[np.int64]  # per value of the label mask, 256
+    thickness_px: NDArray[np.float32]  # inscribed diameter per object
+    area_px: NDArray[np.int64]  # per object
+    apart_px: NDArray[np.float64]  # distance between the centres of nearest neighbours
     touching: int  # objects that touch another
     is_coloured: bool
     bit_depth: int
     intensity: NDArray[np.float64]  # 0.5th, 50th and 99.8th percentile, of the full range
-    light: NDArray[np.float64]  # mean by channel (3) of the image as the network sees it
-    density: NDArray[np.float64]  # mean optical density by channel, natural log
+    light: NDArray[np.float64]  # mean per channel (3) of the normalised image
+    density: NDArray[np.float64]  # mean optical density per channel, natural log
 
     @property
     def is_bright(self) -> bool:
-        """A coloured image on a light ground: stained, and seen in transmitted light."""
+        """A coloured image on a light background: stained, in transmitted light."""
         return self.is_coloured and bool(self.intensity[1] > BRIGHT)
 
 
 def sample_facts(folder: Path, sample: Sample) -> SampleFacts:
-    """Read a sample and look at it."""
+    """Read and measure a sample."""
     image, mask, instances = read_sample(folder, sample)
     objects = objects_of(mask, instances)
     _, radius = depths(objects)
@@ -53,7 +53,7 @@ def sample_facts(folder: Path, sample: Sample) -> SampleFacts:
         pixels=np.bincount(mask.ravel(), minlength=256),
         thickness_px=2 * radius[1:][radius[1:] > 0],
         area_px=area[area > 0],
-        apart_px=nearest(_centres(objects)),
+        apart_px=nearest_distances(_centres(objects)),
         touching=len(np.unique(objects[touching(objects)])),
         is_coloured=_is_coloured(image),
         bit_depth=8 * image.dtype.itemsize,
@@ -75,12 +75,12 @@ def _centres(objects: NDArray[np.int32]) -> NDArray[np.float64]:
     rows, columns = np.nonzero(objects)
     number = objects[rows, columns]
     area = np.bincount(number)[present]
-    sums = [np.bincount(number, weights=place)[present] for place in (rows, columns)]
+    sums = [np.bincount(number, weights=axis)[present] for axis in (rows, columns)]
     return np.stack([total / area for total in sums], axis=1)
 
 
-def nearest(centres: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Distance from each point (N, 2) to the nearest other one (N,); empty below two points."""
+def nearest_distances(centres: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distance from each point (N, 2) to its nearest neighbour (N,); empty below two points."""
     if len(centres) < 2:
         return np.zeros(0)
     points = centres.astype(np.float32)

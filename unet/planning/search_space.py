@@ -1,4 +1,4 @@
-"""What the search for hyper-parameters may change in a plan, and by how much."""
+"""What the hyper-parameter search may change in a plan, and by how much."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,27 +7,27 @@ import numpy as np
 
 from unet.planning.plan import Plan
 
-Changes = Mapping[str, float]  # what is changed -> by which factor
+Changes = Mapping[str, float]  # setting -> factor
 
-# The plan's own value is among each; factors of 2 to 3 are what moved scores at all in trials.
+# Each includes the plan's own value; in trials, only factors of 2 to 3 changed the scores.
 FACTORS: Mapping[str, Sequence[float]] = {
     "learning_rate": (0.4, 1.0, 2.0),
     "widths": (0.75, 1.0, 1.5),
     "zoom": (0.4, 1.0, 1.4),  # of the logarithm of zoom_min and zoom_max
     "colour_jitter": (0.5, 1.0, 1.5),
-    "class_weights": (1.0, 1.5, 2.5),  # of all classes but background
+    "class_weights": (1.0, 1.5, 2.5),  # of all classes except background
     "distance_weight": (0.5, 1.0, 2.0),
 }
-WIDTH_STEP = 4  # channels come in multiples of it
+WIDTH_STEP = 4  # widths are multiples of it
 
 
 def drawn_changes(trial: int, *, seed: int, keeps_network: bool) -> dict[str, float]:
-    """What trial number `trial` changes: trial 0 nothing, each other by its number alone.
+    """What a trial changes: nothing for trial 0, else drawn from its number and the seed alone.
 
     Args:
         trial: from 0.
         seed: of the training.
-        keeps_network: the widths are not to be changed, since weights are given.
+        keeps_network: leave the widths unchanged, since weights are given.
     """
     if trial == 0:
         return {}
@@ -40,7 +40,7 @@ def drawn_changes(trial: int, *, seed: int, keeps_network: bool) -> dict[str, fl
 
 
 def changed(plan: Plan, changes: Changes) -> Plan:
-    """The plan with its values times the factors."""
+    """The plan with its values multiplied by the factors."""
     if not changes:
         return plan
     update: dict[str, Any] = {

@@ -1,1 +1,1 @@
-"""The step that predicts images with a model; knows no ground truth and no training."""
+"""The step that predicts images with a model; independent of ground truth and training."""

@@ -15,7 +15,7 @@ from unet.prediction.planes import resized
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model found in an image, at the image's own size."""
+    """Label mask and instance map of an image, at the image's own size."""
 
     mask: NDArray[np.uint8]  # HW class ids
     instances: NDArray[np.int32]  # HW object numbers from 1

@@ -1,4 +1,4 @@
-"""Files of masks and maps that are written row by row, each beside its name until it is whole."""
+"""Masks and maps written row by row; each file is renamed into place when it is complete."""
 
 import os
 from collections.abc import Iterator
@@ -15,31 +15,31 @@ from dataset_rules.pixels.png import PngWriter
 
 Rows = NDArray[Any]
 
-MOST_UINT16 = 65_535  # objects up to which an instance map is a PNG
+MAX_UINT16 = 65_535  # objects; an instance map with more is a TIFF
 TILE_PX = 512  # of TIFFs
-SPOOL_BYTES = 1 << 20  # that are unpacked at once
-ROWS = 256  # that are copied at once
+SPOOL_BYTES = 1 << 20  # decompressed at once
+ROWS = 256  # copied at once
 
 
 class GrayFile:
-    """A grey PNG of 8 or 16 bits; `close` puts it in its place and gives its content hash."""
+    """A grey PNG of 8 or 16 bits; `close` moves it into place and returns its content hash."""
 
     def __init__(
         self, path: Path, size_px: tuple[int, int], *, kind: DTypeLike, is_flat: bool = True
     ) -> None:
         self.path = path
-        self._part = _beside(path)
+        self._part = _part_file(path)
         self._file = self._part.open("wb")
         self._digest = PixelDigest(size_px, kind)
         self._writer = PngWriter(self._file, size_px, kind=kind, is_flat=is_flat)
 
     def write(self, rows: Rows) -> None:
-        """The next rows (HW)."""
+        """Write the next rows (HW)."""
         self._writer.write(rows)
         self._digest.update(rows)
 
     def close(self) -> str:
-        """SHA-256 of the content."""
+        """Finish the file; returns the SHA-256 of its content."""
         self._writer.close()
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -47,54 +47,58 @@ class GrayFile:
         self._part.replace(self.path)
         return self._digest.hexdigest()
 
-    def abandon(self) -> None:
-        """Leave nothing behind."""
-        _closed(self._file)
+    def discard(self) -> None:
+        """Delete the file if it is unfinished."""
+        _close_quietly(self._file)
         self._part.unlink(missing_ok=True)
 
 
 class Spool:
-    """Rows kept on the disk, packed, until all are known; read back in order."""
+    """Rows stored compressed on disk until all are known, then read back in order."""
 
     def __init__(self, path: Path, shape: tuple[int, ...], *, kind: DTypeLike) -> None:
         self.shape, self.kind = shape, np.dtype(kind)
-        self._path = _beside(path)
+        self._path = _part_file(path)
         self._file = self._path.open("w+b")
-        self._packer = isal_zlib.compressobj(1)
+        self._compressor = isal_zlib.compressobj(1)
 
     def write(self, rows: Rows) -> None:
-        """The next rows."""
-        self._file.write(self._packer.compress(np.ascontiguousarray(rows, self.kind).data))
+        """Append the next rows."""
+        self._file.write(self._compressor.compress(np.ascontiguousarray(rows, self.kind).data))
 
     def blocks(self, rows: int) -> Iterator[Rows]:
-        """All rows, so many at a time; the last block may be smaller."""
-        self._file.write(self._packer.flush())
+        """All rows, `rows` at a time; the last block may be smaller."""
+        self._file.write(self._compressor.flush())
         self._file.seek(0)
-        unpacker, row_bytes = (
+        decompressor, row_bytes = (
             isal_zlib.decompressobj(),
             int(np.prod(self.shape[1:])) * self.kind.itemsize,
         )
         kept = b""
         for top in range(0, self.shape[0], rows):
             size = min(rows, self.shape[0] - top) * row_bytes
-            parts, known = [kept], len(kept)
-            while known < size:
-                packed = unpacker.unconsumed_tail or self._file.read(SPOOL_BYTES)
-                parts.append(unpacker.decompress(packed, max(SPOOL_BYTES, size - known)))
-                known += len(parts[-1])
+            parts, available = [kept], len(kept)
+            while available < size:
+                packed = decompressor.unconsumed_tail or self._file.read(SPOOL_BYTES)
+                parts.append(decompressor.decompress(packed, max(SPOOL_BYTES, size - available)))
+                available += len(parts[-1])
             joined = b"".join(parts)
             kept = joined[size:]
             yield np.frombuffer(joined[:size], self.kind).reshape(-1, *self.shape[1:])
 
     def remove(self) -> None:
-        """Leave nothing behind."""
-        _closed(self._file)
+        """Delete the file."""
+        _close_quietly(self._file)
         self._path.unlink(missing_ok=True)
 
 
-def write_numbers(spool: Spool, path: Path, most: int) -> tuple[Path, str]:
-    """An instance map: PNG of 16 bits, above 65,535 objects TIFF of 32; the file and its hash."""
-    if most > MOST_UINT16:
+def write_instances(spool: Spool, path: Path, objects: int) -> tuple[Path, str]:
+    """Write an instance map: 16-bit PNG, or 32-bit TIFF above 65,535 objects.
+
+    Returns:
+        the file and its content hash.
+    """
+    if objects > MAX_UINT16:
         return path.with_suffix(".tif"), write_tiff(spool, path.with_suffix(".tif"))
     file = GrayFile(path.with_suffix(".png"), spool.shape[:2], kind=np.uint16)  # type: ignore[arg-type]
     try:
@@ -102,20 +106,20 @@ def write_numbers(spool: Spool, path: Path, most: int) -> tuple[Path, str]:
             file.write(rows.astype(np.uint16))
         return file.path, file.close()
     except BaseException:
-        file.abandon()
+        file.discard()
         raise
 
 
 def write_tiff(spool: Spool, path: Path) -> str:
-    """The rows as a tiled TIFF; returns its content hash."""
-    part, digest = _beside(path), PixelDigest(spool.shape, spool.kind)
+    """Write the rows as a tiled TIFF; returns its content hash."""
+    part, digest = _part_file(path), PixelDigest(spool.shape, spool.kind)
     height, width = spool.shape[:2]
 
     def tiles() -> Iterator[Rows]:
         for rows in spool.blocks(TILE_PX):
             digest.update(rows)
             for left in range(0, width, TILE_PX):
-                yield _filled(rows[:, left : left + TILE_PX])
+                yield _padded(rows[:, left : left + TILE_PX])
 
     try:
         tifffile.imwrite(
@@ -129,17 +133,17 @@ def write_tiff(spool: Spool, path: Path) -> str:
     return digest.hexdigest()
 
 
-def _filled(tile: Rows) -> Rows:
+def _padded(tile: Rows) -> Rows:
     down, right = TILE_PX - tile.shape[0], TILE_PX - tile.shape[1]
     return np.pad(tile, [(0, down), (0, right), (0, 0)][: tile.ndim])
 
 
-def _beside(path: Path) -> Path:
+def _part_file(path: Path) -> Path:
     return path.with_name(f".{path.name}.part")
 
 
-def _closed(file: Any) -> None:
-    """Close a file; what is still buffered may find no room, and is not wanted."""
+def _close_quietly(file: Any) -> None:
+    """Close a file; its buffer may no longer fit on the disk, and is not needed."""
     try:
         file.close()
     except OSError:

@@ -1,4 +1,4 @@
-"""The model card: what a model was made of, how good it is, what it is for, in words for people.
+"""The model card: what a model is for, what it was trained on and how good it is, for people.
 
 Source: Mitchell et al. 2019, Model Cards for Model Reporting.
 """
@@ -29,8 +29,8 @@ def write_card(folder: Path, card: ModelCard, *, run: Ancestor, record: Mapping[
     Args:
         folder: of the model.
         card: of the model.
-        run: the finished run, with the folder that it lies in.
-        record: what the run says of itself.
+        run: the finished run, with its folder.
+        record: content of `run.json`.
     """
     assert run.folder is not None
     facts = Fingerprint.model_validate_json((run.folder / FINGERPRINT).read_bytes())
@@ -45,13 +45,13 @@ def card_text(
     Args:
         card: of the model.
         facts: of the data that it was trained on.
-        run: the finished run, with the folder that it lies in.
-        record: what the run says of itself.
+        run: the finished run, with its folder.
+        record: content of `run.json`.
     """
     names = [c.name for c in card.plan.classes[1:]]
     parts = (
-        f"# Model that outlines {' and '.join(names)}",
-        "Written by `unetops train` from the run itself.",
+        f"# Model that segments {' and '.join(names)}",
+        "Written by `unetops train` from the run.",
         _intended(names, card.rules),
         _data(run, facts),
         _rules(card.rules),
@@ -64,26 +64,26 @@ def card_text(
 
 
 def read_card_text(model: Path) -> str:
-    """The card that lies in a model.
+    """The card of a model folder.
 
     Raises:
-        UnetError: if there is none.
+        UnetError: if it has none.
     """
     try:
         return (model / CARD).read_text("utf-8")
     except FileNotFoundError as error:
         raise UnetError(
             "the model has no card", where=str(model), expected=CARD,
-            remedy="train it again: earlier trainings wrote none",
+            remedy="train it again: older versions wrote none",
         ) from error  # fmt: skip
 
 
 def with_scores(text: str, document: Mapping[str, Any], dataset: str) -> str:
-    """A card with the scores of `unetops evaluate` on a split of a dataset, before its limits.
+    """A card with scores of `unetops evaluate` inserted before its limits.
 
     Args:
         text: the card.
-        document: as `Scores.document` gives it.
+        document: from `Scores.document`.
         dataset: id of the dataset.
     """
     titles = {
@@ -109,10 +109,10 @@ def _intended(names: Sequence[str], rules: Rules) -> str:
     )
     return (
         "## What it is for\n\n"
-        f"It finds {', '.join(names)} in {colours} that were taken as those it was trained on: the "
-        "same tissue, stain, magnification and microscope. It marks the pixels of each class and "
-        "tells one object from the next, for research: for counting and measuring under the eyes "
-        "of somebody who knows the tissue. It is no medical device and makes no diagnosis."
+        f"It segments {', '.join(names)} in {colours} like those it was trained on: of the same "
+        "tissue, stain, magnification and microscope. It marks the pixels of each class and "
+        "separates the objects, for research: for counting and measuring, supervised by somebody "
+        "who knows the tissue. It is not a medical device and makes no diagnosis."
     )
 
 
@@ -130,17 +130,17 @@ def _data(run: Ancestor, facts: Fingerprint) -> str:
     return "\n".join((
         "## What it was trained on\n",
         "| | |", "|---|---|", *rows,
-        f"| images | {facts.train} to train, {facts.val} to validate, {facts.test} to test |",
+        f"| images | {facts.train} training, {facts.val} validation, {facts.test} test |",
         f"| size | {_span(facts.height_px)} px high, {_span(facts.width_px)} px wide, "
         f"{facts.bit_depth} bits |",
         f"| pixels | {shares} |",
-        f"| objects | {facts.objects_per_image:g} an image, {middle:g} px thick "
+        f"| objects | {facts.objects_per_image:g} per image, {middle:g} px thick "
         f"(most {small:g} to {large:g}), {100 * facts.touching_share:.0f} % touch another |",
     ))  # fmt: skip
 
 
 def _origin(run: Path | None, dataset: str) -> str:
-    """Names of the sources that a dataset was made of; nothing where the lineage is not here."""
+    """Names of the sources of a dataset; empty if the run's lineage is not available."""
     path = (run or Path()) / LINEAGE / dataset / PROVENANCE
     if run is None or not path.is_file():
         return ""
@@ -167,9 +167,9 @@ def _rules(rules: Rules) -> str:
     classes = ", ".join(f"{c.id} {c.name}" for c in rules.classes or ())
     return (
         f"## Rules of the dataset\n\n{sizes[str(rules.fit)]}, read as {rules.color_model}. "
-        f"Classes in the masks: {classes}; 255 is ignored. No group (patient, slide) lies in two "
-        f"splits. The whole document is in `model.json`, and a new image is brought into the same "
-        f"form before it is predicted."
+        f"Classes in the masks: {classes}; 255 is ignored. No group (patient, slide) is in two "
+        f"splits. The complete rules are in `model.json`, and new images are converted to the "
+        f"same form before prediction."
     )
 
 
@@ -180,8 +180,8 @@ def _scores(scores: Mapping[str, float | None], validated_on: str) -> str:
         rows.append((title, scores.get(name), None if low is None or high is None else (low, high)))
     return (
         f"## Scores on the validation split\n\nMeasured on {validated_on}. The best weights and "
-        f"the thresholds were chosen on these very images, so new images will do a little worse: "
-        f"`unetops evaluate` tells on the test split.\n\n{_score_table(rows)}"
+        f"the thresholds were chosen on these images, so expect slightly lower scores on new ones: "
+        f"`unetops evaluate` scores the test split.\n\n{_score_table(rows)}"
     )
 
 
@@ -199,27 +199,26 @@ def _score_table(
 def _limits(card: ModelCard, facts: Fingerprint, record: Mapping[str, Any]) -> str:
     small, _, large = facts.thickness_px
     limits = [
-        "Nothing is known of its scores on another stain, tissue, scanner or magnification, where "
-        "a network may lose half of its Dice. Evaluate it on some labelled images of your own "
-        "first.",
+        "Its scores on another stain, tissue, scanner or magnification are unknown; a network may "
+        "lose half of its Dice there. Evaluate it first on some labelled images of your own.",
         f"Objects much thinner than {small:g} px or thicker than {large:g} px were rare in "
-        f"training; those below {card.split.min_area_px} px of area are dropped.",
+        f"training; those below {card.split.min_area_px} px of area are removed.",
     ]
     groups = facts.groups or facts.train
     if groups < FEW_GROUPS:
-        limits.append(f"It saw only {groups} groups (patients, slides): too few to know how much "
-                      "they differ.")  # fmt: skip
+        limits.append(f"It was trained on only {groups} groups (patients, slides): too few to "
+                      "know how much they differ.")  # fmt: skip
     if facts.val == 0:
-        limits.append("The dataset had no validation split: the scores are those of one group of "
-                      "the training split that was held out.")  # fmt: skip
+        limits.append("The dataset had no validation split: the scores are of one held-out group "
+                      "of the training split.")  # fmt: skip
     if record.get("steps", FEW_STEPS) < FEW_STEPS:
         limits.append(
-            f"It was trained for {record['steps']} steps only: more time makes it better."
+            f"It was trained for only {record['steps']} steps: longer training improves it."
         )
     for which, share in zip(facts.classes[1:], facts.class_share[1:], strict=True):
         if share < RARE_SHARE:
             limits.append(f"{which.name} is rare ({100 * share:.2f} % of the pixels): its scores "
-                          "rest on few pixels.")  # fmt: skip
+                          "are based on few pixels.")  # fmt: skip
     return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
 
 
@@ -232,8 +231,8 @@ def _plan(card: ModelCard, record: Mapping[str, Any]) -> str:
     seed, steps = record.get("seed", card.plan.seed), record.get("steps", card.plan.steps)
     return (
         f"## How it was trained\n\n{networks.capitalize()}, seed {seed}, {steps} steps. Foreground "
-        f"from a probability of {card.split.foreground:g}; objects told apart by the seeds "
-        f"'{card.split.seeds}' at {card.split.level:g}.\n\n" + "\n".join(lines)
+        f"from a probability of {card.split.foreground:g}; objects split by '{card.split.seeds}' "
+        f"seeds at level {card.split.level:g}.\n\n" + "\n".join(lines)
     )
 
 
@@ -253,5 +252,5 @@ def _lineage(run: Ancestor) -> str:
         lines.append(f"- code `{commit}`")
     return (
         "## Where it came from\n\n" + "\n".join(lines) + "\n\n`unetops lineage` on this folder "
-        "follows the chain back to the source files and checks it."
+        "follows the chain back to the source files and verifies it."
     )

@@ -1,7 +1,4 @@
-"""What makes a model: card, networks, probabilities of an image, and what is read out of them.
-
-Shape suffixes: B batch, C channels, K classes, H height, W width.
-"""
+"""The files of a model: `model.json` and the weights of its networks."""
 
 import json
 from pathlib import Path
@@ -23,33 +20,33 @@ WEIGHTS = "weights.safetensors"
 
 
 class ModelCard(Document):
-    """The content of `model.json`: all that prediction needs beside the weights."""
+    """The content of `model.json`: everything that prediction needs besides the weights."""
 
     plan: Plan
-    rules: Rules  # of the dataset: a new image is brought into their colours and scale first
+    rules: Rules  # of the dataset: new images are first converted to its colours and scale
     split: SplitSettings
     scores: dict[str, float | None]
     members: int = Field(default=1, ge=1, description="networks whose probabilities are averaged")
 
 
 def model_folder(folder: Path) -> Path:
-    """The model in a folder: the folder itself, or the model of a run."""
+    """The model in a folder: the folder itself, or `model/` inside a run."""
     return folder / MODEL_FOLDER if is_artifact(folder / MODEL_FOLDER) else folder
 
 
 def weights_name(member: int) -> str:
-    """The file of a member's weights in a model: `weights.safetensors`, `weights-1.safetensors`."""
+    """The file of a member's weights: `weights.safetensors`, `weights-1.safetensors`, ..."""
     return WEIGHTS if member == 0 else f"weights-{member}.safetensors"
 
 
 def load_net(path: Path, plan: Plan) -> UNet:
-    """The plan's network with the weights of a file; raises `UnetError` if they do not fit."""
+    """The plan's network with weights from a file; raises `UnetError` if they do not fit."""
     net = make_net(plan)
     weights, _ = load_tensors(path)
     try:
         net.load_state_dict(weights)
     except RuntimeError as error:
-        raise UnetError("weights and plan do not belong together", where=str(path)) from error
+        raise UnetError("the weights do not fit the plan's network", where=str(path)) from error
     return net.eval()
 
 

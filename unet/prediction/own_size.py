@@ -1,7 +1,7 @@
-"""What was found at the dataset's scale, at the size that the image itself has.
+"""Objects found at the dataset's scale, converted to the image's own size.
 
-The objects are told apart at the dataset's scale, for which the settings were chosen; outlines
-come from the probabilities.
+Objects are separated at the dataset's scale, for which the settings were chosen; outlines follow
+the probabilities.
 
 Shape suffixes: C channels (classes and distance), H height, W width.
 """
@@ -13,27 +13,27 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.segmentation import expand_labels, watershed
 
-from unet.objects.object_rows import FoundRows
+from unet.objects.object_rows import LabelRows
 from unet.objects.splitting import SplitSettings, renumbered
 from unet.prediction.decoding import Prediction
-from unet.prediction.planes import grown_planes, resized
+from unet.prediction.planes import resized, upscaled_planes
 
 Floats = NDArray[np.float32]
 
-WHOLE_PIXELS = 1 << 26  # up to which borders between objects follow the probabilities
-REACH_PX = 2  # at the dataset's scale: how far a larger outline goes beyond the objects there
+WHOLE_PIXELS = 1 << 26  # in larger images, borders between objects ignore the probabilities
+REACH_PX = 2  # at the dataset's scale: how far outlines may extend beyond the objects found there
 
 
 def at_own_size(
     found: Prediction, prob_CHW: Floats, split: SplitSettings, *, size_px: tuple[int, int]
-) -> Iterator[tuple[FoundRows, Floats]]:
-    """Rows of mask and objects with their planes, from top to bottom.
+) -> Iterator[tuple[LabelRows, Floats]]:
+    """Rows of mask and objects with their probability planes, from top to bottom.
 
     Args:
         found: at the dataset's scale.
         prob_CHW: class probabilities and distance at the plan's scale.
-        split: the level of the foreground.
-        size_px: height and width of the image itself.
+        split: the foreground threshold.
+        size_px: height and width of the image.
     """
     if size_px[0] * size_px[1] <= WHOLE_PIXELS:
         yield _whole(found, resized(prob_CHW, size_px), split)
@@ -41,7 +41,7 @@ def at_own_size(
     yield from _by_rows(found, prob_CHW, split, size_px)
 
 
-def _whole(found: Prediction, prob_CHW: Floats, split: SplitSettings) -> tuple[FoundRows, Floats]:
+def _whole(found: Prediction, prob_CHW: Floats, split: SplitSettings) -> tuple[LabelRows, Floats]:
     size = (prob_CHW.shape[2], prob_CHW.shape[1])
     near = cv2.resize(found.instances, size, interpolation=cv2.INTER_NEAREST_EXACT)
     foreground = prob_CHW[0] <= 1 - split.foreground
@@ -51,17 +51,17 @@ def _whole(found: Prediction, prob_CHW: Floats, split: SplitSettings) -> tuple[F
 
 def _by_rows(
     found: Prediction, prob_CHW: Floats, split: SplitSettings, size_px: tuple[int, int]
-) -> Iterator[tuple[FoundRows, Floats]]:
-    """Each pixel of the foreground is of the object that lies nearest at the dataset's scale."""
+) -> Iterator[tuple[LabelRows, Floats]]:
+    """Assign each foreground pixel to the nearest object at the dataset's scale."""
     objects = expand_labels(found.instances, REACH_PX).astype(np.int32)
     rows, columns = (
-        ((np.arange(own) + 0.5) * (seen / own)).astype(int)
-        for own, seen in zip(size_px, objects.shape, strict=True)
+        ((np.arange(own) + 0.5) * (small / own)).astype(int)
+        for own, small in zip(size_px, objects.shape, strict=True)
     )
     numbers, top, count = np.zeros(int(objects.max(initial=0)) + 1, np.int32), 0, 0
     height, width = prob_CHW.shape[1:]
     blocks = (prob_CHW[:, row : row + 1] for row in range(height))
-    for planes in grown_planes(blocks, (height, width), size_px):
+    for planes in upscaled_planes(blocks, (height, width), size_px):
         near = objects[rows[top : top + planes.shape[1]]][:, columns]
         near = np.where(planes[0] <= 1 - split.foreground, near, 0)
         known, first = np.unique(near, return_index=True)
@@ -72,6 +72,6 @@ def _by_rows(
         yield _with_classes(numbers[near], planes)
 
 
-def _with_classes(objects: NDArray[np.int32], prob_CHW: Floats) -> tuple[FoundRows, Floats]:
+def _with_classes(objects: NDArray[np.int32], prob_CHW: Floats) -> tuple[LabelRows, Floats]:
     classes = prob_CHW[1:-1].argmax(0) + 1
-    return FoundRows(np.where(objects > 0, classes, 0).astype(np.uint8), objects), prob_CHW
+    return LabelRows(np.where(objects > 0, classes, 0).astype(np.uint8), objects), prob_CHW

@@ -20,25 +20,27 @@ from unet.network.backend import Backend, Choice, Forward, fastest, make_forward
 from unet.network.model import UNet
 from unet.network.preprocessing import normalized, rescaled
 from unet.network.tiles import blended_rows
-from unet.objects.object_rows import FoundRows, ObjectRows
+from unet.objects.object_rows import LabelRows, StreamingSplitter
 from unet.planning.intensity_levels import levels_of
 from unet.prediction.decoding import Prediction, decoded
 from unet.prediction.model_files import ModelCard, load_net, model_folder, read_card, weights_name
 from unet.prediction.own_size import at_own_size
-from unet.prediction.planes import grown_planes
+from unet.prediction.planes import upscaled_planes
 
 Floats = NDArray[np.float32]
-OnPlanes = Callable[[Floats], None]  # gets class probabilities of the next rows, (K, H, W)
+OnPlanes = Callable[[Floats], None]  # called with class probabilities of the next rows, (K, H, W)
 
-TURNS = tuple((quarters, is_mirrored) for is_mirrored in (False, True) for quarters in range(4))
+ORIENTATIONS = tuple(
+    (quarters, is_flipped) for is_flipped in (False, True) for quarters in range(4)
+)
 
 
 @dataclass(frozen=True)
-class View:
-    """An image as the network sees it: rows at the plan's scale, and where they come from."""
+class ScaledImage:
+    """An image as the network sees it: rows at the plan's scale, and its sizes before."""
 
     rows: Rows
-    dataset_px: tuple[int, int]  # height and width in the form of the dataset
+    dataset_px: tuple[int, int]  # height and width in the dataset's form
     own_px: tuple[int, int]
 
 
@@ -48,8 +50,8 @@ class Networks:
     Args:
         nets: whose probabilities are averaged.
         card: of the model.
-        backend: that runs them; where absent torch, in the precision of the plan.
-        is_turned: average over the eight turned and mirrored views of each tile as well.
+        backend: that runs them; default: torch in the plan's precision.
+        is_turned: test-time augmentation: average over 8 rotations and flips of each tile.
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class Networks:
         self.card = card
         self.backend = backend or Backend(card.plan.at(card.plan.steps).precision)
         self.is_turned = is_turned
-        self._forwards: list[Forward] = []  # made at the first use
+        self._forwards: list[Forward] = []  # created on first use
 
     @property
     def classes(self) -> tuple[DatasetClass, ...]:
@@ -73,90 +75,92 @@ class Networks:
 
     def predict(self, image: Pixels) -> Prediction:
         """Label mask and instance map of an image (HW or HW3, uint8 or uint16), at its size."""
-        return _joined(self.find(rows_of(image)))
+        return _joined(self.predict_rows(rows_of(image)))
 
     def predict_with_probabilities(self, image: Pixels) -> tuple[Prediction, Floats]:
-        """The same, and how probable each class is (K, H, W), at the image's size."""
+        """The same, and the class probabilities (K, H, W), at the image's size."""
         planes: list[Floats] = []
-        found = _joined(self.find(rows_of(image), on_planes=planes.append))
+        found = _joined(self.predict_rows(rows_of(image), on_planes=planes.append))
         return found, np.concatenate(planes, axis=1)
 
-    def find(self, image: Rows, *, on_planes: OnPlanes | None = None) -> Iterator[FoundRows]:
-        """Label mask and instance map from top to bottom, in the memory of some rows."""
-        view = self._view(image)
-        if view.dataset_px == view.own_px:
-            yield from self._found(view, on_planes)
+    def predict_rows(
+        self, image: Rows, *, on_planes: OnPlanes | None = None
+    ) -> Iterator[LabelRows]:
+        """Label mask and instance map from top to bottom, in the memory of a few rows."""
+        scaled = self._scaled(image)
+        if scaled.dataset_px == scaled.own_px:
+            yield from self._streamed(scaled, on_planes)
             return
-        # Rules that state a size make it small: what is found there is kept whole.
-        prob_CHW = np.concatenate(list(self._planes(view)), axis=1)
-        small = decoded(prob_CHW, self.card.split, view.dataset_px)
-        for found, planes in at_own_size(small, prob_CHW, self.card.split, size_px=view.own_px):
+        # Rules with a size make the image small, so its probabilities are kept whole.
+        prob_CHW = np.concatenate(list(self._planes(scaled)), axis=1)
+        small = decoded(prob_CHW, self.card.split, scaled.dataset_px)
+        for found, planes in at_own_size(small, prob_CHW, self.card.split, size_px=scaled.own_px):
             if on_planes:
                 on_planes(planes[:-1])
             yield found
 
-    def _view(self, image: Rows) -> View:
-        """The image in the form of the dataset and at the plan's scale; a small one as a whole."""
+    def _scaled(self, image: Rows) -> ScaledImage:
+        """The image in the dataset's form and at the plan's scale; a small one is read at once."""
         rules, scale = self.card.rules, self.card.plan.scale
         if image.height_px * image.width_px <= WHOLE_PIXELS:
-            seen = as_in_dataset(image.gathered(), rules)
-            height, width = seen.shape[:2]
-            return View(rows_of(rescaled(seen, scale)), (height, width), image.size_px)
+            pixels = as_in_dataset(image.gathered(), rules)
+            height, width = pixels.shape[:2]
+            return ScaledImage(rows_of(rescaled(pixels, scale)), (height, width), image.size_px)
         rows = rows_as_in_dataset(image, rules)
         height, width = (max(1, round(side * scale)) for side in rows.size_px)
         small = rows if scale == 1 else shrunk_rows(rows, (height, width))
-        return View(small, rows.size_px, image.size_px)
+        return ScaledImage(small, rows.size_px, image.size_px)
 
-    def _planes(self, view: View) -> Iterator[Floats]:
+    def _planes(self, scaled: ScaledImage) -> Iterator[Floats]:
         """Class probabilities and distance at the plan's scale, (K + 1, H, W), by rows."""
-        plan, levels = self.card.plan, levels_of(view.rows.blocks())
+        plan, levels = self.card.plan, levels_of(scaled.rows.blocks())
 
         def forward(tile: Pixels) -> Floats:
             return self._averaged(normalized(tile, channels=plan.channels, levels=levels))
 
         return blended_rows(
-            view.rows.blocks(), forward, size_px=view.rows.size_px, multiple=plan.stride,
+            scaled.rows.blocks(), forward, size_px=scaled.rows.size_px, multiple=plan.stride,
             tile_px=plan.tile_px, overlap_px=plan.overlap_px,
         )  # fmt: skip
 
-    def _found(self, view: View, on_planes: OnPlanes | None) -> Iterator[FoundRows]:
-        split, objects = self.card.split, ObjectRows(self.card.split, view.own_px)
-        for planes in grown_planes(self._planes(view), view.rows.size_px, view.own_px):
+    def _streamed(self, scaled: ScaledImage, on_planes: OnPlanes | None) -> Iterator[LabelRows]:
+        split, splitter = self.card.split, StreamingSplitter(self.card.split, scaled.own_px)
+        for planes in upscaled_planes(self._planes(scaled), scaled.rows.size_px, scaled.own_px):
             if on_planes:
                 on_planes(planes[:-1])
             foreground = planes[0] <= 1 - split.foreground
-            yield objects.push(foreground, planes[-1], _likeliest(planes[1:-1]))
+            yield splitter.push(foreground, planes[-1], _most_likely(planes[1:-1]))
 
     def _averaged(self, tile_HWC: Floats) -> Floats:
-        """Mean over the networks, and the turned views where asked for."""
+        """Mean over the networks and, with test-time augmentation, the orientations."""
         self._forwards = self._forwards or [make_forward(net, self.backend) for net in self.nets]
-        views = TURNS if self.is_turned else TURNS[:1]
+        orientations = ORIENTATIONS if self.is_turned else ORIENTATIONS[:1]
         found = [
-            _turned_back(forward(_turned(tile_HWC, turn)), turn)
-            for forward in self._forwards for turn in views
+            _restored(forward(_oriented(tile_HWC, orientation)), orientation)
+            for forward in self._forwards for orientation in orientations
         ]  # fmt: skip
         return found[0] if len(found) == 1 else np.mean(found, axis=0, dtype=np.float32)
 
 
-def _likeliest(prob_KHW: Floats) -> NDArray[np.uint8]:
-    """Id of the likeliest class (HW) among those from 1 on."""
-    if len(prob_KHW) == 1:  # the usual case, without the eight bytes a pixel that argmax takes
+def _most_likely(prob_KHW: Floats) -> NDArray[np.uint8]:
+    """Id of the most likely class (HW), from 1."""
+    if len(prob_KHW) == 1:  # the usual case, without the 8 bytes per pixel that argmax takes
         return np.ones(prob_KHW.shape[1:], np.uint8)
     return np.asarray(prob_KHW.argmax(0) + 1, np.uint8)
 
 
-def _turned(tile_HWC: Floats, turn: tuple[int, bool]) -> Floats:
-    quarters, is_mirrored = turn
-    return np.rot90(tile_HWC[:, ::-1] if is_mirrored else tile_HWC, quarters)
+def _oriented(tile_HWC: Floats, orientation: tuple[int, bool]) -> Floats:
+    quarters, is_flipped = orientation
+    return np.rot90(tile_HWC[:, ::-1] if is_flipped else tile_HWC, quarters)
 
 
-def _turned_back(planes_CHW: Floats, turn: tuple[int, bool]) -> Floats:
-    quarters, is_mirrored = turn
+def _restored(planes_CHW: Floats, orientation: tuple[int, bool]) -> Floats:
+    quarters, is_flipped = orientation
     upright = np.rot90(planes_CHW, -quarters, axes=(1, 2))
-    return upright[:, :, ::-1] if is_mirrored else upright
+    return upright[:, :, ::-1] if is_flipped else upright
 
 
-def _joined(found: Iterator[FoundRows]) -> Prediction:
+def _joined(found: Iterator[LabelRows]) -> Prediction:
     parts = list(found)
     return Prediction(
         np.concatenate([part.mask for part in parts]),
@@ -165,7 +169,7 @@ def _joined(found: Iterator[FoundRows]) -> Prediction:
 
 
 class Predictor(Networks):
-    """The networks of a model's folder (or of a run's)."""
+    """The networks of a model folder (or of the model in a run)."""
 
     def __init__(
         self, folder: Path, *, backend: Backend | None = None, is_turned: bool = False
@@ -177,7 +181,7 @@ class Predictor(Networks):
         super().__init__(nets, card, backend=backend, is_turned=is_turned)
 
     def choose_backend(self, notes: Path | None = None) -> Choice:
-        """Take the backend that is fastest here; noted in a file, so that it stays the same."""
+        """Use the fastest backend on this machine; the choice is saved in `notes` and reused."""
         choice = fastest(self.nets[0], model_id=self.artifact.id, notes=notes)
         self.backend, self._forwards = choice.backend, []
         return choice

@@ -1,1 +1,1 @@
-"""Predictions scored against label masks; knows nothing about training."""
+"""Scoring of predictions against label masks; independent of training."""

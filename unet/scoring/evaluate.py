@@ -39,7 +39,7 @@ def evaluate(
     """Scores of a model (or run) on one split, on the pixels of the dataset.
 
     Raises:
-        UnetError: if the split is empty or the model knows other classes.
+        UnetError: if the split is empty or the model has other classes.
     """
     read_intact(dataset, "dataset")
     content = read_dataset(dataset)
@@ -47,10 +47,10 @@ def evaluate(
     predictor = predictor or Predictor(model)
     if predictor.classes != content.classes:
         raise UnetError(
-            "the model knows other classes than the dataset", where=str(dataset),
+            "the model has other classes than the dataset", where=str(dataset),
             expected=", ".join(c.name for c in predictor.classes),
             found=", ".join(c.name for c in content.classes),
-            remedy="evaluate on a dataset that was formatted with the classes of its training",
+            remedy="evaluate on a dataset with the classes that the model was trained on",
         )  # fmt: skip
     images = []
     for done, sample in enumerate(samples, 1):
@@ -89,29 +89,30 @@ def image_scores(
     prob_KHW: NDArray[np.float32],
     classes: tuple[DatasetClass, ...],
 ) -> tuple[ClassScores, tuple[ClassScores, ...]]:
-    """Counts of the foreground and of each class but background, in one image.
+    """Counts of the foreground and of each class except background, in one image.
 
     Args:
-        mask: true label mask, HW; 255 is looked at by no score.
+        mask: true label mask, HW; 255 is ignored.
         objects: true instance map, HW.
-        found: what the model found.
-        prob_KHW: how probable it held each class.
+        found: the model's prediction.
+        prob_KHW: its class probabilities.
         classes: background first.
     """
     known = mask != IGNORE
 
     def scores(
-        truth: NDArray[np.bool_], seen: NDArray[np.bool_], prob: NDArray[np.float32]
+        truth: NDArray[np.bool_], predicted: NDArray[np.bool_], prob: NDArray[np.float32]
     ) -> ClassScores:
-        inside, shown = np.where(truth, objects, 0), np.where(seen & known, found.instances, 0)
+        true_objects = np.where(truth, objects, 0)
+        found_objects = np.where(predicted & known, found.instances, 0)
         return ClassScores(
-            pixel_counts(truth, seen, known), object_counts(inside, shown),
-            panoptic(inside, shown), reliability(prob, truth, known),
+            pixel_counts(truth, predicted, known), object_counts(true_objects, found_objects),
+            panoptic(true_objects, found_objects), reliability(prob, truth, known),
         )  # fmt: skip
 
     foreground = scores(foreground_of(mask), found.mask > 0, 1 - prob_KHW[0])
     if len(classes) == 2:
-        return foreground, (foreground,)  # one class is all the foreground
+        return foreground, (foreground,)  # the only class is the foreground
     return foreground, tuple(
         scores(mask == c.id, found.mask == c.id, prob_KHW[c.id]) for c in classes[1:]
     )

@@ -1,6 +1,6 @@
-"""Pixel scores and object scores: count tp, fp and fn once, derive every score.
+"""Pixel scores and object scores, all derived from counts of tp, fp and fn.
 
-A score that is undefined (nothing to find and nothing found) is None.
+An undefined score (nothing to find and nothing found) is None.
 """
 
 from collections.abc import Iterable, Sequence
@@ -37,7 +37,7 @@ class Counts:
 
     @property
     def precision(self) -> float | None:
-        """Tp / (tp + fp): the share of what was found that is right; None if nothing was found."""
+        """Tp / (tp + fp): the share of what was found that is true; None if nothing was found."""
         return ratio(self.tp, self.tp + self.fp)
 
     @property
@@ -48,7 +48,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Panoptic:
-    """Objects matched above IoU 0.5 and the sum of their IoU.
+    """Objects matched above IoU 0.5, and the sum of their IoU.
 
     Source: Kirillov et al. 2019, Panoptic Segmentation, eq. 1.
     """
@@ -61,7 +61,7 @@ class Panoptic:
 
     @property
     def quality(self) -> float | None:
-        """PQ = SQ x RQ; 0 where there are objects and none is matched."""
+        """PQ = SQ x RQ; 0 if there are objects and none is matched."""
         return ratio(2 * self.iou_sum, 2 * self.counts.tp + self.counts.fp + self.counts.fn)
 
     @property
@@ -76,24 +76,24 @@ class Panoptic:
 
 
 def ratio(top: float, bottom: float) -> float | None:
-    """A quotient, None where it is undefined."""
+    """A quotient; None if it is undefined."""
     return top / bottom if bottom else None
 
 
 def total(counts: Iterable[Counts]) -> Counts:
-    """Counts added up."""
+    """The sum of all counts."""
     return sum(counts, Counts(0, 0, 0))
 
 
-def total_panoptic(parts: Iterable[Panoptic]) -> Panoptic:
-    """Matches added up."""
-    return sum(parts, Panoptic(Counts(0, 0, 0), 0.0))
+def total_panoptic(matches: Iterable[Panoptic]) -> Panoptic:
+    """The sum of all matches."""
+    return sum(matches, Panoptic(Counts(0, 0, 0), 0.0))
 
 
 def pixel_counts(
     truth: NDArray[np.bool_], found: NDArray[np.bool_], known: NDArray[np.bool_]
 ) -> Counts:
-    """Pixels where truth and finding agree or differ, of those that are known (all HW)."""
+    """Counts of the known pixels where truth and prediction agree or differ (all HW)."""
     return Counts(
         int(np.count_nonzero(truth & found & known)),
         int(np.count_nonzero(~truth & found & known)),
@@ -104,17 +104,18 @@ def pixel_counts(
 def object_counts(
     truth: NDArray[np.int32], found: NDArray[np.int32], thresholds: Sequence[float] = AP_THRESHOLDS
 ) -> tuple[Counts, ...]:
-    """Matched, surplus and missed objects at each IoU threshold (>=), each object used once.
+    """Matched, extra and missed objects at each IoU threshold (>=), each object matched once.
 
-    From IoU 0.5 on a pair is nearly always unique; ties are settled by a maximum matching.
+    At an IoU of at least 0.5 a match is nearly always unique; ties are resolved by a maximum
+    matching.
 
     Args:
         truth: instance map, HW.
         found: instance map, HW.
-        thresholds: IoU from 0.5 on.
+        thresholds: IoU, at least 0.5.
     """
     rows, columns, iou = _overlaps(truth, found)
-    n_truth, n_found = _number(truth), _number(found)
+    n_truth, n_found = _object_count(truth), _object_count(found)
     results = []
     for threshold in thresholds:
         close = iou >= threshold - 1e-9
@@ -124,29 +125,31 @@ def object_counts(
 
 
 def panoptic(truth: NDArray[np.int32], found: NDArray[np.int32]) -> Panoptic:
-    """Objects matched where the IoU is above 0.5, which makes each match unique (maps HW)."""
+    """Objects matched above IoU 0.5, which makes each match unique (maps HW)."""
     _, _, iou = _overlaps(truth, found)
     matched = iou[iou > 0.5]
     tp = len(matched)
-    return Panoptic(Counts(tp, _number(found) - tp, _number(truth) - tp), float(matched.sum()))
+    return Panoptic(
+        Counts(tp, _object_count(found) - tp, _object_count(truth) - tp), float(matched.sum())
+    )
 
 
 def matched_numbers(
     truth: NDArray[np.int32], found: NDArray[np.int32]
 ) -> tuple[frozenset[int], frozenset[int]]:
-    """Numbers of the objects of both maps (HW) that have a partner above IoU 0.5."""
+    """Numbers of the objects in both maps (HW) that are matched above IoU 0.5."""
     rows, columns, iou = _overlaps(truth, found)
-    near = iou > 0.5
-    return frozenset(map(int, rows[near])), frozenset(map(int, columns[near]))
+    is_match = iou > 0.5
+    return frozenset(map(int, rows[is_match])), frozenset(map(int, columns[is_match]))
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """Mean of the defined values, None if there is none."""
+    """Mean of the defined values; None if there are none."""
     defined = [value for value in values if value is not None]
     return sum(defined) / len(defined) if defined else None
 
 
-def _number(objects: NDArray[np.int32]) -> int:
+def _object_count(objects: NDArray[np.int32]) -> int:
     return len(np.unique(objects[objects > 0]))
 
 

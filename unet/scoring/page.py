@@ -1,4 +1,4 @@
-"""Scores as one HTML page that needs nothing beside itself; no scoring of its own."""
+"""Scores as one self-contained HTML page; computes no scores."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ from unet.scoring.metrics import matched_numbers
 from unet.scoring.scores import Scores
 
 PAGE = Path(__file__).with_suffix(".html")
-PICTURED = 8  # of the worst images
-SIDE, LEFT, TOP = 260, 60, 8  # of the reliability diagram, in its own units
+EXAMPLES = 8  # worst images that are shown
+SIDE, LEFT, TOP = 260, 60, 8  # of the reliability diagram, in SVG units
 TITLES = {
     "dice_mean": "Dice, mean over the images", "dice_pooled": "Dice, over all pixels",
     "iou_mean": "IoU, mean over the images", "precision_pooled": "Precision, over all pixels",
@@ -33,8 +33,8 @@ TITLES = {
     "ap_50_95": "Average precision, IoU 0.50 to 0.95", "panoptic_quality": "Panoptic quality",
     "segmentation_quality": "Segmentation quality (outlines)",
     "recognition_quality": "Recognition quality (objects)",
-    "count_error_mean": "Objects miscounted an image",
-    "count_bias_mean": "Objects too many (+) or too few an image",
+    "count_error_mean": "Absolute count error per image",
+    "count_bias_mean": "Count bias per image (+ too many)",
 }  # fmt: skip
 CARDS = {"dice_mean": "Dice", "object_f1_50": "Object F1", "ap_50_95": "Average precision",
          "panoptic_quality": "Panoptic quality"}  # fmt: skip
@@ -42,7 +42,7 @@ CARDS = {"dice_mean": "Dice", "object_f1_50": "Object F1", "ap_50_95": "Average 
 
 @dataclass(frozen=True)
 class Example:
-    """One image on the page, uint8 RGB: as it is, with the true outlines, with those found."""
+    """One image on the page, uint8 RGB: plain, with true outlines, with predicted outlines."""
 
     name: str
     image: Array
@@ -51,14 +51,14 @@ class Example:
 
 
 def write_scores_page(path: Path, scores: Scores, dataset: Path, *, predictor: Predictor) -> None:
-    """Write the page of a model's scores on a dataset; the worst images are predicted again."""
-    worst = [image.name for image in scores.worst_first()[:PICTURED]]
+    """Write the page of a model's scores on a dataset; predicts the worst images again."""
+    worst = [image.name for image in scores.worst_first()[:EXAMPLES]]
     samples = {sample.name: sample for sample in read_dataset(dataset).of(scores.split)}
     examples = []
     for name in worst:
         image, mask, instances = read_sample(dataset, samples[name])
         found = predictor.predict(image).instances
-        examples.append(example(name, image, objects_of(mask, instances), found=found))
+        examples.append(draw_example(name, image, objects_of(mask, instances), found=found))
     facts = {
         "Model": predictor.artifact.id, "Dataset": read_artifact(dataset).id,
         "Split": str(scores.split),
@@ -68,13 +68,14 @@ def write_scores_page(path: Path, scores: Scores, dataset: Path, *, predictor: P
     write_file(path, page.encode())
 
 
-def example(name: str, image: Pixels, truth: Array, *, found: Array) -> Example:
-    """The pictures of one image (HW or HW3) with its true and its found instance map (HW)."""
-    shown = _as_seen(image)
-    here, there = matched_numbers(truth, found)
+def draw_example(name: str, image: Pixels, truth: Array, *, found: Array) -> Example:
+    """The pictures of one image (HW or HW3) with its true and predicted instance maps (HW)."""
+    shown = _as_rgb8(image)
+    in_truth, in_found = matched_numbers(truth, found)
     factor = min(MAX_ENLARGED, SHOWN_PX / max(truth.shape))
-    return Example(name, scaled(shown, factor), draw_overlay(shown, truth, _alone(truth, here)),
-                   draw_overlay(shown, found, _alone(found, there)))  # fmt: skip
+    return Example(name, scaled(shown, factor),
+                   draw_overlay(shown, truth, _is_unmatched(truth, in_truth)),
+                   draw_overlay(shown, found, _is_unmatched(found, in_found)))  # fmt: skip
 
 
 def scores_page(
@@ -83,9 +84,9 @@ def scores_page(
     """The page: score cards, intervals, classes, reliability, worst images, all images.
 
     Args:
-        document: as `Scores.document` gives it.
+        document: from `Scores.document`.
         examples: the worst images, in the order of the page.
-        facts: what was scored, a line each.
+        facts: what was scored, one line each.
     """
     images, groups, undefined = (document[name] for name in ("n", "groups", "undefined"))
     rows = {row["name"]: row for row in document["images"]}
@@ -93,10 +94,10 @@ def scores_page(
         title=escape(f"Scores on the {document['split']} split"),
         style=STYLE.read_text(encoding="utf-8"),
         lead=f"{images} images in {groups} groups"
-        + (f", {undefined} of them empty and without Dice" if undefined else ""),
+        + (f", {undefined} of them empty, without a Dice" if undefined else ""),
         cards="".join(_card(name, document) for name in CARDS),
-        caption=f"95 % intervals: the groups drawn anew {document['bootstrap']['resamples']} times"
-        + (". Few groups: the true intervals are wider" if groups < 10 else ""),
+        caption=f"95 % intervals: {document['bootstrap']['resamples']} bootstrap resamples of the "
+        "groups" + (". Few groups: the true intervals are wider" if groups < 10 else ""),
         scores=_scores(document),
         classes=_classes(document["classes"]),
         reliability=_reliability(document["calibration"]),
@@ -106,15 +107,15 @@ def scores_page(
     )  # fmt: skip
 
 
-def _as_seen(image: Pixels) -> Array:
-    """HW3, uint8; of more than 8 bits its own range."""
+def _as_rgb8(image: Pixels) -> Array:
+    """The image as HW3, uint8; more than 8 bits are normalised to the image's range."""
     if image.dtype != np.uint8:
         return np.round(255 * normalized(image, channels=3).clip(0, 1)).astype(np.uint8)
     return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
 
 
-def _alone(objects: Array, matched: frozenset[int]) -> dict[int, bool]:
-    """Number of each object -> True if it has no partner."""
+def _is_unmatched(objects: Array, matched: frozenset[int]) -> dict[int, bool]:
+    """Number of each object -> True if it has no match."""
     return {int(n): int(n) not in matched for n in np.unique(objects) if n}
 
 
@@ -122,14 +123,14 @@ def _number(value: float | None) -> str:
     return UNDEFINED if value is None else f"{value:.3f}"
 
 
-def _ends(ends: tuple[float, float] | None) -> str:
+def _interval(ends: tuple[float, float] | None) -> str:
     return UNDEFINED if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
 
 
 def _card(name: str, document: Mapping[str, Any]) -> str:
     return (
         f'<div class="card"><dt>{CARDS[name]}</dt><dd>{_number(document[name])}</dd>'
-        f'<dd class="note">95 %: {_ends(document["intervals"][name])}</dd></div>'
+        f'<dd class="note">95 %: {_interval(document["intervals"][name])}</dd></div>'
     )
 
 
@@ -137,14 +138,14 @@ def _scores(document: Mapping[str, Any]) -> str:
     rows = []
     for name, title in TITLES.items():
         value, ends = document[name], document["intervals"][name]
-        bar = _range(value, ends) if not name.startswith("count") else ""
-        rows.append(table_row(title, (_number(value), _ends(ends), bar)))
+        bar = _interval_bar(value, ends) if not name.startswith("count") else ""
+        rows.append(table_row(title, (_number(value), _interval(ends), bar)))
     return (
         f"{table_head('Score', 'value', '95 % interval', '0 to 1')}<tbody>{''.join(rows)}</tbody>"
     )
 
 
-def _range(value: float | None, ends: tuple[float, float] | None) -> str:
+def _interval_bar(value: float | None, ends: tuple[float, float] | None) -> str:
     if value is None or ends is None:
         return ""
     left, width, mark = (f"{100 * share:.1f}%" for share in (ends[0], ends[1] - ends[0], value))
@@ -161,7 +162,7 @@ def _classes(classes: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for c in classes:
         dice, *others = (_number(c[name]) for name in names)
-        rows.append(table_row(c["name"], (dice, _ends(c["intervals"]["dice"]), *others)))
+        rows.append(table_row(c["name"], (dice, _interval(c["intervals"]["dice"]), *others)))
     return f"{head}<tbody>{''.join(rows)}</tbody>"
 
 
@@ -169,19 +170,19 @@ def _reliability(calibration: Mapping[str, Any]) -> str:
     error = calibration["expected_calibration_error"]
     bins = calibration["bins"]
     over = sum(b["pixels"] * (b["probability"] - b["share"]) for b in bins)
-    lean = "more foreground than there is" if over > 0 else "less foreground than there is"
+    bias = "overestimate" if over > 0 else "underestimate"
     text = (
-        f"<p>Of the pixels that were called foreground with a probability of 0.7, 70 in 100 should "
-        f"be foreground: dots on the line. Expected calibration error <b>{_number(error)}</b>; on "
-        f"the whole the probabilities say {lean}. The size of a dot tells how many pixels it "
-        f"stands for.</p>"
+        f"<p>Of the pixels predicted as foreground with probability 0.7, 70 % should be "
+        f"foreground: dots on the line. Expected calibration error <b>{_number(error)}</b>; "
+        f"overall, the probabilities {bias} the foreground. Larger dots stand for more "
+        f"pixels.</p>"
     )
     return _diagram(bins) + text
 
 
 def _diagram(bins: Sequence[Mapping[str, Any]]) -> str:
-    most = max((b["pixels"] for b in bins), default=1)
-    dots = "".join(_dot(b, most) for b in bins)
+    max_pixels = max((b["pixels"] for b in bins), default=1)
+    dots = "".join(_dot(b, max_pixels) for b in bins)
     ticks = "".join(
         f'<text x="{LEFT + SIDE * t:.0f}" y="{TOP + SIDE + 15}" text-anchor="middle">{t:g}</text>'
         f'<text x="{LEFT - 6}" y="{TOP + SIDE * (1 - t) + 4:.0f}" text-anchor="end">{t:g}</text>'
@@ -190,36 +191,36 @@ def _diagram(bins: Sequence[Mapping[str, Any]]) -> str:
     middle = TOP + SIDE // 2
     return (
         f'<svg viewBox="0 0 {LEFT + SIDE + 12} {TOP + SIDE + 36}" role="img" '
-        'aria-label="Reliability diagram: share of true foreground by stated probability">'
+        'aria-label="Reliability diagram: share of true foreground by predicted probability">'
         f'<rect x="{LEFT}" y="{TOP}" width="{SIDE}" height="{SIDE}" fill="none" '
         'stroke="currentColor" stroke-opacity=".25"/>'
         f'<line x1="{LEFT}" y1="{TOP + SIDE}" x2="{LEFT + SIDE}" y2="{TOP}" stroke="currentColor" '
         f'stroke-opacity=".5" stroke-dasharray="4 4"/>{dots}{ticks}'
         f'<text x="{LEFT + SIDE // 2}" y="{TOP + SIDE + 31}" text-anchor="middle">'
-        "probability that was said</text>"
+        "predicted probability</text>"
         f'<text x="12" y="{middle}" text-anchor="middle" transform="rotate(-90 12 {middle})">'
-        "share that is foreground</text></svg>"
+        "true share of foreground</text></svg>"
     )
 
 
-def _dot(row: Mapping[str, Any], most: int) -> str:
-    said, true, pixels = row["probability"], row["share"], row["pixels"]
+def _dot(row: Mapping[str, Any], max_pixels: int) -> str:
+    predicted, true, pixels = row["probability"], row["share"], row["pixels"]
     return (
-        f'<circle cx="{LEFT + SIDE * said:.1f}" cy="{TOP + SIDE * (1 - true):.1f}" '
-        f'r="{3 + 7 * (pixels / most) ** 0.25:.1f}" fill="#0096ff" fill-opacity=".7">'
-        f"<title>said {said:.3f}, true {true:.3f}, {pixels} pixels</title></circle>"
+        f'<circle cx="{LEFT + SIDE * predicted:.1f}" cy="{TOP + SIDE * (1 - true):.1f}" '
+        f'r="{3 + 7 * (pixels / max_pixels) ** 0.25:.1f}" fill="#0096ff" fill-opacity=".7">'
+        f"<title>predicted {predicted:.3f}, true {true:.3f}, {pixels} pixels</title></circle>"
     )
 
 
-def _figure(pictured: Example, row: Mapping[str, Any]) -> str:
-    name = escape(pictured.name)
+def _figure(example: Example, row: Mapping[str, Any]) -> str:
+    name = escape(example.name)
     panels = (
-        (pictured.image, "as it was taken"), (pictured.truth, "with true outlines"),
-        (pictured.found, "with outlines found"),
+        (example.image, "image"), (example.truth, "with true outlines"),
+        (example.found, "with predicted outlines"),
     )  # fmt: skip
     images = "".join(
-        f'<img loading=lazy src="{data_uri(picture)}" alt="{name} {what}">'
-        for picture, what in panels
+        f'<img loading=lazy src="{data_uri(picture)}" alt="{name} {label}">'
+        for picture, label in panels
     )
     text = (
         f"Dice {_number(row['dice'])} · object F1 {_number(row['object_f1_50'])} · "

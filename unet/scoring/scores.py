@@ -1,4 +1,4 @@
-"""Scores of a split: counted once per image, every number and its interval derived from that."""
+"""Scores of a split: counts per image, from which all numbers and intervals are derived."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from unet.scoring.intervals import (
     Quotient,
     Resamples,
     mean_quotient,
-    point,
+    point_estimate,
     quotient,
 )
 from unet.scoring.metrics import Counts, Panoptic
@@ -25,7 +25,7 @@ from unet.scoring.metrics import Counts, Panoptic
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Counts of one image for one class, or for the foreground: the union of all but background."""
+    """Counts of one image for one class, or for the foreground: all classes except background."""
 
     pixels: Counts
     objects: tuple[Counts, ...]  # at each of `AP_THRESHOLDS`
@@ -34,13 +34,13 @@ class ClassScores:
 
     @property
     def count_error(self) -> int:
-        """Objects found minus objects there are."""
+        """Number of objects found minus number of true objects."""
         return self.objects[0].fp - self.objects[0].fn
 
 
 @dataclass(frozen=True)
 class ImageScores:
-    """Counts of one image: foreground, and each class but background."""
+    """Counts of one image: the foreground, and each class except background."""
 
     name: str
     group: str
@@ -58,7 +58,7 @@ class Scores:
 
     @cached_property
     def resamples(self) -> Resamples:
-        """Groups drawn anew; equal for equal groups, so two models are compared on one draw."""
+        """Resampled groups; the same for the same groups, so models are compared on equal draws."""
         return Resamples([image.group for image in self.images])
 
     def document(self) -> dict[str, Any]:
@@ -66,17 +66,17 @@ class Scores:
 
         `_mean` is a mean over images, `_pooled` is over all pixels. Images without foreground in
         truth and prediction have no Dice; they are left out and counted as `undefined`. Object
-        scores pool tp, fp and fn over the images; AP = tp / (tp + fp + fn), its mean over IoU
-        0.50 to 0.95 in steps of 0.05; panoptic quality counts pairs above IoU 0.5. Intervals hold
-        95 % of the bootstrap resamples of groups.
+        scores pool tp, fp and fn over the images; AP is the mean of tp / (tp + fp + fn) over IoU
+        0.50 to 0.95 in steps of 0.05; panoptic quality counts pairs above IoU 0.5. Intervals
+        contain 95 % of the bootstrap resamples of groups.
         """
         quotients = self.quotients()
         return {
             "split": str(self.split),
             "n": len(self.images),
-            "groups": self.resamples.number,
+            "groups": self.resamples.groups,
             "undefined": sum(image.foreground.pixels.dice is None for image in self.images),
-            **{name: point(score) for name, score in quotients.items()},
+            **{name: point_estimate(score) for name, score in quotients.items()},
             "intervals": self._intervals(quotients),
             "bootstrap": {"confidence": CONFIDENCE, "resamples": RESAMPLES, "seed": SEED,
                           "unit": "group"},
@@ -86,7 +86,7 @@ class Scores:
         }  # fmt: skip
 
     def worst_first(self) -> list[ImageScores]:
-        """Images by rising Dice; those without one at the end."""
+        """Images by ascending Dice; those without one come last."""
         return sorted(
             self.images,
             key=lambda image: (
@@ -96,23 +96,23 @@ class Scores:
         )
 
     def quotients(self) -> dict[str, Quotient]:
-        """Scores of the foreground and of all objects, by their names in the document."""
+        """Scores of the foreground and its objects, by their names in the document."""
         found = [image.foreground for image in self.images]
         pixels, objects = _pixel_quotients(found), _object_quotients(found)
-        named = ("dice_mean", "dice_pooled", "iou_mean", "precision_mean", "recall_mean",
+        names = ("dice_mean", "dice_pooled", "iou_mean", "precision_mean", "recall_mean",
                  "precision_pooled", "recall_pooled")  # fmt: skip
-        return {**dict(zip(named, pixels, strict=True)), **objects}
+        return {**dict(zip(names, pixels, strict=True)), **objects}
 
-    def _class(self, index: int, which: DatasetClass) -> dict[str, Any]:
+    def _class(self, index: int, of_class: DatasetClass) -> dict[str, Any]:
         found = [image.classes[index] for image in self.images]
-        named = ("dice", "dice_pooled", "iou", "precision", "recall", "precision_pooled",
+        names = ("dice", "dice_pooled", "iou", "precision", "recall", "precision_pooled",
                  "recall_pooled")  # fmt: skip
         quotients = {
-            **dict(zip(named, _pixel_quotients(found), strict=True)), **_object_quotients(found)
+            **dict(zip(names, _pixel_quotients(found), strict=True)), **_object_quotients(found)
         }  # fmt: skip
         return {
-            "id": which.id, "name": which.name,
-            **{name: point(score) for name, score in quotients.items()},
+            "id": of_class.id, "name": of_class.name,
+            **{name: point_estimate(score) for name, score in quotients.items()},
             "intervals": self._intervals(quotients),
             "calibration": self._reliability(lambda image: image.classes[index]).document(),
         }  # fmt: skip
@@ -125,7 +125,7 @@ class Scores:
 
 
 def _pixel_quotients(found: list[ClassScores]) -> tuple[Quotient, ...]:
-    """Dice (mean, pooled), IoU, precision and recall (means), the last two pooled."""
+    """Dice (mean, pooled), IoU, precision and recall (mean), precision and recall (pooled)."""
     counts = [scores.pixels for scores in found]
     return (
         mean_quotient([c.dice for c in counts]),

@@ -1,4 +1,4 @@
-"""An exported folder finds what the model finds."""
+"""Exported folders give the same results as their models."""
 
 import json
 import shutil
@@ -41,7 +41,7 @@ MODEL = make_source({}, location="a model", started=datetime.now(UTC))
 
 @pytest.fixture(scope="module")
 def networks() -> Networks:
-    """Two networks of random weights, whose foreground is about half of an image of discs."""
+    """Two networks with random weights; about half of a disc image is foreground."""
     nets = []
     for seed in (0, 1):
         net = make_net(PLAN.model_copy(update={"seed": seed})).eval()
@@ -58,7 +58,7 @@ def graph(networks: Networks) -> onnx.ModelProto:
 
 
 def images() -> list[np.ndarray]:
-    """Smaller than a tile, larger in one axis, larger in both; grey and deep ones too."""
+    """Smaller than a tile, larger in both axes, larger in one; grey, RGB and 16 bits."""
     rng = np.random.default_rng(0)
     small, large = (draw_discs(rng, size=size, count=size // 8)[0] for size in (33, 100))
     return [small[..., 0], large, large[:40].astype(np.uint16) * 200]
@@ -81,7 +81,7 @@ QUICK = {"shapes", "padded"}
 @pytest.mark.parametrize(
     "case", [pytest.param(case, marks=[pytest.mark.long] * (case not in QUICK)) for case in CASES]
 )
-def test_the_runner_finds_the_mask_and_the_objects_of_torch(
+def test_the_runner_gives_the_same_mask_and_objects_as_torch(
     case: str, networks: Networks, graph: onnx.ModelProto, tmp_path: Path
 ) -> None:
     changes = CASES[case]
@@ -99,19 +99,19 @@ def test_the_runner_finds_the_mask_and_the_objects_of_torch(
         assert row["dice"] > (0.999 if exact else 0.995), row
         assert row["pixels_of_another_class"] < 0.002 * size + 1, row
         assert abs(row["objects"] - row["objects_exported"]) <= 0.02 * row["objects"] + 1, row
-        # A rounding of one grey level in a resized image moves a probability a little.
+        # Rounding by one grey level in a resized image changes a probability slightly.
         assert row["probability_difference"] < (1e-4 if exact else 0.05), row
     assert any(row["objects"] > 3 for row in report["images"])
 
 
-def test_the_runner_has_at_most_60_lines_and_needs_numpy_and_onnxruntime_alone() -> None:
+def test_the_runner_has_at_most_60_lines_and_needs_only_numpy_and_onnxruntime() -> None:
     text = RUNNER.read_text()
     assert len(text.splitlines()) <= 60
     imports = {line.split()[1] for line in text.splitlines() if line.startswith(("import", "from"))}
     assert imports == {"heapq", "itertools", "json", "sys", "pathlib", "numpy", "onnxruntime"}
 
 
-def test_the_graph_says_nothing_of_the_machine_and_names_the_model(
+def test_the_graph_has_the_models_id_and_no_details_of_the_machine(
     networks: Networks, graph: onnx.ModelProto, tmp_path: Path
 ) -> None:
     write_exported(tmp_path, networks.card, MODEL, network=graph)
@@ -130,7 +130,7 @@ def trained(dataset: Path, out: Path) -> Path:
     return train([dataset], out, plan=plan.model_copy(update={"widths": (4, 8), "batch": 2}))
 
 
-def test_a_model_of_black_and_white_images_is_refused(discs: Path, tmp_path: Path) -> None:
+def test_a_model_of_binary_images_is_refused(discs: Path, tmp_path: Path) -> None:
     rules = json.loads((discs / "rules.json").read_text()) | {"color_model": "binary"}
     (discs / "rules.json").write_text(json.dumps(rules))
     (discs / SEAL).write_text(
@@ -146,29 +146,29 @@ def test_a_model_of_black_and_white_images_is_refused(discs: Path, tmp_path: Pat
 
 
 @pytest.mark.long
-def test_an_export_is_an_artifact_that_a_kill_does_not_spoil(discs: Path, tmp_path: Path) -> None:
-    """Killed as soon as a file is there, and run again; the folder is that of one go."""
+def test_a_killed_export_is_completed_by_the_same_call(discs: Path, tmp_path: Path) -> None:
+    """Killed as soon as a file exists, then run again: the result equals an uninterrupted one."""
     run = trained(discs, tmp_path / "run")
-    whole, cut = export(run, tmp_path / "whole"), tmp_path / "cut"
-    command = [sys.executable, "-m", "app.cli", "export", str(run), "--out", str(cut)]
+    whole, killed = export(run, tmp_path / "whole"), tmp_path / "killed"
+    command = [sys.executable, "-m", "app.cli", "export", str(run), "--out", str(killed)]
     for name in (".begun.json", "before.onnx", "model.onnx"):
         process = subprocess.Popen(command)
-        while not (cut / name).exists() and process.poll() is None:
+        while not (killed / name).exists() and process.poll() is None:
             time.sleep(0.01)
         process.kill()
         process.wait()
-    assert not (cut / "manifest.json").exists()
+    assert not (killed / "manifest.json").exists()
     subprocess.run(command, check=True)
-    assert read_artifact(cut).id == read_artifact(whole).id
-    assert altered_files(cut) == []
-    assert json.loads((cut / "parity.json").read_text())["same_mask"]
+    assert read_artifact(killed).id == read_artifact(whole).id
+    assert altered_files(killed) == []
+    assert json.loads((killed / "parity.json").read_text())["same_mask"]
     with pytest.raises(ArtifactError, match="another result"):
-        export(trained(write_dataset(tmp_path / "set", seed=5), tmp_path / "other"), cut)
+        export(trained(write_dataset(tmp_path / "set", seed=5), tmp_path / "other"), killed)
 
 
 @pytest.mark.system
 @pytest.mark.timeout(600)
-def test_an_exported_folder_works_where_only_numpy_and_onnxruntime_are(
+def test_an_exported_folder_works_with_only_numpy_and_onnxruntime(
     discs: Path, tmp_path: Path
 ) -> None:
     run = trained(discs, tmp_path / "run")

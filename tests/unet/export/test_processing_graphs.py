@@ -1,4 +1,4 @@
-"""Graphs of ONNX against OpenCV, scikit-image and the code that training uses."""
+"""ONNX graphs against OpenCV, scikit-image and the code used in training."""
 
 from functools import cache
 from typing import Any
@@ -28,18 +28,20 @@ SEED = st.integers(0, 99)
 
 
 @cache
-def session(name: str) -> onnxruntime.InferenceSession:
-    """One of the pieces as a graph of its own."""
+def part_session(name: str) -> onnxruntime.InferenceSession:
+    """A session of one of the graph parts."""
     kind = {"spread": DOUBLE["H", "W"], "resized": FLOAT["C", "h", "w"]}.get(name, FLOAT["H", "W"])
-    return running(as_model(getattr(parts, name), [kind]))
+    return session_of(as_model(getattr(parts, name), [kind]))
 
 
-def running(model: Any) -> onnxruntime.InferenceSession:
+def session_of(model: Any) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model.SerializeToString())
 
 
 def run(name: str, **inputs: Any) -> np.ndarray:
-    return session(name).run(None, {key: np.asarray(value) for key, value in inputs.items()})[0]
+    return part_session(name).run(None, {key: np.asarray(value) for key, value in inputs.items()})[
+        0
+    ]
 
 
 @few
@@ -48,8 +50,8 @@ def test_resizing_equals_opencv(h, w, height, width, is_cubic: bool, seed) -> No
     image = np.random.default_rng(seed).random((h, w, 2)).astype(np.float32)
     found = run("resized", x=image.transpose(2, 0, 1), size=[height, width], is_cubic=is_cubic)
     grown = cv2.INTER_CUBIC if is_cubic else cv2.INTER_LINEAR
-    how = cv2.INTER_AREA if height <= h and width <= w else grown
-    expected = cv2.resize(image, (width, height), interpolation=how)
+    method = cv2.INTER_AREA if height <= h and width <= w else grown
+    expected = cv2.resize(image, (width, height), interpolation=method)
     assert found.transpose(1, 2, 0) == pytest.approx(expected, abs=2e-4)
 
 
@@ -64,7 +66,7 @@ def test_reconstruction_equals_scikit_image(h, w, is_diagonal: bool, seed) -> No
 
 @few
 @given(st.integers(3, 40), st.integers(3, 40), st.floats(0.2, 1.0), SEED)
-def test_distance_to_the_border_equals_that_of_training(h, w, share, seed) -> None:
+def test_distance_to_the_border_equals_training(h, w, share, seed) -> None:
     inside = np.random.default_rng(seed).random((h, w)) < share
     inside = cv2.dilate(inside.astype(np.uint8), np.ones((3, 3))).astype(bool)
     found = run("border_distance", inside=inside)
@@ -94,13 +96,13 @@ RULES = {
     "padded": Rules(height=40, width=40, fit="pad"),
     "grey": Rules(color_model="grayscale"),
     "shallow": Rules(image_format="jpg"),
-    "by its range": Rules(depth="range"),
+    "own range": Rules(depth="range"),
 }
 
 
 @pytest.mark.parametrize(("kind", "scale"), [("kept", 1.0), *((kind, 0.457) for kind in RULES)])
-def test_an_image_is_brought_before_the_network_as_training_does(kind: str, scale: float) -> None:
-    graph = running(before_graph(plan_of(scale=scale), RULES[kind]))
+def test_preprocessing_equals_training(kind: str, scale: float) -> None:
+    graph = session_of(before_graph(plan_of(scale=scale), RULES[kind]))
     rng = np.random.default_rng(0)
     for size in ((31, 45), (100, 81)):
         smooth = cv2.GaussianBlur(rng.random((*size, 3)), (0, 0), 2)
@@ -126,8 +128,8 @@ def test_an_image_is_brought_before_the_network_as_training_does(kind: str, scal
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("deep", [False, True])
-def test_the_graph_normalises_as_training_does(channels: int, deep: bool) -> None:
-    graph = running(normalised_graph(channels))
+def test_normalisation_equals_training(channels: int, deep: bool) -> None:
+    graph = session_of(normalised_graph(channels))
     rng = np.random.default_rng(0)
     for colours in (1, 3):
         image = rng.integers(10, 200, (34, 50, colours)).astype(np.uint16 if deep else np.uint8)
@@ -139,8 +141,8 @@ def test_the_graph_normalises_as_training_does(channels: int, deep: bool) -> Non
         assert graph.run(None, feed)[0] == pytest.approx(expected, abs=1e-5)
 
 
-def test_an_even_image_does_not_become_noise() -> None:
+def test_a_uniform_image_does_not_become_noise() -> None:
     image = np.full((16, 16, 1), 100, np.float32)
     image[::3] += 1
     feed = {"image": image, "limits": np.zeros(2, np.float32)}
-    assert np.ptp(running(normalised_graph(1)).run(None, feed)[0]) == pytest.approx(1 / 8)
+    assert np.ptp(session_of(normalised_graph(1)).run(None, feed)[0]) == pytest.approx(1 / 8)

@@ -20,27 +20,27 @@ def test_heads_have_the_size_of_the_image() -> None:
     assert distance.shape == (2, 1, 32, 48)
 
 
-def test_a_wrong_size_names_the_size_to_use() -> None:
+def test_a_wrong_size_is_an_error_with_the_right_size() -> None:
     with pytest.raises(ValueError, match="pad it to 32 x 48"):
         tiny()(torch.rand(1, 3, 30, 45))
 
 
-def test_cross_entropy_at_start_is_the_logarithm_of_the_classes() -> None:
+def test_initial_cross_entropy_is_the_log_of_the_number_of_classes() -> None:
     logits, _ = tiny()(torch.rand(2, 3, 32, 32))
     mask = torch.randint(0, 3, (2, 32, 32))
-    both = segmentation_loss(logits, mask, torch.ones(3))
-    assert float((both - soft_dice_loss(logits, mask)).detach()) == pytest.approx(
+    loss = segmentation_loss(logits, mask, torch.ones(3))
+    assert float((loss - soft_dice_loss(logits, mask)).detach()) == pytest.approx(
         math.log(3), abs=1e-5
     )
 
 
-def test_a_sure_and_right_prediction_costs_nothing() -> None:
+def test_a_confident_correct_prediction_has_no_loss() -> None:
     mask = torch.randint(0, 3, (1, 16, 16))
     logits = 40.0 * torch.nn.functional.one_hot(mask, 3).movedim(-1, 1)
     assert segmentation_loss(logits, mask, torch.ones(3)).item() < 0.01
 
 
-def test_ignored_pixels_change_no_loss() -> None:
+def test_ignored_pixels_do_not_affect_the_loss() -> None:
     mask = torch.randint(0, 3, (1, 16, 16))
     mask[:, :5] = 255
     logits, distance = torch.rand(1, 3, 16, 16), torch.rand(1, 1, 16, 16)
@@ -52,7 +52,7 @@ def test_ignored_pixels_change_no_loss() -> None:
     torch.testing.assert_close(before, after)
 
 
-def test_one_batch_can_be_learnt_by_heart() -> None:
+def test_the_network_can_overfit_one_batch() -> None:
     net = tiny()
     image = torch.rand(2, 3, 32, 32)
     mask = (image.mean(1) > 0.5).long()
@@ -66,19 +66,23 @@ def test_one_batch_can_be_learnt_by_heart() -> None:
     assert (net(image)[0].argmax(1) == mask).float().mean() > 0.97
 
 
-def test_heads_of_coarser_stages_answer_at_half_and_quarter_and_change_no_answer() -> None:
+def test_coarse_heads_predict_at_half_and_quarter_size_and_leave_the_output_unchanged() -> None:
     torch.manual_seed(0)
     net = UNet(in_channels=3, classes=3, widths=(4, 8, 8, 8), coarse=2).eval()
     for head in net.coarse:
         torch.nn.init.normal_(head.weight)
     image = torch.rand(2, 3, 32, 48)
     logits, distance = net.at_all_scales(image)
-    assert [tuple(part.shape) for part in logits] == [(2, 3, 32, 48), (2, 3, 16, 24), (2, 3, 8, 12)]
+    assert [tuple(scale.shape) for scale in logits] == [
+        (2, 3, 32, 48),
+        (2, 3, 16, 24),
+        (2, 3, 8, 12),
+    ]
     assert torch.equal(net(image)[0], logits[0])
     assert torch.equal(net(image)[1], distance)
 
 
-def test_coarser_scales_count_half_of_the_finer_and_see_every_second_pixel() -> None:
+def test_each_coarser_scale_has_half_the_weight_and_a_subsampled_mask() -> None:
     mask = torch.randint(0, 3, (1, 16, 16))
     logits = [torch.rand(1, 3, 16, 16), torch.rand(1, 3, 8, 8)]
     fine = segmentation_loss(logits[0], mask, torch.ones(3))
@@ -89,7 +93,7 @@ def test_coarser_scales_count_half_of_the_finer_and_see_every_second_pixel() -> 
 
 
 @pytest.mark.parametrize("gain", [1, 3])
-def test_exposure_and_bit_depth_disappear_in_the_normalisation(gain: int) -> None:
+def test_normalisation_removes_exposure_and_bit_depth(gain: int) -> None:
     image = np.random.default_rng(0).integers(20, 80, (40, 40, 3)).astype(np.uint8)
     brighter = image.astype(np.uint16) * 256 * gain
     np.testing.assert_allclose(
@@ -97,7 +101,7 @@ def test_exposure_and_bit_depth_disappear_in_the_normalisation(gain: int) -> Non
     )
 
 
-def test_grey_and_colour_images_reach_the_channels_of_the_plan() -> None:
+def test_grey_and_colour_images_get_the_channels_of_the_plan() -> None:
     grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
     assert normalized(grey, channels=3).shape == (8, 8, 3)
     assert normalized(np.dstack([grey] * 3), channels=1).shape == (8, 8, 1)

@@ -39,7 +39,7 @@ def test_an_identity_network_returns_its_input(height: int, width: int, overlap:
     assert all(side % 16 == 0 for shape in shapes for side in shape[:2])
 
 
-def test_weights_fall_from_the_middle_to_the_border_and_never_vanish() -> None:
+def test_weights_decrease_towards_the_border_and_stay_positive() -> None:
     weights = blending_weights(64)
     assert weights[31, 31] == weights.max() > 100 * weights[0, 0]
     assert weights.min() > 0

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unet.objects import object_rows as objects_module
-from unet.objects.object_rows import ObjectRows, split_objects
+from unet.objects.object_rows import StreamingSplitter, split_objects
 from unet.objects.splitting import Seeds, SplitSettings
 from unet.objects.targets import distance_map
 
@@ -27,19 +27,19 @@ def nuclei(height: int, width: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return objects > 0, (distance_map(objects) / 255 + noise).clip(0, 1).astype(np.float32)
 
 
-def in_blocks(foreground, distance, split, step, *, most_rows=None) -> tuple[np.ndarray, list]:
-    rows = ObjectRows(split, foreground.shape, most_rows=most_rows)
+def in_blocks(foreground, distance, split, step, *, max_rows=None) -> tuple[np.ndarray, list]:
+    splitter = StreamingSplitter(split, foreground.shape, max_rows=max_rows)
     classes = np.ones(foreground.shape, np.uint8)
     found = [
-        rows.push(*(a[top : top + step] for a in (foreground, distance, classes)))
+        splitter.push(*(a[top : top + step] for a in (foreground, distance, classes)))
         for top in range(0, len(foreground), step)
     ]
-    return np.concatenate([part.instances for part in found]), found
+    return np.concatenate([rows.instances for rows in found]), found
 
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 40), st.sampled_from(SPLITS))
-def test_objects_and_numbers_are_those_of_the_whole_whatever_the_blocks(
+def test_objects_and_numbers_do_not_depend_on_the_blocks(
     height: int, width: int, step: int, split: SplitSettings
 ) -> None:
     foreground, distance = nuclei(height, width, height * 91 + width)
@@ -47,37 +47,37 @@ def test_objects_and_numbers_are_those_of_the_whole_whatever_the_blocks(
     assert (in_blocks(foreground, distance, split, step)[0] == whole).all()
 
 
-def test_rows_are_given_before_the_last_ones_are_known() -> None:
+def test_rows_are_returned_before_the_last_ones_arrive() -> None:
     foreground, distance = nuclei(400, 60, 3)
     _, found = in_blocks(foreground, distance, SPLITS[1], 50)
-    assert sum(len(part.mask) for part in found[:6]) > 100
+    assert sum(len(rows.mask) for rows in found[:6]) > 100
 
 
-def test_classes_are_kept_where_objects_are() -> None:
+def test_classes_are_kept_inside_objects() -> None:
     foreground, distance = nuclei(60, 60, 5)
     classes = np.random.default_rng(0).integers(1, 4, foreground.shape).astype(np.uint8)
-    found = ObjectRows(SPLITS[0], foreground.shape).push(foreground, distance, classes)
+    found = StreamingSplitter(SPLITS[0], foreground.shape).push(foreground, distance, classes)
     assert (found.mask == np.where(found.instances > 0, classes, 0)).all()
 
 
 @pytest.mark.parametrize("split", SPLITS, ids=str)
-def test_a_part_taller_than_the_rows_that_may_wait_goes_on_below_the_cut(
+def test_a_component_taller_than_the_buffer_continues_below_the_cut(
     split: SplitSettings,
 ) -> None:
-    """A bar from top to bottom stays one object, and the rows that wait stay few."""
+    """A bar from top to bottom stays one object, and few rows are pending."""
     foreground = np.zeros((500, 40), bool)
     foreground[:, 10:20] = True
     foreground[100:120, 25:35] = True
     distance = np.where(foreground, 0.9, 0).astype(np.float32)
-    objects, found = in_blocks(foreground, distance, split, 25, most_rows=80)
-    assert max(len(part.mask) for part in found) <= 110
+    objects, found = in_blocks(foreground, distance, split, 25, max_rows=80)
+    assert max(len(rows.mask) for rows in found) <= 110
     assert len(np.unique(objects[:, 10:20])) == 1
     assert len(np.unique(objects)) == 3
 
 
 @pytest.mark.parametrize("split", SPLITS, ids=str)
 @pytest.mark.parametrize("step", [7, 40])
-def test_a_part_larger_than_a_cell_is_cut_on_a_grid_and_its_objects_go_on(
+def test_a_component_larger_than_a_cell_is_cut_on_a_grid_and_its_objects_continue(
     split: SplitSettings, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(objects_module, "CELL_PX", 32)

@@ -17,7 +17,7 @@ def two_touching_discs() -> np.ndarray:
     return objects
 
 
-def test_touching_objects_come_apart_where_one_blob_would_be_found() -> None:
+def test_touching_objects_are_split() -> None:
     objects = two_touching_discs()
     foreground = objects > 0
     assert objects_of(foreground.astype(np.uint8), None).max() == 1
@@ -26,14 +26,14 @@ def test_touching_objects_come_apart_where_one_blob_would_be_found() -> None:
     assert object_counts(objects, found, (0.9,))[0].dice == 1.0
 
 
-def test_a_part_without_core_is_still_one_object() -> None:
+def test_a_component_without_a_seed_is_one_object() -> None:
     foreground = two_touching_discs() > 0
     found = split_objects(foreground, np.zeros(foreground.shape, np.float32), SplitSettings())
     assert found.max() == 1
     assert ((found > 0) == foreground).all()
 
 
-def test_objects_below_the_smallest_area_are_dropped() -> None:
+def test_objects_below_the_minimum_area_are_removed() -> None:
     objects = np.zeros((20, 20), np.int32)
     objects[2:4, 2:4] = 9
     objects[8:18, 8:18] = 5
@@ -43,7 +43,7 @@ def test_objects_below_the_smallest_area_are_dropped() -> None:
 
 
 @given(st.integers(0, 1000))
-def test_numbers_ascend_in_row_order_and_keep_every_pixel(seed: int) -> None:
+def test_renumbering_follows_row_order_and_keeps_every_pixel(seed: int) -> None:
     objects = np.random.default_rng(seed).integers(0, 9, (6, 6)).astype(np.int32)
     new = renumbered(objects)
     first = [np.flatnonzero(new.ravel() == n)[0] for n in range(1, new.max() + 1)]
@@ -54,7 +54,7 @@ def test_numbers_ascend_in_row_order_and_keep_every_pixel(seed: int) -> None:
     )
 
 
-def test_distance_is_highest_in_the_middle_and_low_where_objects_touch() -> None:
+def test_distance_is_high_at_the_centre_and_low_where_objects_touch() -> None:
     objects = two_touching_discs()
     distance = distance_map(objects)
     assert distance[20, 20] > 210
@@ -64,7 +64,7 @@ def test_distance_is_highest_in_the_middle_and_low_where_objects_touch() -> None
     assert touching(objects)[20, 29]
 
 
-def test_ignored_and_background_pixels_are_no_object() -> None:
+def test_ignored_and_background_pixels_belong_to_no_object() -> None:
     mask = np.array([[0, 255, 1, 0, 2]], np.uint8)
     assert objects_of(mask, None).tolist() == [[0, 0, 1, 0, 2]]
 

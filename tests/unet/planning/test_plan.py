@@ -50,7 +50,7 @@ def test_worked_examples() -> None:
     assert_golden("plans.json", plans)
 
 
-def test_colours_are_jittered_as_much_as_the_images_differ() -> None:
+def test_colour_jitter_follows_the_spread_of_the_images() -> None:
     def jitter(**update: float) -> float:
         return make_plan(NUCLEI.model_copy(update=update)).colour_jitter
 
@@ -63,7 +63,7 @@ def test_colours_are_jittered_as_much_as_the_images_differ() -> None:
     side=st.integers(1, 5000), other=st.integers(1, 5000), thickness=st.floats(0, 2000),
     share=st.floats(0, 1), train=st.integers(1, 10_000), patches=st.integers(1, 10**6),
 )  # fmt: skip
-def test_every_dataset_gets_a_plan_that_fits_the_network(
+def test_every_dataset_gets_a_valid_plan(
     side: int, other: int, thickness: float, share: float, train: int, patches: int
 ) -> None:
     facts = NUCLEI.model_copy(update={
@@ -80,20 +80,20 @@ def test_every_dataset_gets_a_plan_that_fits_the_network(
 
 
 @given(memory=st.integers(1_100_000_000, 10**10), side=st.integers(8, 3000))
-def test_a_plan_needs_no_more_memory_than_there_is(memory: int, side: int) -> None:
+def test_a_plan_fits_into_the_memory(memory: int, side: int) -> None:
     facts = NUCLEI.model_copy(update={"height_px": (side,) * 3, "width_px": (side,) * 3})
     plan = make_plan(facts, Budget(memory_bytes=memory))
     assert training_bytes(plan.widths, batch=plan.batch, patch_px=plan.patch_px) <= memory
     assert plan.patch_px % plan.stride == 0
 
 
-def test_too_little_memory_is_said_with_what_is_needed() -> None:
+def test_too_little_memory_is_an_error_with_the_minimum() -> None:
     with pytest.raises(UnetError, match=r"at least 1\.0 GB; found 0\.5 GB"):
         make_plan(NUCLEI, Budget(memory_bytes=500_000_000))
 
 
 @given(st.sampled_from([1, 2, 4, 8, 16]), st.sampled_from([64, 128, 192, 256, 512]))
-def test_shrinking_ends_and_takes_pixels_away_each_time(batch: int, patch: int) -> None:
+def test_shrinking_removes_pixels_each_time_and_ends(batch: int, patch: int) -> None:
     sizes = (batch, patch)
     while following := smaller(*sizes, stride=16):
         assert following[0] * following[1] ** 2 < sizes[0] * sizes[1] ** 2
@@ -104,18 +104,18 @@ def test_shrinking_ends_and_takes_pixels_away_each_time(batch: int, patch: int) 
 
 @pytest.mark.parametrize(("text", "size"), [("8GiB", 8 << 30), ("512MiB", 512 << 20),
                                             ("1.5GB", 1_500_000_000), ("1000", 1000)])  # fmt: skip
-def test_a_size_of_memory_is_read(text: str, size: int) -> None:
+def test_memory_sizes_are_parsed(text: str, size: int) -> None:
     assert bytes_of(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "much", "-1GiB", "8 Gib", "nan"])
-def test_what_is_no_size_of_memory_is_refused(text: str) -> None:
-    with pytest.raises(UnetError, match="no size of memory"):
+def test_invalid_memory_sizes_are_refused(text: str) -> None:
+    with pytest.raises(UnetError, match="not a memory size"):
         bytes_of(text)
 
 
 @given(st.integers(10, 3000), st.data())
-def test_a_refitted_rate_falls_without_a_jump_to_zero(steps: int, data: st.DataObject) -> None:
+def test_a_refitted_rate_decays_to_zero_without_a_jump(steps: int, data: st.DataObject) -> None:
     plan = make_plan(NUCLEI, patches=8 * steps)
     at = data.draw(st.integers(plan.decay_from, plan.steps - 1))
     left = data.draw(st.integers(1, 2 * steps))
@@ -138,19 +138,21 @@ def test_the_rate_warms_up_holds_and_ends_near_zero(patches: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("change", "message"),
     [({"patch_px": 250}, "patch_px"), ({"overlap_px": 600}, "overlap_px"),
      ({"class_weights": [1.0]}, "class_weights"), ({"speed": 3}, "speed"),
      ({"deep_supervision": 9}, "deep_supervision: . stages allow"), ({"steps": 0}, "steps")],
 )  # fmt: skip
-def test_a_wrong_plan_names_the_field(tmp_path: Path, change: dict, named: str) -> None:
+def test_an_invalid_plan_is_an_error_that_names_the_field(
+    tmp_path: Path, change: dict, message: str
+) -> None:
     path = tmp_path / "plan.json"
     path.write_text(json.dumps({**make_plan(NUCLEI).model_dump(mode="json"), **change}))
-    with pytest.raises(UnetError, match=named):
+    with pytest.raises(UnetError, match=message):
         read_plan(path)
 
 
-def test_a_plan_that_is_not_there_or_no_json_is_said(tmp_path: Path) -> None:
+def test_a_missing_or_damaged_plan_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UnetError, match="no such plan"):
         read_plan(tmp_path / "plan.json")
     (tmp_path / "plan.json").write_text("{")

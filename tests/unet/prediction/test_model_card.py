@@ -24,7 +24,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def text_of(run: Path, **changes: object) -> str:
-    """The card of the run, after changes of the facts of its data."""
+    """The card of the run, with changes to the facts of its data."""
     facts = json.loads((run / "fingerprint.json").read_text()) | changes
     record = json.loads((run / "run.json").read_text())
     return card_text(
@@ -33,25 +33,25 @@ def text_of(run: Path, **changes: object) -> str:
     )  # fmt: skip
 
 
-def test_training_leaves_a_card_that_names_data_scores_limits_and_lineage(run: Path) -> None:
+def test_training_writes_a_card_with_data_scores_limits_and_lineage(run: Path) -> None:
     card = (run / "model" / CARD).read_text()
     dataset = json.loads((run / "manifest.json").read_text())["inputs"][0]["id"]
-    for text in ("outlines disc", f"`{dataset}` of drawn", "6 to train, 2 to validate, 2 to test",
-                 "no medical device", "## Limits", "steps only: more time",
+    for text in ("segments disc", f"`{dataset}` of drawn", "6 training, 2 validation, 2 test",
+                 "not a medical device", "## Limits", "steps: longer training",
                  read_artifact(run).id, "| learning_rate |"):  # fmt: skip
         assert text in card, text
     assert card == text_of(run)
     assert altered_files(run / "model") == []
 
 
-def test_the_card_says_how_sure_the_scores_are(run: Path) -> None:
+def test_the_card_has_intervals_of_the_scores(run: Path) -> None:
     scores = json.loads((run / "run.json").read_text())["scores"]
     assert 0 <= scores["val_dice_low"] <= scores["val_dice"] <= scores["val_dice_high"] <= 1
     shown = f"{scores['val_dice']:.3f} | {scores['val_dice_low']:.3f} to "
     assert shown in (run / "model" / CARD).read_text()
 
 
-def test_a_card_is_no_part_of_the_models_id(run: Path) -> None:
+def test_the_card_is_not_part_of_the_models_id(run: Path) -> None:
     manifest = json.loads((run / "model" / "manifest.json").read_text())
     assert CARD not in manifest["files"]
     assert CARD in (run / "model" / "files.sha256").read_text()
@@ -62,12 +62,12 @@ def test_a_card_is_no_part_of_the_models_id(run: Path) -> None:
     [({"val": 0}, "no validation split"), ({"groups": 3}, "only 3 groups"),
      ({"class_share": (0.999, 0.001)}, "disc is rare (0.10 % of the pixels)")],
 )  # fmt: skip
-def test_what_limits_a_model_is_said(run: Path, changes: dict, limit: str) -> None:
+def test_the_card_lists_the_limits_of_the_model(run: Path, changes: dict, limit: str) -> None:
     assert limit in text_of(run, **changes)
     assert limit not in text_of(run, groups=50)
 
 
-def test_rules_that_fix_a_size_are_told_in_words(run: Path) -> None:
+def test_rules_with_a_size_are_described(run: Path) -> None:
     card = read_card(run / "model")
     stretched = Rules(height=64, width=80, fit="stretch", color_model="grayscale")
     card = ModelCard.model_validate(
@@ -96,6 +96,6 @@ def test_scores_of_the_test_split_come_before_the_limits(run: Path) -> None:
     assert with_scores("# A card", DOCUMENT, "0" * 64).startswith("# A card\n\n## Scores on")
 
 
-def test_a_model_without_card_is_told_so(run: Path) -> None:
+def test_a_model_without_a_card_is_an_error(run: Path) -> None:
     with pytest.raises(UnetError, match="no card"):
         read_card_text(run)

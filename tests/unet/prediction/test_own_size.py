@@ -44,12 +44,12 @@ CHANGES: list[dict] = [
     {"rules": Rules(fit="pad", height=200, width=300)},
     {"rules": Rules(color_model="grayscale")},
 ]
-WANTED = Maps(probabilities=True, uncertainty=True)
+ALL_MAPS = Maps(probabilities=True, uncertainty=True)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small network that has begun to see discs, and looks at tiles of 96 px."""
+    """A small, briefly trained network that predicts in tiles of 96 px."""
     dataset = write_dataset(tmp_path_factory.mktemp("data") / "discs", train=12)
     plan = make_plan(fingerprint([dataset]), patches=160)
     update = {"widths": (8, 16, 16), "batch": 4, "tile_px": 96, "overlap_px": 24}
@@ -70,26 +70,26 @@ def by_rows(pixels: np.ndarray, step: int = 50) -> Rows:
     return Rows(*pixels.shape[:2], lambda: (pixels[top : top + step] for top in tops))
 
 
-def dice(one: np.ndarray, other: np.ndarray) -> float | None:
-    return pixel_counts(one > 0, other > 0, np.ones(one.shape, bool)).dice
+def dice(truth: np.ndarray, found: np.ndarray) -> float | None:
+    return pixel_counts(truth > 0, found > 0, np.ones(truth.shape, bool)).dice
 
 
 @pytest.mark.parametrize("step", [13, 450])
-def test_rows_give_the_masks_and_numbers_of_the_whole(
+def test_prediction_by_rows_equals_prediction_as_a_whole(
     run: Path, tissue: np.ndarray, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predictor = Predictor(run)
     whole = predictor.predict(tissue)
     assert whole.instances.max() > 50
     monkeypatch.setattr(predictor_module, "WHOLE_PIXELS", 0)
-    parts = list(predictor.find(by_rows(tissue, step)))
+    parts = list(predictor.predict_rows(by_rows(tissue, step)))
     assert sum(len(part.mask) > 0 for part in parts) > 3
     assert (np.concatenate([part.mask for part in parts]) == whole.mask).all()
     assert (np.concatenate([part.instances for part in parts]) == whole.instances).all()
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=str)
-def test_rows_at_another_scale_differ_by_less_than_a_thousandth(
+def test_prediction_by_rows_at_another_scale_differs_by_less_than_a_thousandth(
     run: Path, tissue: np.ndarray, change: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predictor = Predictor(run)
@@ -98,12 +98,12 @@ def test_rows_at_another_scale_differ_by_less_than_a_thousandth(
     predictor.card = predictor.card.model_copy(update=change)
     whole = predictor.predict(tissue)
     monkeypatch.setattr(predictor_module, "WHOLE_PIXELS", 0)
-    found = np.concatenate([part.mask for part in predictor.find(by_rows(tissue))])
+    found = np.concatenate([part.mask for part in predictor.predict_rows(by_rows(tissue))])
     assert found.shape == whole.mask.shape
     assert (dice(found, whole.mask) or 0) > 0.999
 
 
-def test_a_large_image_in_the_form_of_small_ones_is_written_by_rows(
+def test_a_large_image_is_predicted_at_a_small_size_and_written_by_rows(
     run: Path, tissue: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predictor = Predictor(run)
@@ -111,7 +111,7 @@ def test_a_large_image_in_the_form_of_small_ones_is_written_by_rows(
     predictor.card = predictor.card.model_copy(update={"rules": rules})
     whole = predictor.predict(tissue)
     monkeypatch.setattr("unet.prediction.own_size.WHOLE_PIXELS", 0)
-    parts = list(predictor.find(rows_of(tissue)))
+    parts = list(predictor.predict_rows(rows_of(tissue)))
     assert len(parts) > 10
     found = np.concatenate([part.instances for part in parts])
     assert (dice(found, whole.instances) or 0) > 0.99
@@ -119,43 +119,43 @@ def test_a_large_image_in_the_form_of_small_ones_is_written_by_rows(
     assert first == sorted(first)
 
 
-def test_files_read_by_rows_make_the_artifact_of_files_read_whole(
+def test_files_read_by_rows_or_as_a_whole_give_the_same_artifact(
     run: Path, tissue: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "tissue.tif"
     tifffile.imwrite(path, tissue, photometric="rgb", tile=(64, 64), compression="zlib")
     ids = []
-    for name, most in (("whole", 1 << 24), ("rows", 0)):
-        monkeypatch.setattr(rows_module, "WHOLE_PIXELS", most)
-        monkeypatch.setattr(predictor_module, "WHOLE_PIXELS", most)
-        out = predict_files(run, [path], tmp_path / name, maps=WANTED)
+    for name, whole_px in (("whole", 1 << 24), ("rows", 0)):
+        monkeypatch.setattr(rows_module, "WHOLE_PIXELS", whole_px)
+        monkeypatch.setattr(predictor_module, "WHOLE_PIXELS", whole_px)
+        out = predict_files(run, [path], tmp_path / name, maps=ALL_MAPS)
         ids.append(read_artifact(out, "prediction").id)
         assert altered_files(out) == contradictions(out) == []
         assert not list(out.glob(".*"))
     assert ids[0] == ids[1]
 
 
-def test_maps_hold_probabilities_and_their_entropy(
+def test_maps_contain_probabilities_and_their_entropy(
     run: Path, tissue: np.ndarray, tmp_path: Path
 ) -> None:
     (tmp_path / "a.png").write_bytes(encode(tissue, ".png"))
-    out = predict_files(run, [tmp_path / "a.png"], tmp_path / "p", maps=WANTED)
+    out = predict_files(run, [tmp_path / "a.png"], tmp_path / "p", maps=ALL_MAPS)
     row = json.loads((out / "predictions.json").read_text())["images"][0]
     planes = tifffile.imread(out / row["probabilities"])
-    doubt = read_image(out / row["uncertainty"])
+    uncertainty = read_image(out / row["uncertainty"])
     _, prob_KHW = Predictor(run).predict_with_probabilities(tissue)
     assert planes.shape == (450, 330, 2)
     assert np.abs(planes / 255 - np.moveaxis(prob_KHW, 0, 2)).max() < 0.002
-    assert np.abs(doubt / 255 - entropy(prob_KHW)).max() < 0.002
-    assert doubt[planes.max(axis=2) < 140].min() > 240
+    assert np.abs(uncertainty / 255 - entropy(prob_KHW)).max() < 0.002
+    assert uncertainty[planes.max(axis=2) < 140].min() > 240
 
 
-def test_entropy_is_0_where_certain_and_1_where_all_are_alike() -> None:
+def test_entropy_is_0_if_certain_and_1_if_all_classes_are_equal() -> None:
     prob_KHW = np.array([[[1, 1 / 3, 0.5]], [[0, 1 / 3, 0.5]], [[0, 1 / 3, 0]]], np.float32)
     np.testing.assert_allclose(entropy(prob_KHW)[0], [0, 1, np.log(2) / np.log(3)], atol=1e-6)
 
 
-def test_turned_views_make_the_mask_turn_with_the_image(run: Path, tissue: np.ndarray) -> None:
+def test_with_tta_the_mask_rotates_with_the_image(run: Path, tissue: np.ndarray) -> None:
     square = np.ascontiguousarray(tissue[:96, :96])
     predictor = Predictor(run, is_turned=True)
     upright = predictor.predict_with_probabilities(square)[1]
@@ -167,28 +167,30 @@ def test_turned_views_make_the_mask_turn_with_the_image(run: Path, tissue: np.nd
 
 
 def test_members_of_a_model_are_averaged(run: Path, tissue: np.ndarray) -> None:
-    one, both = Predictor(run), Predictor(run)
-    other = Predictor(run).nets[0]
-    for parameter in other.parameters():
+    single, ensemble = Predictor(run), Predictor(run)
+    net = Predictor(run).nets[0]
+    for parameter in net.parameters():
         parameter.data *= 1.05
-    both.nets = [*both.nets, other]
-    alone, second = Predictor(run), Predictor(run)
-    second.nets = [other]
-    mean = (alone.predict_with_probabilities(tissue)[1]
+    ensemble.nets = [*ensemble.nets, net]
+    first, second = Predictor(run), Predictor(run)
+    second.nets = [net]
+    mean = (first.predict_with_probabilities(tissue)[1]
             + second.predict_with_probabilities(tissue)[1]) / 2  # fmt: skip
-    assert np.abs(both.predict_with_probabilities(tissue)[1] - mean).max() < 1e-5
-    assert np.abs(one.predict_with_probabilities(tissue)[1] - mean).max() > 1e-3
+    assert np.abs(ensemble.predict_with_probabilities(tissue)[1] - mean).max() < 1e-5
+    assert np.abs(single.predict_with_probabilities(tissue)[1] - mean).max() > 1e-3
 
 
 @pytest.mark.parametrize("backend", available())
-def test_backends_find_the_mask_of_float32(run: Path, tissue: np.ndarray, backend: Backend) -> None:
-    """A network of 40 steps is undecided at many pixels; trained ones differ ten times less."""
+def test_all_backends_give_the_mask_of_float32(
+    run: Path, tissue: np.ndarray, backend: Backend
+) -> None:
+    """After 40 steps many pixels are undecided; fully trained networks differ ten times less."""
     truth = Predictor(run, backend=Backend.FLOAT32).predict(tissue).mask
     found = Predictor(run, backend=backend).predict(tissue).mask
     assert (dice(found, truth) or 0) > 0.99
 
 
-def test_folded_norms_change_nothing(run: Path) -> None:
+def test_folding_batch_norms_does_not_change_the_output(run: Path) -> None:
     net = Predictor(run).nets[0]
     tile_HWC = np.random.default_rng(0).random((64, 96, 3), np.float32)
     found = make_forward(net, Backend.FLOAT32)(tile_HWC)
@@ -201,7 +203,7 @@ def test_folded_norms_change_nothing(run: Path) -> None:
     np.testing.assert_allclose(found, probabilities_of_prepared(net, tile_HWC, plan), atol=1e-4)
 
 
-def test_a_choice_of_backend_is_kept_and_a_damaged_note_made_anew(
+def test_the_choice_of_backend_is_saved_and_a_damaged_file_is_replaced(
     run: Path, tmp_path: Path
 ) -> None:
     notes, net = tmp_path / "home" / "backends.json", Predictor(run).nets[0]
@@ -233,7 +235,7 @@ def test_a_busy_machine_does_not_change_the_choice_of_backend(fast: Backend) -> 
     assert {chosen_on_a_busy_machine(fast, seed) for seed in range(300)} == {fast}
 
 
-def test_the_backend_is_part_of_what_a_prediction_is(
+def test_the_backend_is_part_of_the_predictions_id(
     run: Path, tissue: np.ndarray, tmp_path: Path
 ) -> None:
     (tmp_path / "a.png").write_bytes(encode(tissue, ".png"))
@@ -246,10 +248,10 @@ def test_the_backend_is_part_of_what_a_prediction_is(
     assert len(ids) == 2
 
 
-def test_more_objects_than_16_bits_count_go_into_a_tiff_that_verifies(
+def test_more_objects_than_16_bits_allow_are_written_as_a_verifiable_tiff(
     run: Path, tissue: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(map_files, "MOST_UINT16", 3)
+    monkeypatch.setattr(map_files, "MAX_UINT16", 3)
     (tmp_path / "a.png").write_bytes(encode(tissue, ".png"))
     out = predict_files(run, [tmp_path / "a.png"], tmp_path / "p")
     numbers = tifffile.imread(out / "a_instances.tif")
@@ -265,11 +267,11 @@ def test_more_objects_than_16_bits_count_go_into_a_tiff_that_verifies(
 @pytest.mark.parametrize("size", [(10, 10), (1, 1), (3, 500)])
 def test_tiny_images_are_predicted(run: Path, size: tuple[int, int], tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encode(np.full((*size, 3), 90, np.uint8), ".png"))
-    out = predict_files(run, [tmp_path / "a.png"], tmp_path / "p", maps=WANTED)
+    out = predict_files(run, [tmp_path / "a.png"], tmp_path / "p", maps=ALL_MAPS)
     assert read_mask(out / "a_mask.png").shape == size
 
 
-def test_a_tiff_cut_short_is_said_and_leaves_no_folder(
+def test_a_truncated_tiff_is_an_error_and_leaves_no_folder(
     run: Path, tissue: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rows_module, "WHOLE_PIXELS", 0)
@@ -282,7 +284,7 @@ def test_a_tiff_cut_short_is_said_and_leaves_no_folder(
 
 
 @pytest.mark.parametrize("writes", [1, 4, 8])
-def test_a_full_disk_is_said_and_leaves_no_folder(
+def test_a_full_disk_is_an_error_and_leaves_no_folder(
     run: Path, tissue: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
 ) -> None:
     (tmp_path / "a.png").write_bytes(encode(tissue, ".png"))
@@ -296,11 +298,11 @@ def test_a_full_disk_is_said_and_leaves_no_folder(
 
     monkeypatch.setattr(map_files.Spool, "write", full)
     with pytest.raises(UnetError, match="the disk is full"):
-        predict_files(run, [tmp_path / "a.png"], tmp_path / "p", maps=WANTED)
+        predict_files(run, [tmp_path / "a.png"], tmp_path / "p", maps=ALL_MAPS)
     assert not (tmp_path / "p").exists()
 
 
-def test_a_disk_that_fills_while_lineage_is_copied_is_said(
+def test_a_disk_that_fills_while_lineage_is_copied_is_an_error(
     run: Path, tissue: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.png").write_bytes(encode(tissue, ".png"))
@@ -314,7 +316,7 @@ def test_a_disk_that_fills_while_lineage_is_copied_is_said(
     assert not (tmp_path / "p").exists()
 
 
-def test_a_killed_prediction_is_made_by_the_same_call(
+def test_a_killed_prediction_is_completed_by_the_same_call(
     run: Path, tissue: np.ndarray, tmp_path: Path
 ) -> None:
     image, out = tmp_path / "a.tif", tmp_path / "p"
@@ -336,7 +338,9 @@ def test_a_killed_prediction_is_made_by_the_same_call(
     assert not list(out.glob(".*"))
 
 
-def test_content_of_pictures_is_hashed_as_before(tmp_path: Path, tissue: np.ndarray) -> None:
+def test_a_tiff_and_a_png_of_the_same_pixels_have_the_same_content_hash(
+    tmp_path: Path, tissue: np.ndarray
+) -> None:
     tifffile.imwrite(tmp_path / "a.tif", tissue, photometric="rgb")
     (tmp_path / "a.png").write_bytes(encode(tissue, ".png"))
     assert content_hash(tmp_path / "a.tif") == content_hash(tmp_path / "a.png")

@@ -31,7 +31,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(dataset: Path) -> Path:
-    """A small network that has learnt to see discs."""
+    """A small network that has learnt to find discs."""
     plan = make_plan(fingerprint([dataset]), patches=320)
     update = {"widths": (8, 16, 16), "batch": 4, **asdict(make_schedule(80))}
     return train([dataset], dataset.parent / "run", plan=plan.model_copy(update=update))
@@ -39,7 +39,7 @@ def run(dataset: Path) -> Path:
 
 @pytest.mark.parametrize("size", [(64, 64), (1, 1), (7, 300), (65, 33), (600, 560)])
 @pytest.mark.parametrize("kind", ["rgb", "grey", "deep"])
-def test_any_image_gets_a_mask_of_its_own_size(run: Path, size: tuple, kind: str) -> None:
+def test_any_image_gets_a_mask_of_its_size(run: Path, size: tuple, kind: str) -> None:
     image = np.random.default_rng(0).integers(0, 255, (*size, 3)).astype(np.uint8)
     image = {"rgb": image, "grey": image[..., 0], "deep": image[..., 0].astype(np.uint16) * 257}[
         kind
@@ -50,7 +50,7 @@ def test_any_image_gets_a_mask_of_its_own_size(run: Path, size: tuple, kind: str
     assert ((found.mask > 0) == (found.instances > 0)).all()
 
 
-def test_prediction_in_tiles_equals_prediction_of_the_whole(run: Path, dataset: Path) -> None:
+def test_prediction_in_tiles_equals_prediction_as_a_whole(run: Path, dataset: Path) -> None:
     tile = read_image(dataset / "test/images/test0.png")
     image = np.tile(tile, (3, 3, 1))
     whole, tiled = Predictor(run), Predictor(run)
@@ -58,12 +58,12 @@ def test_prediction_in_tiles_equals_prediction_of_the_whole(run: Path, dataset: 
     tiled.card = tiled.card.model_copy(
         update={"plan": plan.model_copy(update={"tile_px": 96, "overlap_px": 32})}
     )
-    one, other = whole.predict(image).mask > 0, tiled.predict(image).mask > 0
-    assert pixel_counts(one, other, np.ones(one.shape, bool)).dice > 0.97
+    expected, found = whole.predict(image).mask > 0, tiled.predict(image).mask > 0
+    assert pixel_counts(expected, found, np.ones(expected.shape, bool)).dice > 0.97
 
 
 def test_a_model_of_stretched_images_stretches_new_ones(run: Path, dataset: Path) -> None:
-    """The image at another size is brought to the size that the network was trained at."""
+    """An image of another size is resized to the size that the network was trained on."""
     image = read_image(dataset / "test/images/test0.png")
     predictor = Predictor(run)
     own = predictor.predict(image)
@@ -78,7 +78,7 @@ def test_a_model_of_stretched_images_stretches_new_ones(run: Path, dataset: Path
     assert found.instances.max() == own.instances.max()
 
 
-def test_datasets_of_another_form_are_not_mixed(dataset: Path, tmp_path: Path) -> None:
+def test_datasets_of_different_forms_cannot_be_combined(dataset: Path, tmp_path: Path) -> None:
     other = write_dataset(tmp_path / "other")
     rules = json.loads((other / "rules.json").read_text())
     rules.update(height=64, width=64, fit="stretch")
@@ -88,7 +88,7 @@ def test_datasets_of_another_form_are_not_mixed(dataset: Path, tmp_path: Path) -
         common_rules([dataset, other])
 
 
-def test_files_become_an_artifact_whose_masks_carry_its_record(
+def test_predictions_are_an_artifact_and_masks_contain_its_record(
     run: Path, dataset: Path, tmp_path: Path
 ) -> None:
     images = sorted((dataset / "test/images").iterdir())
@@ -106,7 +106,7 @@ def test_files_become_an_artifact_whose_masks_carry_its_record(
     assert read_artifact(tmp_path / "again").id == artifact.id
 
 
-def test_images_of_one_name_take_their_folders_name_in_front(
+def test_images_with_the_same_name_are_prefixed_with_their_folder(
     run: Path, dataset: Path, tmp_path: Path
 ) -> None:
     images = []
@@ -118,7 +118,9 @@ def test_images_of_one_name_take_their_folders_name_in_front(
     assert {path.name for path in out.glob("*_mask.png")} == {"a__1_mask.png", "b__1_mask.png"}
 
 
-def test_what_is_no_image_is_named_and_nothing_is_written(run: Path, tmp_path: Path) -> None:
+def test_files_that_are_not_images_are_listed_and_nothing_is_written(
+    run: Path, tmp_path: Path
+) -> None:
     bad = [tmp_path / "a.png", tmp_path / "b.png"]
     bad[0].write_text("text")
     with pytest.raises(RulesError, match=r"a\.png.*b\.png"):
@@ -126,14 +128,14 @@ def test_what_is_no_image_is_named_and_nothing_is_written(run: Path, tmp_path: P
     assert not (tmp_path / "p").exists()
 
 
-def test_what_is_no_model_is_said(dataset: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_model_is_an_error(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="no model"):
         Predictor(dataset)
     with pytest.raises(ArtifactError, match="no such folder"):
         Predictor(tmp_path / "none")
 
 
-def test_nothing_altered_is_used(dataset: Path, run: Path, tmp_path: Path) -> None:
+def test_altered_datasets_and_models_are_refused(dataset: Path, run: Path, tmp_path: Path) -> None:
     copies = {name: tmp_path / name for name in ("dataset", "run")}
     shutil.copytree(dataset, copies["dataset"])
     shutil.copytree(run, copies["run"])
@@ -150,7 +152,7 @@ def test_nothing_altered_is_used(dataset: Path, run: Path, tmp_path: Path) -> No
         Predictor(copies["run"])
 
 
-def test_a_refused_prediction_leaves_its_folder_free(run: Path, tmp_path: Path) -> None:
+def test_a_refused_prediction_leaves_no_folder_behind(run: Path, tmp_path: Path) -> None:
     cut, pixels = tmp_path / "cut.png", np.random.default_rng(0).integers(0, 255, (64, 64, 3))
     whole = encode(pixels.astype(np.uint8), ".png")
     cut.write_bytes(whole[: len(whole) // 2])
@@ -160,7 +162,7 @@ def test_a_refused_prediction_leaves_its_folder_free(run: Path, tmp_path: Path) 
     predict_files(run, [cut], tmp_path / "p")
 
 
-def test_a_sealed_folder_takes_nothing_in(run: Path, dataset: Path) -> None:
+def test_nothing_is_written_into_a_sealed_folder(run: Path, dataset: Path) -> None:
     image = dataset / "test/images/test0.png"
     with pytest.raises(ArtifactError, match="inside a finished result"):
         predict_files(run, [image], dataset / "prediction")

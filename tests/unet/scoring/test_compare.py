@@ -19,7 +19,7 @@ NO_BINS = Reliability((0,) * BINS, (0.0,) * BINS, (0,) * BINS)
 
 
 def scores_of(hits: list[int]) -> Scores:
-    """One image a group; `hits` of its 1000 true pixels and of its 10 objects were found."""
+    """One image per group; `hits` of its 1000 true pixels, and of its 10 objects, were found."""
     images = []
     for index, tp in enumerate(hits):
         objects = (Counts(tp // 100, 0, 10 - tp // 100),) * len(AP_THRESHOLDS)
@@ -32,43 +32,43 @@ def hits(rng: np.random.Generator) -> list[int]:
     return [int(n) for n in rng.integers(400, 900, 30)]
 
 
-def test_a_small_but_steady_gain_is_told_apart_and_said_so() -> None:
+def test_a_small_consistent_gain_is_significant() -> None:
     first = hits(np.random.default_rng(0))
     comparison = Comparison(scores_of(first), scores_of([n + 20 for n in first]))
     dice = comparison.differences()["dice_mean"]
-    assert dice.is_told_apart
+    assert dice.is_significant
     assert dice.interval[0] < dice.amount < dice.interval[1]
-    assert "told apart, B is higher" in dice.sentence()
+    assert ": significant, B is higher" in dice.sentence()
     assert "over 30 groups" in dice.sentence()
     assert (
-        "told apart, A is higher"
+        ": significant, A is higher"
         in Comparison(comparison.second, comparison.first).differences()["dice_mean"].sentence()
     )
 
 
-def test_two_models_that_differ_by_chance_are_not_told_apart() -> None:
+def test_a_random_difference_is_not_significant() -> None:
     first, second = (hits(np.random.default_rng(seed)) for seed in (1, 2))
     document = Comparison(scores_of(first), scores_of(second)).document()
     assert not document["differences"]["dice_mean"]["told_apart"]
-    assert ": not told apart (" in document["sentences"][0]
+    assert ": not significant (" in document["sentences"][0]
     differences = [abs(image["difference"]) for image in document["images"]]
     assert differences == sorted(differences, reverse=True)
 
 
-def test_a_model_is_not_told_apart_from_itself() -> None:
+def test_a_model_does_not_differ_from_itself() -> None:
     scores = scores_of(hits(np.random.default_rng(0)))
     for difference in Comparison(scores, scores).differences().values():
         assert difference.amount == 0
-        assert not difference.is_told_apart
+        assert not difference.is_significant
 
 
-def test_one_group_of_images_tells_nothing_apart() -> None:
+def test_one_group_of_images_gives_no_significance() -> None:
     dice = Comparison(scores_of([500]), scores_of([900])).differences()["dice_mean"]
     assert dice.interval is None
-    assert "not told apart, one group" in dice.sentence()
+    assert "not significant, one group" in dice.sentence()
 
 
-def test_nothing_to_find_has_no_difference() -> None:
+def test_the_difference_is_undefined_without_objects() -> None:
     nothing = ClassScores(
         Counts(0, 0, 0), (Counts(0, 0, 0),) * 10, Panoptic(Counts(0, 0, 0), 0.0), NO_BINS
     )
@@ -76,7 +76,7 @@ def test_nothing_to_find_has_no_difference() -> None:
     assert "undefined" in Comparison(empty, empty).differences()["dice_mean"].sentence()
 
 
-def test_two_trained_models_meet_on_the_same_images(discs: Path, tmp_path: Path) -> None:
+def test_two_trained_models_are_compared_on_the_same_images(discs: Path, tmp_path: Path) -> None:
     plan = make_plan(fingerprint([discs]), patches=4).model_copy(
         update={"widths": (4, 8), "batch": 2}
     )

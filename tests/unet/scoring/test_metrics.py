@@ -53,7 +53,7 @@ def test_pixel_counts_equal_three_nested_loops() -> None:
 
 
 def brute_force_matches(truth: np.ndarray, found: np.ndarray, threshold: float) -> int:
-    """The most pairs with IoU >= threshold, each object used once, over all assignments."""
+    """Maximum number of pairs with IoU >= threshold over all one-to-one assignments."""
     a = [truth == n for n in np.unique(truth) if n]
     b = [found == n for n in np.unique(found) if n]
     if len(a) > len(b):
@@ -69,7 +69,7 @@ def brute_force_matches(truth: np.ndarray, found: np.ndarray, threshold: float) 
 
 
 def two_maps(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two instance maps that are alike: squares, and the same with some pixels changed."""
+    """Two similar instance maps: squares, and the same with some pixels changed."""
     rng = np.random.default_rng(seed)
     truth = np.repeat(np.repeat(rng.integers(0, 5, (3, 3)), 2, 0), 2, 1).astype(np.int32)
     found = truth.copy()
@@ -92,7 +92,7 @@ def test_a_tie_at_half_is_matched_once() -> None:
     assert object_counts(truth, found, (0.5,)) == (Counts(1, 0, 1),)
 
 
-def test_numbering_of_objects_changes_no_score() -> None:
+def test_scores_do_not_depend_on_object_numbers() -> None:
     rng = np.random.default_rng(3)
     truth = np.kron(rng.permutation(16).reshape(4, 4), np.ones((5, 5), int)).astype(np.int32)
     found = np.roll(truth, 1, axis=1)
@@ -101,7 +101,7 @@ def test_numbering_of_objects_changes_no_score() -> None:
     assert len(object_counts(truth, found)) == len(AP_THRESHOLDS) == 10
 
 
-def test_nothing_to_find_and_nothing_found_has_no_score() -> None:
+def test_scores_are_undefined_if_nothing_is_there_and_nothing_is_found() -> None:
     empty = np.zeros((4, 4), np.int32)
     assert object_counts(empty, empty)[0].dice is None
     assert mean([None, 0.5, 1.0]) == 0.75
@@ -114,10 +114,10 @@ def test_precision_and_recall_equal_a_count_by_hand(pixels: list[str]) -> None:
         np.array([[p in names for p in pixels]]) for names in ({"tp", "fn"}, {"tp", "fp"})
     )
     counts = pixel_counts(truth, found, np.ones((1, len(pixels)), bool))
-    right = sum(p == "tp" for p in pixels)
-    said, there = sum(p in {"tp", "fp"} for p in pixels), sum(p in {"tp", "fn"} for p in pixels)
-    assert counts.precision == (right / said if said else None)
-    assert counts.recall == (right / there if there else None)
+    tp = sum(p == "tp" for p in pixels)
+    predicted, true = (sum(p in {"tp", other} for p in pixels) for other in ("fp", "fn"))
+    assert counts.precision == (tp / predicted if predicted else None)
+    assert counts.recall == (tp / true if true else None)
 
 
 def naive_panoptic(truth: np.ndarray, found: np.ndarray) -> tuple[float, int, int, int]:
@@ -125,12 +125,12 @@ def naive_panoptic(truth: np.ndarray, found: np.ndarray) -> tuple[float, int, in
     iou_sum, pairs = 0.0, []
     for a in set(truth.ravel().tolist()) - {0}:
         for b in set(found.ravel().tolist()) - {0}:
-            both = either = 0
+            intersection = union = 0
             for x, y in zip(truth.ravel(), found.ravel(), strict=True):
-                both += x == a and y == b
-                either += x == a or y == b
-            if both / either > 0.5:
-                iou_sum += both / either
+                intersection += x == a and y == b
+                union += x == a or y == b
+            if intersection / union > 0.5:
+                iou_sum += intersection / union
                 pairs.append((a, b))
     n_truth, n_found = len(set(truth.ravel()) - {0}), len(set(found.ravel()) - {0})
     assert len({a for a, _ in pairs}) == len({b for _, b in pairs}) == len(pairs)
@@ -154,9 +154,9 @@ def test_panoptic_quality_equals_its_formula_pair_by_pair(seed: int) -> None:
     assert len(left) == len(right) == tp
 
 
-def test_half_an_overlap_is_no_panoptic_match_but_one_for_f1() -> None:
+def test_an_iou_of_half_is_a_match_for_f1_but_not_for_panoptic_quality() -> None:
     truth, found = np.array([[1, 1, 0]], np.int32), np.array([[1, 0, 0]], np.int32)
     assert panoptic(truth, found).counts.tp == 0
     assert object_counts(truth, found, (0.5,))[0].tp == 1
-    two = total_panoptic([Panoptic(Counts(1, 0, 0), 0.75), Panoptic(Counts(0, 1, 1), 0.0)])
-    assert two == Panoptic(Counts(1, 1, 1), 0.75)
+    both = total_panoptic([Panoptic(Counts(1, 0, 0), 0.75), Panoptic(Counts(0, 1, 1), 0.0)])
+    assert both == Panoptic(Counts(1, 1, 1), 0.75)

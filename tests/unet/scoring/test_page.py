@@ -11,39 +11,39 @@ from unet.planning.plan import make_plan
 from unet.prediction.predictor import Predictor
 from unet.runs.train import train
 from unet.scoring.evaluate import evaluate
-from unet.scoring.page import example, write_scores_page
+from unet.scoring.page import draw_example, write_scores_page
 
 
 def has(picture: np.ndarray, colour: tuple[int, int, int]) -> bool:
     return bool((picture == colour).all(axis=2).any())
 
 
-def test_a_missed_object_is_red_in_the_truth_and_a_surplus_one_in_the_finding() -> None:
+def test_missed_objects_are_red_in_the_truth_and_extra_ones_in_the_prediction() -> None:
     image, truth = draw_discs(np.random.default_rng(0), count=2)
     truth = truth.astype(np.int32)
-    right = example("a", image, truth, found=truth)
+    right = draw_example("a", image, truth, found=truth)
     for picture in (right.truth, right.found):
         assert has(picture, NEGATIVE_RGB)
         assert not has(picture, POSITIVE_RGB)
-    one = example("a", image, truth, found=np.where(truth == 1, 7, 0).astype(np.int32))
-    assert has(one.truth, POSITIVE_RGB)
-    assert not has(one.found, POSITIVE_RGB)
-    surplus = example("a", image, np.where(truth == 1, 1, 0).astype(np.int32), found=truth)
-    assert not has(surplus.truth, POSITIVE_RGB)
-    assert has(surplus.found, POSITIVE_RGB)
+    missed = draw_example("a", image, truth, found=np.where(truth == 1, 7, 0).astype(np.int32))
+    assert has(missed.truth, POSITIVE_RGB)
+    assert not has(missed.found, POSITIVE_RGB)
+    extra = draw_example("a", image, np.where(truth == 1, 1, 0).astype(np.int32), found=truth)
+    assert not has(extra.truth, POSITIVE_RGB)
+    assert has(extra.found, POSITIVE_RGB)
 
 
 @pytest.mark.parametrize("kind", ["grey", "deep"])
-def test_grey_and_deep_images_are_shown_in_colour_of_8_bits(kind: str) -> None:
+def test_grey_and_16_bit_images_are_shown_as_8_bit_rgb(kind: str) -> None:
     image, truth = draw_discs(np.random.default_rng(0))
     pixels = image[..., 0] if kind == "grey" else image[..., 0].astype(np.uint16) * 200
-    shown = example("a", pixels, truth.astype(np.int32), found=truth.astype(np.int32)).image
+    shown = draw_example("a", pixels, truth.astype(np.int32), found=truth.astype(np.int32)).image
     assert shown.dtype == np.uint8
     assert shown.shape == (256, 256, 3)
     assert np.ptp(shown) > 100
 
 
-def test_the_page_holds_scores_intervals_diagram_and_pictures_and_asks_for_nothing(
+def test_the_page_has_scores_intervals_diagram_and_pictures_and_is_self_contained(
     discs: Path, tmp_path: Path
 ) -> None:
     plan = make_plan(fingerprint([discs]), patches=8).model_copy(

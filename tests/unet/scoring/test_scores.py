@@ -13,21 +13,21 @@ CLASSES = tuple(DatasetClass(id=i, name=n) for i, n in enumerate(("background", 
 TWO = CLASSES[:2]
 
 
-def likely(mask: np.ndarray, classes: int) -> np.ndarray:
-    """Probabilities of someone who is sure of `mask`."""
+def confident(mask: np.ndarray, classes: int) -> np.ndarray:
+    """Confident class probabilities for `mask`."""
     return np.stack([np.where(mask == i, 0.9, 0.1 / (classes - 1)) for i in range(classes)]).astype(
         np.float32
     )
 
 
 def scored(name: str, mask: np.ndarray, objects: np.ndarray, found: Prediction, *, classes=TWO):
-    prob = likely(found.mask, len(classes))
+    prob = confident(found.mask, len(classes))
     parts = image_scores(mask, objects, found, prob_KHW=prob, classes=classes)
     return ImageScores(name, name, *parts)
 
 
 def drawn(seed: int, classes: int = 3) -> tuple[np.ndarray, np.ndarray, Prediction]:
-    """Truth of blocks, each an object of one class, and a finding that errs in places."""
+    """Truth made of blocks, each an object of one class, and a partly wrong prediction."""
     rng = np.random.default_rng(seed)
     of_object = np.concatenate([[0], rng.integers(1, classes, 9)])
     objects = np.kron(np.arange(9).reshape(3, 3), np.ones((3, 3), int)).astype(np.int32)
@@ -47,7 +47,7 @@ def loops(truth: np.ndarray, found: np.ndarray, known: np.ndarray) -> tuple[int,
 
 @settings(max_examples=15)
 @given(st.lists(st.integers(0, 500), min_size=1, max_size=3, unique=True))
-def test_every_pixel_score_of_the_document_equals_loops_over_pixels(seeds: list[int]) -> None:
+def test_all_pixel_scores_of_the_document_equal_loops_over_pixels(seeds: list[int]) -> None:
     data = [drawn(seed) for seed in seeds]
     images = tuple(
         scored(str(s), m, o, f, classes=CLASSES) for s, (m, o, f) in zip(seeds, data, strict=True)
@@ -82,7 +82,7 @@ def test_every_pixel_score_of_the_document_equals_loops_over_pixels(seeds: list[
 
 @settings(max_examples=15)
 @given(st.lists(st.integers(0, 500), min_size=1, max_size=3, unique=True))
-def test_object_scores_of_a_class_look_at_its_objects_alone(seeds: list[int]) -> None:
+def test_object_scores_of_a_class_use_only_its_objects(seeds: list[int]) -> None:
     data = [drawn(seed) for seed in seeds]
     images = tuple(
         scored(str(s), m, o, f, classes=CLASSES) for s, (m, o, f) in zip(seeds, data, strict=True)
@@ -98,7 +98,7 @@ def test_object_scores_of_a_class_look_at_its_objects_alone(seeds: list[int]) ->
             truths, seen = ([a for a in part if a.any()] for part in (truths, seen))
             errors.append(len(seen) - len(truths))
             for counts, threshold in zip(per_threshold, AP_THRESHOLDS, strict=True):
-                # A pair above one half is the only one of both; at a half exactly it is a tie.
+                # Above an IoU of one half a pair is unique; at exactly one half it is a tie.
                 hits = sum(
                     any((t & s).sum() / (t | s).sum() >= threshold - 1e-9 for s in seen)
                     for t in truths
@@ -132,7 +132,7 @@ def test_scores_of_a_perfect_and_of_an_empty_prediction() -> None:
     assert missed.count_error == -missed.objects[0].fn == -2
 
 
-def test_ignored_pixels_count_for_nothing() -> None:
+def test_ignored_pixels_do_not_count() -> None:
     mask = np.zeros((10, 10), np.uint8)
     mask[:5] = 255
     found = np.zeros((10, 10), np.int32)
@@ -144,7 +144,7 @@ def test_ignored_pixels_count_for_nothing() -> None:
     assert sum(scores.reliability.pixels) == 50
 
 
-def test_the_document_holds_the_keys_that_others_build_on_worst_first() -> None:
+def test_the_document_has_the_public_keys_and_lists_the_worst_images_first() -> None:
     mask, objects = squares()
     half = np.where(np.arange(20)[:, None] < 9, mask, 0).astype(np.uint8)
     images = (
