@@ -4,20 +4,21 @@ What each role may do stands at the routes themselves; see `app.access.route_rol
 """
 
 import ipaddress
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlsplit
 
 from fastapi import Request
+from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.access.service import Service
-from app.access.sessions import SESSION_COOKIE
+from app.access.sessions import SESSION_COOKIE, Sessions
 from app.access.tokens import Role, any_token, token_of_id, token_of_secret
 from app.ground.errors import Forbidden, Unauthorized, problem_response
-from app.web.pages import login_page, wants_page
 
 FREE = frozenset({("GET", "/healthz"), ("HEAD", "/healthz"), ("POST", "/login")})
 READY = ("GET", "/readyz")  # free for this machine: what starts a release asks it
@@ -25,6 +26,9 @@ PROXY_HEADERS = frozenset({"forwarded", "via", "x-real-ip"})  # beside X-Forward
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 FIRST_TOKEN = "`unetops token create --role admin` makes the first one"  # noqa: S105
 SEND_TOKEN = "send it as `Authorization: Bearer ...`, or log in on the page"  # noqa: S105
+
+
+LoginPage = Callable[[Request, Sessions, Unauthorized], Response]
 
 
 class Way(StrEnum):
@@ -48,8 +52,9 @@ class Caller:
 class Access:
     """ASGI middleware in front of everything: lets a request in or answers 401 or 403."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, login_page: LoginPage) -> None:
         self.app = app
+        self.login_page = login_page
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102
         if scope["type"] != "http":
@@ -61,13 +66,21 @@ class Access:
             caller = await run_in_threadpool(admit, request, service)
         except Unauthorized as error:
             page = wants_page(request)
-            refusal = login_page(request, service.sessions, error) if page else None
+            refusal = self.login_page(request, service.sessions, error) if page else None
             await (refusal or problem_response(error))(scope, receive, send)
         except Forbidden as error:
             await problem_response(error)(scope, receive, send)
         else:
             scope.setdefault("state", {})["caller"] = caller
             await self.app(scope, receive, send)
+
+
+def wants_page(request: Request) -> bool:
+    """True if a person's browser asks for a page, not a program for data."""
+    is_api = request.url.path.startswith("/api/")
+    return (
+        not is_api and request.method == "GET" and "text/html" in request.headers.get("accept", "")
+    )
 
 
 def admit(request: HTTPConnection, service: Service) -> Caller:

@@ -9,12 +9,12 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from starlette.types import Message, Receive
 
+from app.access.bodies import small_body
 from app.access.guard import SAFE, Caller, Way
 from app.access.service import Service
 from app.access.sessions import FORM_FIELD, FORM_HEADER
 from app.access.tokens import Role
 from app.ground.errors import Forbidden
-from app.web.uploads import small_body
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]

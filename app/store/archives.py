@@ -7,8 +7,10 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
-from app.access.service import Service
+from sqlalchemy import Engine
+
 from app.ground.errors import Unprocessable
+from app.ground.settings import Settings
 from app.store import artifacts
 from app.store.db import transaction
 from app.store.tables import Artifact
@@ -18,11 +20,11 @@ from dataset_rules.ground.errors import RulesError
 from dataset_rules.sources.archive import unpack
 
 CHUNK_BYTES = 1 << 20
-LONGEST_NAME_BYTES = 200  # the disk takes 255; predictions put `_instances.png` and more behind it
+MAX_NAME_BYTES = 200  # the disk takes 255; predictions put `_instances.png` and more behind it
 TEXTS = (".json", ".txt", ".yaml")
 
 
-def keep_archive(here: Service, upload: Upload) -> Artifact:
+def keep_archive(settings: Settings, engine: Engine, upload: Upload) -> Artifact:
     """Unpack an uploaded archive into the store.
 
     Raises:
@@ -32,15 +34,15 @@ def keep_archive(here: Service, upload: Upload) -> Artifact:
     name = file_name(upload.name)
     suffix = ".zip" if zipfile.is_zipfile(upload.path) else ".tar"  # by content, not by name
     archive = upload.path.with_name(f"{upload.path.name}{suffix}")
-    folder = artifacts.new_upload(here.settings)
+    folder = artifacts.new_upload(settings)
     upload.path.rename(archive)
     try:
         _unpack(archive, folder, name)
         if not any(path.is_file() for path in folder.rglob("*")):
             raise Unprocessable("there is no file in the archive", where=name)
-        with transaction(here.engine) as session:
+        with transaction(engine) as session:
             facts = {"archive_bytes": upload.size_bytes}
-            return artifacts.keep_source(here.settings, session, folder, label=name, facts=facts)
+            return artifacts.keep_source(settings, session, folder, label=name, facts=facts)
     finally:
         archive.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
@@ -72,10 +74,10 @@ def file_name(name: str) -> str:
     last = PureWindowsPath(PurePosixPath(name).name).name
     kept = "".join(c if c.isalnum() or c in "._- ()" else "_" for c in last).strip(" .")
     size_bytes = len(kept.encode())
-    if size_bytes > LONGEST_NAME_BYTES:
+    if size_bytes > MAX_NAME_BYTES:
         raise Unprocessable(
             "the name of the file is too long", where=f"{kept[:40]}...",
-            expected=f"at most {LONGEST_NAME_BYTES} bytes in UTF-8", found=f"{size_bytes} bytes",
+            expected=f"at most {MAX_NAME_BYTES} bytes in UTF-8", found=f"{size_bytes} bytes",
             remedy="rename the file",
         )  # fmt: skip
     return kept or "upload"

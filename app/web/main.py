@@ -19,7 +19,7 @@ from app.jobs import queue
 from app.jobs.process import die_with_parent
 from app.store.artifacts import keeping_uploads
 from app.store.db import migrate, open_engine
-from app.web.pages import HERE
+from app.web.pages import HERE, login_page
 from app.web.routes import (
     datasets,
     health,
@@ -57,7 +57,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="unetops", lifespan=life, openapi_url="/api/v1/openapi.json", docs_url=None,
         redoc_url=None,
     )  # fmt: skip
-    app.add_middleware(Access)
+    app.add_middleware(Access, login_page=login_page)
     errors.install(app)
     include(app, health.router)
     for noun in NOUNS:

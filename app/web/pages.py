@@ -26,14 +26,6 @@ PAGE_HEADERS = {
 templates = Jinja2Templates(directory=HERE / "templates")
 
 
-def wants_page(request: Request) -> bool:
-    """True if a person's browser asks for a page, not a program for data."""
-    is_api = request.url.path.startswith("/api/")
-    return (
-        not is_api and request.method == "GET" and "text/html" in request.headers.get("accept", "")
-    )
-
-
 def render(
     request: Request, sessions: Sessions, name: str, *, status: int = http.HTTPStatus.OK,
     **values: Any,

@@ -9,26 +9,16 @@ from pydantic import ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from app.access.bodies import bound, small_body, stated_bytes
 from app.access.service import Here
 from app.ground.errors import AppError, TooLarge, Unprocessable
 from app.store.artifacts import new_upload
 from app.store.upload import Upload
 from app.web.schemas import SourceRequest
 
-SMALL_BODY_BYTES = 1 << 20
 FIELD_BYTES = 1 << 16  # of all fields beside the file together, their names included
 MOST_PARTS = 16  # of a form; no route knows more than two
 SLACK_BYTES = 1 << 20  # for the other fields and the headers of the parts
-
-
-async def small_body(request: Request) -> bytes:
-    """The whole body, at most 1 MiB; raises `TooLarge`."""
-    _bound(_stated_bytes(request), SMALL_BODY_BYTES)
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        _bound(len(body), SMALL_BODY_BYTES)
-    return bytes(body)
 
 
 async def source_body(request: Request, here: Here) -> AsyncIterator[Upload | SourceRequest]:
@@ -95,7 +85,7 @@ async def _receive(request: Request, file_field: str, upload: Upload, *, most_by
             found=kind.decode("latin-1") or "no content type",
             remedy=f"curl -F {file_field}=@NAME sends one",
         )  # fmt: skip
-    _bound(_stated_bytes(request), most_bytes + SLACK_BYTES)
+    bound(stated_bytes(request), most_bytes + SLACK_BYTES)
     received = 0
     with upload.path.open("xb") as file:
         form = _Form(file_field, upload, file)
@@ -103,7 +93,7 @@ async def _receive(request: Request, file_field: str, upload: Upload, *, most_by
             parser = MultipartParser(options[b"boundary"], form.callbacks())  # type: ignore[arg-type]
             async for chunk in request.stream():
                 received += len(chunk)
-                _bound(received, most_bytes + SLACK_BYTES)
+                bound(received, most_bytes + SLACK_BYTES)
                 parser.write(chunk)
             parser.finalize()
         except FormParserError as error:
@@ -115,7 +105,7 @@ async def _receive(request: Request, file_field: str, upload: Upload, *, most_by
         )  # fmt: skip
     if not upload.size_bytes:
         raise Unprocessable("the file is empty", where=upload.name)
-    _bound(upload.size_bytes, most_bytes)
+    bound(upload.size_bytes, most_bytes)
 
 
 class _Form:
@@ -189,15 +179,3 @@ class _Form:
                 "the form has too much beside its file", expected=f"at most {FIELD_BYTES} bytes",
                 found=f"{self._beside_bytes} bytes or more",
             )  # fmt: skip
-
-
-def _stated_bytes(request: Request) -> int:
-    return int(request.headers.get("content-length") or 0)
-
-
-def _bound(size_bytes: int, most_bytes: int) -> None:
-    if size_bytes > most_bytes:
-        raise TooLarge(
-            "the body is too large", expected=f"at most {most_bytes} bytes",
-            found=f"{size_bytes} bytes or more",
-        )  # fmt: skip

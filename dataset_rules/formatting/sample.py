@@ -21,7 +21,7 @@ from dataset_rules.pixels.values import panel_of
 from dataset_rules.rules.fields import Panel
 from dataset_rules.rules.rules import Rules
 from dataset_rules.sources.files import Files
-from dataset_rules.sources.limits import LONGEST_NAME_BYTES
+from dataset_rules.sources.limits import MAX_NAME_BYTES
 
 
 @dataclass(frozen=True)
@@ -180,10 +180,10 @@ def _write(
 def _refuse_long_names(paths: Iterable[str], task: Task) -> None:
     """Names are joined of folders, file name and keyword, so each may fit and all together not."""
     longest = max(len(path.rpartition("/")[2].encode()) for path in paths)
-    if longest > LONGEST_NAME_BYTES - WRITING_BYTES:
+    if longest > MAX_NAME_BYTES - WRITING_BYTES:
         raise RulesError(
             "its files in the dataset would have too long a name", where=task.image,
-            expected=f"at most {LONGEST_NAME_BYTES - WRITING_BYTES} bytes in UTF-8",
+            expected=f"at most {MAX_NAME_BYTES - WRITING_BYTES} bytes in UTF-8",
             found=f"{longest} bytes", remedy="rename it, or choose a shorter mask_keyword",
         )  # fmt: skip
 

@@ -6,7 +6,7 @@ from urllib.parse import unquote, urlsplit
 
 from dataset_rules.ground.errors import RulesError
 
-LONGEST_NAME_BYTES = 100  # it becomes a part of file names
+MAX_NAME_BYTES = 100  # it becomes a part of file names
 HEX_DIGITS = {"sha256": 64, "md5": 32}
 
 
@@ -44,7 +44,7 @@ def address_of(text: str) -> Address:
     checksum = _checksum(parts.fragment, text) if parts.fragment else None
     name = unquote(parts.path.rstrip("/").rpartition("/")[2]) or str(parts.hostname)
     kept = "".join(sign if sign.isalnum() or sign in "._-" else "_" for sign in name)
-    last = kept.encode(errors="replace")[-LONGEST_NAME_BYTES:].decode(errors="ignore").lstrip(".")
+    last = kept.encode(errors="replace")[-MAX_NAME_BYTES:].decode(errors="ignore").lstrip(".")
     return Address(parts._replace(fragment="").geturl(), last or "file", checksum)
 
 

@@ -32,7 +32,7 @@ def create_source(here: Here, body: SourceBody, response: Response) -> Made:
     if isinstance(body, SourceRequest):
         response.status_code = 202
         return made_job(*submit_fetch(here, body.url), response)
-    return Made(**made(keep_archive(here, body), response))
+    return Made(**made(keep_archive(here.settings, here.engine, body), response))
 
 
 @router.get("")
