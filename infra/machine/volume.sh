@@ -6,7 +6,7 @@
 set -u
 refuse() {
   echo "volume $1: not formatted: $2" >&2
-  exit 1
+  exit 0  # an error here would end the wait for first boot, which says itself what is not mounted
 }
 for _ in $(seq "${2:-240}"); do
   [ -b "$1" ] && break
@@ -18,4 +18,4 @@ cmp -s -n 1048576 "$1" /dev/zero ||
   refuse "$1" "its first MiB cannot be read, or holds something; look with: blkid -p, hexdump -C"
 blkid -p "$1" >/dev/null
 [ $? -eq 2 ] || refuse "$1" "blkid finds something on it; look with: blkid -p, wipefs"
-mkfs.ext4 -q -L unetops "$1"
+mkfs.ext4 -q -L unetops "$1" || refuse "$1" "mkfs.ext4 failed"

@@ -39,7 +39,10 @@ def mounted(machine: Machine) -> None:
     """The volume is there; without it data would go to the droplet's own disk."""
     if machine.root == Path("/") and not machine.mount.is_mount():
         device = machine.facts().get("device")
-        raise HostError(f"the volume is not mounted at {machine.mount}: is {device} attached?")
+        raise HostError(
+            f"the volume is not mounted at {machine.mount}: is {device} attached? If so, "
+            "/var/log/cloud-init-output.log says why it was not formatted"
+        )
 
 
 def packages(machine: Machine) -> str:
