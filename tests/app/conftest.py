@@ -125,7 +125,7 @@ def post_dataset(http, count: int = 4) -> str:
     return answer.json()["job"]
 
 
-def wait_for(condition, seconds: float = 40.0):
+def wait_for(condition, seconds: float = 90.0):
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if value := condition():
@@ -134,7 +134,7 @@ def wait_for(condition, seconds: float = 40.0):
     raise AssertionError(f"did not happen in {seconds} s")
 
 
-def finished(http, job: str, seconds: float = 40.0) -> dict:
+def finished(http, job: str, seconds: float = 90.0) -> dict:
     def ended():
         view = http.get(f"/api/v1/jobs/{job}").json()
         return view if view["status"] not in {"queued", "running"} else None
