@@ -28,13 +28,16 @@ PLACE = Path("/var/tmp/unetops-prepared")
 HOST = "/opt/unetops/bin/unetops-host"
 BASE = "opt/unetops/base"
 GIVEN = "/root/given"
+# It is in the environment's name; without it a release would lay another one.
+INDEX = yaml.safe_load((ROOT / "Pulumi.dev.yaml").read_text())["config"]["unetops:torchIndex"]
+RELEASE = f"{HOST} release --id prepared --torch-index {INDEX}"
 # No service runs here, so the release ends where it would stop one: its environment is laid then.
 SCRIPT = f"""
 export DEBIAN_FRONTEND=noninteractive
 apt-get -q update
 apt-get -q -y install {" ".join(PACKAGES)}
 apt-get clean
-{HOST} release --id prepared --wheel {GIVEN}/*.whl --lock {GIVEN}/requirements.lock || true
+{RELEASE} --wheel {GIVEN}/*.whl --lock {GIVEN}/requirements.lock || true
 test -f /{BASE}/*/.complete
 rm -rf {GIVEN} /srv/unetops /var/lib/unetops /opt/unetops/bin /opt/unetops/releases
 """
