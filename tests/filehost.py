@@ -25,7 +25,7 @@ class Handler(BaseHTTPRequestHandler):
     server: "FileHost"
 
     def do_GET(self) -> None:
-        self.server.asked.append((self.path, dict(self.headers)))
+        self.server.requests.append((self.path, dict(self.headers)))
         self.close_connection = True
         self.server.answer(self)
 
@@ -50,7 +50,7 @@ class FileHost(ThreadingHTTPServer):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
         self.socket = context.wrap_socket(self.socket, server_side=True)
-        self.asked: list[tuple[str, dict[str, str]]] = []
+        self.requests: list[tuple[str, dict[str, str]]] = []
         self.answer: Answer = lambda handler: handler.head(404, Content_Length=0)
 
     def handle_error(self, *_: object) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset_rules.masks.profile import Look
+from dataset_rules.masks.profile import FileProfile
 from dataset_rules.pixels.images import Header, encode
 from tests.drawn import draw_discs
 
@@ -46,18 +46,18 @@ def object_files(folder: Path, count: int = 3) -> Path:
     return folder
 
 
-def seen(*, is_mask: bool, size_px: tuple[int, int] = (64, 64)) -> Look:
+def fake_profile(*, is_mask: bool, size_px: tuple[int, int] = (64, 64)) -> FileProfile:
     """Fake profile of a mask or a photograph."""
     header = Header("PNG", "L", *size_px, bits=8, pages=1, pixel_size_um=None)
     values = {0: 3000, 255: 1096} if is_mask else dict.fromkeys(range(256), 16)
     flatness = 0.97 if is_mask else 0.05
-    return Look(header, "uint8", values, len(values), is_color=False, flatness=flatness)
+    return FileProfile(header, "uint8", values, len(values), is_color=False, flatness=flatness)
 
 
-def looking(masks: Iterable[str]) -> Callable[[str], Look]:
+def fake_profiler(masks: Iterable[str]) -> Callable[[str], FileProfile]:
     """Fake profiler that finds masks at these paths and photographs elsewhere."""
     paths = frozenset(masks)
-    return lambda path: seen(is_mask=path in paths)
+    return lambda path: fake_profile(is_mask=path in paths)
 
 
 def tree_of(folder: Path) -> Mapping[str, bytes]:

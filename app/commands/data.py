@@ -18,10 +18,10 @@ from app.commands.console import (
     table,
 )
 from dataset_rules.artifacts.dataset import Split, read_dataset
-from dataset_rules.artifacts.lineage import LinkState, is_whole, trace
+from dataset_rules.artifacts.lineage import LinkState, is_intact, trace
 from dataset_rules.artifacts.manifest import contradictions, read_artifact
 from dataset_rules.artifacts.seal import altered_files
-from dataset_rules.ground.findings import some_of
+from dataset_rules.ground.findings import join_limited
 from dataset_rules.rules.rules import Rules, read_rules, rules_document, rules_id, to_paper
 from dataset_rules.sources.locations import location_of
 
@@ -57,7 +57,7 @@ def tell_problems(folder: Path) -> None:
     """What was seen in all pixels of a new dataset: some may have escaped the doctor's sample."""
     problems = json.loads((folder / PROBLEMS).read_bytes())
     for problem in problems[:SHOWN]:  # the worst first
-        paths = some_of(problem["paths"], 3, ", ")
+        paths = join_limited(problem["paths"], 3, ", ")
         note(f"{problem['severity']}: {problem['message']}" + (f": {paths}" if paths else ""))
     if len(problems) > SHOWN:
         note(f"and {len(problems) - SHOWN} more: {folder / PROBLEMS}")
@@ -89,7 +89,7 @@ def lineage(
     """Print the chain from a file to source and commit; name the link that is broken."""
     links = trace(target, artifact=artifact)
     if as_json:
-        print_json({"intact": is_whole(links), "links": [link.document() for link in links]})
+        print_json({"intact": is_intact(links), "links": [link.document() for link in links]})
     else:
         colours = {LinkState.OK: "green", LinkState.BROKEN: "bold red", LinkState.ABSENT: "yellow"}
         for link in links:
@@ -98,7 +98,7 @@ def lineage(
                       soft_wrap=True)  # fmt: skip
         broken = [link.kind for link in links if link.state is LinkState.BROKEN]
         out.print(f"broken: {', '.join(broken)}" if broken else "the chain is whole")
-    if not is_whole(links):
+    if not is_intact(links):
         raise typer.Exit(FINDINGS)
 
 

@@ -73,10 +73,10 @@ def _examined(
     from dataset_rules.doctor.examine import examine_folder  # opens no pixel library for --help
     from dataset_rules.doctor.page import whole_page
     from dataset_rules.doctor.previews import pictures_of
-    from dataset_rules.sources.files import opened_files
+    from dataset_rules.sources.files import open_files
 
     depth = Depth.FULL if is_full else Depth.SAMPLE
-    with opened_files(place) as files:
+    with open_files(place) as files:
         with progress("decoding", quiet=quiet or not is_full, has_rate=True) as show:
             report = examine_folder(files, rules, depth=depth, on_progress=show)
         document = report.document()

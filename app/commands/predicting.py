@@ -53,13 +53,17 @@ def predict(
 
     A TIFF is read by rows, so that one of 30,000 x 30,000 pixels fits into 2 GB of memory.
     """
-    from unet.prediction.predict_files import PREDICTIONS, Maps, predict_files  # loads torch
+    from unet.prediction.predict_files import (  # loads torch
+        PREDICTIONS,
+        OptionalMaps,
+        predict_files,
+    )
 
-    predictor = _load(model, backend, is_turned=tta)
+    predictor = _load(model, backend, tta=tta)
     with progress("predicting", quiet=as_json) as show:
         folder = predict_files(
             model, images, new_folder(to), predictor=predictor,
-            maps=Maps(probabilities=probabilities, uncertainty=uncertainty),
+            maps=OptionalMaps(probabilities=probabilities, uncertainty=uncertainty),
             on_event=lambda event: show(event["done"], event["of"]),
         )  # fmt: skip
     document = _read(folder / PREDICTIONS)
@@ -71,14 +75,14 @@ def predict(
            for i in document["images"]])  # fmt: skip
 
 
-def _load(model: Path, backend: BackendName, *, is_turned: bool) -> "Predictor":
-    from unet.network.backend import NOTES, Backend
+def _load(model: Path, backend: BackendName, *, tta: bool) -> "Predictor":
+    from unet.network.backend import CHOICES_FILE, Backend
     from unet.prediction.predictor import Predictor  # loads torch
 
     if backend is not BackendName.AUTO:
-        return Predictor(model, backend=Backend(backend), is_turned=is_turned)
-    predictor = Predictor(model, is_turned=is_turned)
-    choice = predictor.choose_backend(home_folder(os.environ) / NOTES)
+        return Predictor(model, backend=Backend(backend), tta=tta)
+    predictor = Predictor(model, tta=tta)
+    choice = predictor.choose_backend(home_folder(os.environ) / CHOICES_FILE)
     took = ", ".join(f"{name} {1000 * s:.0f} ms" for name, s in choice.seconds.items())
     note(f"backend: {choice.backend} ({took} for a tile)")
     return predictor

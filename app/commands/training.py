@@ -64,7 +64,7 @@ def plan(
     With a time limit the machine's speed is measured for some seconds.
     """
     from dataset_rules.ground.disk import write_json
-    from unet.planning.budget import Budget, bytes_of, machine_bytes
+    from unet.planning.budget import Budget, machine_bytes, parse_memory_size
     from unet.planning.fingerprint import fingerprint
     from unet.planning.plan import make_plan
     from unet.runs.folds import make_folds, read_fold_rule, refuse_blind_folds
@@ -74,7 +74,7 @@ def plan(
     if dealt:
         refuse_blind_folds(dealt, facts.classes)
     limit = seconds(time_limit)
-    budget = Budget(memory_bytes=bytes_of(memory) or machine_bytes())
+    budget = Budget(memory_bytes=parse_memory_size(memory) or machine_bytes())
     if limit or device != "auto":  # else no torch is needed
         budget = budget.model_copy(update={"device": _device(device)})
     made = make_plan(facts, budget, seed=seed)
@@ -147,7 +147,7 @@ def train(
 
     clock = process_clock()  # loading torch is part of the time given
     from dataset_rules.artifacts.manifest import read_artifact
-    from unet.planning.budget import Budget, bytes_of, machine_bytes
+    from unet.planning.budget import Budget, machine_bytes, parse_memory_size
     from unet.planning.plan import read_plan
     from unet.runs.folds import read_fold_rule
     from unet.runs.protocol import Course
@@ -157,7 +157,9 @@ def train(
     chosen = read_plan(plan) if plan else None
     course = Course(folds=read_fold_rule(folds) if folds else None, trials=search)
     limit = seconds(time_limit)
-    budget = Budget(device=_device(device), memory_bytes=bytes_of(memory) or machine_bytes())
+    budget = Budget(
+        device=_device(device), memory_bytes=parse_memory_size(memory) or machine_bytes()
+    )
     with progress("training", quiet=as_json) as show, joined(os.environ, budget.device) as group:
         run = train_run(
             datasets, new_folder(to), time_limit_s=limit, plan=chosen, seed=seed, start=start,

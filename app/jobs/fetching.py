@@ -45,11 +45,11 @@ def fetch_source(url: str, work: Path, settings: Settings, on_progress: Progress
     try:
         unpack(archive, work / FILES)
     except RulesError as error:
-        raise _told_of(error, archive, address.shown) from error
+        raise _told_of(error, archive, address.redacted) from error
     if not any(path.is_file() for path in (work / FILES).rglob("*")):
-        raise Unprocessable("there is no file in the archive", where=address.shown)
+        raise Unprocessable("there is no file in the archive", where=address.redacted)
     facts = {
-        "address": address.shown, "archive_bytes": archive.stat().st_size,
+        "address": address.redacted, "archive_bytes": archive.stat().st_size,
         "archive_sha256": file_hash(archive),
     }  # fmt: skip
     write_json(work / FACTS, facts)

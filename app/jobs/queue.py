@@ -71,20 +71,20 @@ def open_client(engine: Engine) -> DBOSClient:
 
 def submit(
     here: Service, kind: str, *,
-    inputs: Mapping[str, str], parameters: Mapping[str, Any], is_done_again: bool = False,
+    inputs: Mapping[str, str], parameters: Mapping[str, Any], rerun: bool = False,
 ) -> Job:  # fmt: skip
     """The job for this request: the one that waits, runs or has succeeded, else a new one.
 
     One that has succeeded does not count where what it made is gone or altered, nor with
-    `is_done_again`: what it read may have changed.
+    `rerun`: what it read may have changed.
     """
     key, client = request_key(kind, inputs, parameters), here.client
-    lost = None if is_done_again else _lost(here, key)
+    lost = None if rerun else _lost(here, key)
     with transaction(here.engine) as session:
         session.execute(text("BEGIN IMMEDIATE"))  # of two equal requests the later sees the first
         known = next(iter(_with_key(session, key)), None)
         over = {State.FAILED, State.CANCELLED}
-        if known and (is_done_again or known.id == lost):
+        if known and (rerun or known.id == lost):
             over.add(State.SUCCEEDED)
         if known and state_of(client, known.id) not in over:
             return known

@@ -50,11 +50,11 @@ def doctor(request: StepRequest, tell: Tell) -> None:
     from dataset_rules.doctor.examine import examine_folder  # each step loads only what it needs
     from dataset_rules.doctor.previews import pictures_of
     from dataset_rules.rules.rules import read_rules
-    from dataset_rules.sources.files import opened_files
+    from dataset_rules.sources.files import open_files
 
     rules = read_rules(Path(request.inputs["rules"])) if "rules" in request.inputs else None
     work = Path(request.work)
-    with opened_files(Path(request.inputs["source"])) as files:
+    with open_files(Path(request.inputs["source"])) as files:
         report = examine_folder(files, rules)
         pictures = pictures_of(files, report.findings, report.pairing, report.rules)
     work.mkdir(exist_ok=True)

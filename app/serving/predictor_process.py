@@ -25,7 +25,7 @@ from app.store import artifacts
 from app.store.db import migrate, open_engine, transaction
 from app.store.tables import Alias, Artifact
 from dataset_rules.ground.errors import UserError
-from unet.network.backend import NOTES
+from unet.network.backend import CHOICES_FILE
 from unet.prediction.predict_files import predict_files
 from unet.prediction.predictor import Predictor
 
@@ -163,7 +163,7 @@ def main() -> None:
         )
     with locked(socket.parent / "predictor.lock", wait_s=30, busy="another predictor runs here"):
         socket.unlink(missing_ok=True)
-        models = Models(settings.home / NOTES)
+        models = Models(settings.home / CHOICES_FILE)
         arguments = (settings, open_engine(settings), models)
         threading.Thread(target=_follow_production, args=arguments, daemon=True).start()
         try:

@@ -89,12 +89,12 @@ def read_sample(folder: Path, sample: Sample) -> tuple[Pixels, Pixels, Pixels | 
     return read_image(folder / sample.image.path), read_mask(folder / sample.mask.path), instances
 
 
-def dataset_rules_of(folder: Path) -> Rules:
+def read_dataset_rules(folder: Path) -> Rules:
     """The rules used to format the dataset."""
     return read_rules(folder / "rules.json")
 
 
-def split_of(group: str, rule: SplitRule) -> Split:
+def assign_split(group: str, rule: SplitRule) -> Split:
     """Split of a group, fixed by the rule or else by hash, so new samples never move others."""
     for split in Split:
         if group in rule.groups.get(split.value, ()):

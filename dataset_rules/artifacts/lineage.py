@@ -80,7 +80,7 @@ def trace(target: Path, *, artifact: Path | None = None) -> list[Link]:
     return [*links, *_artifact_links(top, folder, reported), *_commit_links(top)]
 
 
-def is_whole(links: list[Link]) -> bool:
+def is_intact(links: list[Link]) -> bool:
     """True if no link is broken."""
     return all(link.state is not LinkState.BROKEN for link in links)
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from dataset_rules.artifacts.hashes import content_hash
 from dataset_rules.artifacts.provenance import provenance_document
-from dataset_rules.artifacts.seal import BEGUN, SEAL, altered_files, seal_of
+from dataset_rules.artifacts.seal import SEAL, UNFINISHED, altered_files, seal_of
 from dataset_rules.ground.disk import write_file
 from dataset_rules.ground.documents import canonical_json, json_bytes
 from dataset_rules.ground.errors import ArtifactError, UserError
@@ -109,7 +109,7 @@ def begin(folder: Path, step: Step) -> bool:
             "the folder contains another result", where=str(folder),
             expected=f"a new folder or the same {step.kind}", remedy="give another folder",
         )  # fmt: skip
-    marker = folder / BEGUN
+    marker = folder / UNFINISHED
     if marker.exists():
         if json.loads(marker.read_bytes()).get("key") == step.key():
             return False
@@ -139,7 +139,7 @@ def _check_not_in_artifact(folder: Path) -> None:
 
 
 @contextmanager
-def removed_on_refusal(folder: Path) -> Iterator[None]:
+def remove_on_error(folder: Path) -> Iterator[None]:
     """Remove the step's folder on a `UserError`, so that a corrected call can reuse the name."""
     try:
         yield
@@ -191,7 +191,7 @@ def finish(
         path = folder / name
         write_file(path, png_with_text(path.read_bytes(), RECORD_KEY, artifact.record))
     write_file(folder / SEAL, seal_of(folder, written or {}))
-    (folder / BEGUN).unlink(missing_ok=True)
+    (folder / UNFINISHED).unlink(missing_ok=True)
     return artifact
 
 
@@ -216,7 +216,9 @@ def read_artifact(folder: Path, kind: str | None = None) -> Ancestor:
         ArtifactError: if the folder is not a finished artifact, or of another kind.
     """
     if not is_artifact(folder):
-        found = "an unfinished one" if (folder / BEGUN).exists() else "a folder without a manifest"
+        found = (
+            "an unfinished one" if (folder / UNFINISHED).exists() else "a folder without a manifest"
+        )
         raise ArtifactError(
             f"no finished {kind or 'artifact'} here", where=str(folder),
             found=found if folder.is_dir() else "a file" if folder.exists() else "no such folder",

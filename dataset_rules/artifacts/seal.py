@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dataset_rules.artifacts.hashes import file_hash
-from dataset_rules.ground.parallel import each
+from dataset_rules.ground.parallel import parallel_map
 
 SEAL = "files.sha256"
-BEGUN = ".begun.json"  # marks an unfinished folder and its step; not sealed
+UNFINISHED = ".begun.json"  # marks an unfinished folder and its step; not sealed
 
 
 def altered_files(folder: Path) -> list[str]:
@@ -37,7 +37,7 @@ def seal_of(folder: Path, written: Mapping[str, str]) -> bytes:
         written: SHA-256 of files that were hashed while writing; all others are read.
     """
     names = sorted(_names(folder))
-    hashes = each(lambda name: written.get(name) or file_hash(folder / name), names)
+    hashes = parallel_map(lambda name: written.get(name) or file_hash(folder / name), names)
     lines = (f"{digest}  {name}\n" for digest, name in zip(hashes, names, strict=True))
     return "".join(lines).encode()
 
@@ -49,5 +49,5 @@ def _names(folder: Path) -> Iterator[str]:
         folders[:] = [name for name in folders if not (parent / name / SEAL).is_file()]
         for name in names:
             path = parent / name
-            if name not in {SEAL, BEGUN} and not name.endswith(".part"):
+            if name not in {SEAL, UNFINISHED} and not name.endswith(".part"):
                 yield path.relative_to(folder).as_posix()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from dataset_rules.artifacts.dataset import Split, split_of
+from dataset_rules.artifacts.dataset import Split, assign_split
 from dataset_rules.checks.duplicates import equal_files
 from dataset_rules.checks.header_checks import check_headers
 from dataset_rules.checks.name_collisions import check_names
@@ -14,13 +14,13 @@ from dataset_rules.checks.split_leakage import check_predefined_splits
 from dataset_rules.checks.stray_values import check_stray_values
 from dataset_rules.checks.unpaired import check_unpaired, is_derived
 from dataset_rules.ground.findings import Finding, Severity, counted
-from dataset_rules.masks.profile import Damage, Look, Profiler
+from dataset_rules.masks.profile import Damage, FileProfile, Profiler
 from dataset_rules.pairing.groups import group_of, group_template, sample_names
 from dataset_rules.pairing.pairs import Pairing
 from dataset_rules.pixels.images import Header
 from dataset_rules.rules.rules import Rules
 from dataset_rules.sources.files import Files
-from dataset_rules.sources.headers import Survey, survey_of
+from dataset_rules.sources.headers import Survey, survey_headers
 from dataset_rules.sources.inventory import Entry, Kind
 
 Tick = Callable[[], None]
@@ -67,7 +67,7 @@ def splits_of(pairing: Pairing, rules: Rules) -> dict[str, Split]:
     """Image path of each pair -> its split by the rules."""
     groups = (group for _, group in sample_groups(pairing, rules))
     images = (pair.image for pair in pairing.pairs)
-    return {image: split_of(g, rules.split) for image, g in zip(images, groups, strict=True)}
+    return {image: assign_split(g, rules.split) for image, g in zip(images, groups, strict=True)}
 
 
 def inspect(subject: Subject, depth: Depth, tick: Tick) -> Inspection:
@@ -79,7 +79,7 @@ def inspect(subject: Subject, depth: Depth, tick: Tick) -> Inspection:
         tick: called after each decoded file.
     """
     pairing, paths = subject.pairing, _images_of(subject.entries)
-    survey = survey_of(subject.files, paths)
+    survey = survey_headers(subject.files, paths)
     images, splits = _compared(subject), splits_of(pairing, subject.rules)
     bytes_of = {entry.path: entry.size_bytes for entry in subject.entries}
     whole = [path for path in images if bytes_of[path] and path not in survey.damage]
@@ -151,7 +151,7 @@ def _damaged(subject: Subject, survey: Survey, scan: PixelScan) -> list[Finding]
 
 def _check_values(subject: Subject) -> list[Finding]:
     profiles = {
-        p: profile for p in subject.masks if isinstance(profile := subject.profile(p), Look)
+        p: profile for p in subject.masks if isinstance(profile := subject.profile(p), FileProfile)
     }
     total = sum(len(pair.masks) for pair in subject.pairing.pairs)
     strays = check_stray_values(profiles, subject.rules, of=total)

@@ -13,7 +13,7 @@ from dataset_rules.checks.thumbnails import ImageThumbnail
 from dataset_rules.ground.findings import Finding, Severity, counted
 from dataset_rules.pairing.pairs import Pair
 from dataset_rules.pixels.images import Header
-from dataset_rules.sources.headers import sample_of
+from dataset_rules.sources.headers import sample_paths
 
 MAX_GROUPS = 4  # of duplicates up to which each group gets a separate finding
 
@@ -51,7 +51,7 @@ def check_copies(
     scan: PixelScan, splits: Mapping[str, Split], equal: Sequence[Group]
 ) -> list[Finding]:
     """Copies among the images, and copies in different splits."""
-    chosen = sample_of(sorted(scan.images), MAX_COMPARED)
+    chosen = sample_paths(sorted(scan.images), MAX_COMPARED)
     same = [group for group in equal_pixels(scan.images) if not _is_within(group, equal)]
     near = near_duplicates({path: scan.images[path] for path in chosen})
     copies = [

@@ -14,7 +14,7 @@ from dataset_rules.checks.thumbnails import (
 from dataset_rules.ground.documents import Document
 from dataset_rules.ground.errors import RulesError
 from dataset_rules.ground.findings import Finding
-from dataset_rules.ground.parallel import each
+from dataset_rules.ground.parallel import parallel_map
 from dataset_rules.masks.decode import decode_masks
 from dataset_rules.pairing.pairs import Pair
 from dataset_rules.pixels.images import (
@@ -24,7 +24,7 @@ from dataset_rules.pixels.images import (
 )
 from dataset_rules.rules.rules import Rules
 from dataset_rules.sources.files import Files
-from dataset_rules.sources.headers import Survey, sample_of, told
+from dataset_rules.sources.headers import Survey, error_summary, sample_paths
 
 # Default limits of the doctor: about 10 s of CPU time for any source.
 MAX_IMAGES, MAX_IMAGE_PIXELS = 6_000, 150_000_000
@@ -59,7 +59,7 @@ def sampled(
     """Sample paths by their hash, up to a number of files and of pixels."""
     chosen: list[str] = []
     total = 0
-    for path in sample_of(paths, max_files):
+    for path in sample_paths(paths, max_files):
         total += pixels.get(path, 0)
         if total > max_pixels and len(chosen) >= MIN_FILES:
             break
@@ -127,9 +127,9 @@ def _scan_images(
             thumbnail = image_thumbnail(read_image(file))
             return thumbnail, survey.headers[path].has_alpha and not is_opaque(file)
         except RulesError as error:
-            return told(error), False
+            return error_summary(error), False
 
-    for path, (found, is_transparent) in zip(images, each(load, images), strict=True):
+    for path, (found, is_transparent) in zip(images, parallel_map(load, images), strict=True):
         if isinstance(found, str):
             scan.damage[path] = found
         else:
@@ -153,9 +153,9 @@ def _scan_masks(
             found = mask_thumbnail(decode_masks(files_of_pair, pair.class_ids, rules).label)
             return found, list(_transparent(pair.masks, files_of_pair, survey))
         except RulesError as error:
-            return told(error), []
+            return error_summary(error), []
 
-    for pair, (found, transparent) in zip(pairs, each(load, pairs), strict=True):
+    for pair, (found, transparent) in zip(pairs, parallel_map(load, pairs), strict=True):
         if isinstance(found, str):
             scan.damage[pair.masks[0]] = found
         else:

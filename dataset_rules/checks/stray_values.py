@@ -6,8 +6,8 @@ from math import dist
 
 from dataset_rules.ground.findings import Finding, Severity, counted
 from dataset_rules.masks.colors import SAME_COLOR
-from dataset_rules.masks.profile import Look
-from dataset_rules.pixels.values import unpack
+from dataset_rules.masks.profile import FileProfile
+from dataset_rules.pixels.values import unpack_color
 from dataset_rules.rules.fields import MaskKind, SourceValue
 from dataset_rules.rules.rules import Rules
 
@@ -15,7 +15,9 @@ MIN_SHARE = 0.005  # of the pixels of a mask; any one value of a blended edge is
 NEAREST = {MaskKind.BINARY, MaskKind.INVERTED, MaskKind.INSTANCE_FILES, MaskKind.COLORS}
 
 
-def check_stray_values(profiles: Mapping[str, Look], rules: Rules, *, of: int) -> list[Finding]:
+def check_stray_values(
+    profiles: Mapping[str, FileProfile], rules: Rules, *, of: int
+) -> list[Finding]:
     """A finding on the masks in which a value far from every class is frequent.
 
     Args:
@@ -43,13 +45,17 @@ def check_stray_values(profiles: Mapping[str, Look], rules: Rules, *, of: int) -
     ]  # fmt: skip
 
 
-def _far_in(profile: Look, table: Sequence[SourceValue]) -> list[int]:
+def _far_in(profile: FileProfile, table: Sequence[SourceValue]) -> list[int]:
     """Frequent values that are neither a blend of two classes nor a shade of one."""
     total = profile.size_px[0] * profile.size_px[1]
     frequent = [value for value, count in profile.values.items() if count >= MIN_SHARE * total]
     if profile.is_color:
         points = [point if isinstance(point, tuple) else (point,) * 3 for point in table]
-        return [v for v in frequent if min(dist(unpack(v), point) for point in points) > SAME_COLOR]
+        return [
+            v
+            for v in frequent
+            if min(dist(unpack_color(v), point) for point in points) > SAME_COLOR
+        ]
     known = sorted(value for value in table if isinstance(value, int))
     if len(known) < 2:
         return []
@@ -58,4 +64,4 @@ def _far_in(profile: Look, table: Sequence[SourceValue]) -> list[int]:
 
 
 def _named(value: int, is_color: bool) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*unpack(value)) if is_color else str(value)
+    return "#{:02x}{:02x}{:02x}".format(*unpack_color(value)) if is_color else str(value)

@@ -6,7 +6,7 @@ from dataset_rules.ground.findings import Finding, Severity, counted
 from dataset_rules.pairing.keywords import Role, roles_in
 from dataset_rules.pairing.pairs import Pairing
 from dataset_rules.sources.headers import Survey
-from dataset_rules.sources.inventory import WHY, Entry, Kind
+from dataset_rules.sources.inventory import IGNORE_REASONS, Entry, Kind
 
 IGNORED = {
     Kind.JUNK: ("junk", "nothing to do: they are never read"),
@@ -89,5 +89,5 @@ def _of_kind(kind: Kind, paths: tuple[str, ...]) -> Finding:
     severity = Severity.WARNING if kind is Kind.SLIDE else Severity.INFO
     return Finding(
         code=code, severity=severity, paths=paths,
-        message=f"{counted(len(paths), 'file')} ignored: {WHY[kind]}", remedy=remedy,
+        message=f"{counted(len(paths), 'file')} ignored: {IGNORE_REASONS[kind]}", remedy=remedy,
     )  # fmt: skip

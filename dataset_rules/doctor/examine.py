@@ -11,11 +11,11 @@ from dataset_rules.checks.inspection import Depth, Inspection, Subject, inspect,
 from dataset_rules.checks.unpaired import check_ignored, is_derived
 from dataset_rules.doctor.resolve import has_values, resolve
 from dataset_rules.ground.errors import RulesError
-from dataset_rules.ground.findings import Finding, Question, Severity, counted, in_order
-from dataset_rules.ground.parallel import Progress, each, ticker
+from dataset_rules.ground.findings import Finding, Question, Severity, counted, sort_findings
+from dataset_rules.ground.parallel import Progress, parallel_map, progress_counter
 from dataset_rules.masks.meaning import meaning_of
 from dataset_rules.masks.profile import (
-    Look,
+    FileProfile,
     Profiler,
     cached_profiler,
     compactness_of,
@@ -28,9 +28,9 @@ from dataset_rules.pairing.inference import infer_reading
 from dataset_rules.pairing.pairs import Pairing
 from dataset_rules.rules.fields import MaskKind
 from dataset_rules.rules.rules import Rules, rules_document
-from dataset_rules.sources.files import Files, opened_files
-from dataset_rules.sources.headers import sample_of
-from dataset_rules.sources.inventory import WHY, Entry, Kind, discover
+from dataset_rules.sources.files import Files, open_files
+from dataset_rules.sources.headers import sample_paths
+from dataset_rules.sources.inventory import IGNORE_REASONS, Entry, Kind, discover
 
 VERSION = 1  # raise by hand when the same source and rules give a different report
 MAX_MASKS = 200  # mask files whose values are counted; sampled by path hash if there are more
@@ -52,7 +52,7 @@ class Report:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """All findings, worst first."""
-        return in_order([*self.source_findings, *self.notes])
+        return sort_findings([*self.source_findings, *self.notes])
 
     def document(self) -> dict[str, Any]:
         """The JSON that `unetops doctor --json` prints; paths are relative to the source."""
@@ -78,7 +78,9 @@ class Report:
         return sample_groups(self.pairing, self.rules)
 
     def _ignored(self) -> list[tuple[str, str]]:
-        skipped = [(e.path, WHY[e.kind]) for e in self.entries if e.kind is not Kind.IMAGE]
+        skipped = [
+            (e.path, IGNORE_REASONS[e.kind]) for e in self.entries if e.kind is not Kind.IMAGE
+        ]
         is_open = any(question.field == "source.mask" for question in self.questions)
         why = _reason_pending if is_open else _reason_ignored
         return sorted(skipped + [(path, why(path)) for path in self.pairing.others])
@@ -102,7 +104,7 @@ def examine(
     Raises:
         RulesError: if the source does not exist or contains no file or no image.
     """
-    with opened_files(source) as folder:
+    with open_files(source) as folder:
         return examine_folder(folder, rules, depth=depth, on_progress=on_progress)
 
 
@@ -129,7 +131,7 @@ def examine_folder(
     if choice.reading is None:
         others = choice.rest or Pairing((), (), (), tuple(paths), ())
         subject = Subject(folder, entries, others, given, profile, (), is_open=True)
-        found = inspect(subject, depth, ticker(on_progress, len(paths)))
+        found = inspect(subject, depth, progress_counter(on_progress, len(paths)))
         tools = check_foreign_layouts(folder, entries, is_read=False)
         on_choice = (*choice.findings, *tools, *check_ignored(entries, others, is_open=True))
         return Report(
@@ -137,8 +139,8 @@ def examine_folder(
             others,
             given,
             choice.questions,
-            in_order(found.findings),
-            in_order(on_choice),
+            sort_findings(found.findings),
+            sort_findings(on_choice),
             found,
         )
     if choice.reading.panel is not None:
@@ -146,11 +148,11 @@ def examine_folder(
     exclusions = apply_exclusions(folder, choice.reading.pairing, profile, given)
     entries, pairing = exclusions.updated_entries(entries), exclusions.pairing
     all_masks = [path for pair in pairing.pairs for path in pair.masks]
-    tick = ticker(on_progress, len(paths) + len(pairing.pairs))
-    masks = all_masks if depth is Depth.FULL else sample_of(all_masks, MAX_MASKS)
+    tick = progress_counter(on_progress, len(paths) + len(pairing.pairs))
+    masks = all_masks if depth is Depth.FULL else sample_paths(all_masks, MAX_MASKS)
     if depth is Depth.HEADERS and _states_meaning(given):
         masks = []  # their meaning is known, and the formatter decodes them anyway
-    for _ in each(profile, masks):  # results are cached
+    for _ in parallel_map(profile, masks):  # results are cached
         tick()
     meaning = _meaning(folder, pairing, profile, given, masks=masks)
     resolved = resolve(given, choice.reading, meaning, exclude=exclusions.stacks)
@@ -163,8 +165,10 @@ def examine_folder(
     ]
     return Report(
         entries, pairing, resolved, (*choice.questions, *meaning.questions),
-        in_order([*pairing.findings, *found.findings]),
-        in_order([*choice.findings, *exclusions.findings, *meaning.findings, *notes, *ignored]),
+        sort_findings([*pairing.findings, *found.findings]),
+        sort_findings(
+            [*choice.findings, *exclusions.findings, *meaning.findings, *notes, *ignored]
+        ),
         found,
     )  # fmt: skip
 
@@ -179,12 +183,14 @@ def _meaning(
     folder: Files, pairing: Pairing, profile: Profiler, rules: Rules, *, masks: Sequence[str]
 ) -> Meaning:
     """The meaning of the masks, with a note on how many of them were read."""
-    profiles = {path: found for path in masks if isinstance(found := profile(path), Look)}
+    profiles = {path: found for path in masks if isinstance(found := profile(path), FileProfile)}
     if rules.source.mask_kind is None and palettes_differ(profiles.values()):
         colored = rules.source.model_copy(update={"mask_kind": MaskKind.COLORS})
         rules = rules.model_copy(update={"source": colored})
         profile = cached_profiler(folder, as_colors=True)
-        profiles = {path: found for path in masks if isinstance(found := profile(path), Look)}
+        profiles = {
+            path: found for path in masks if isinstance(found := profile(path), FileProfile)
+        }
     if not profiles:
         return Meaning(rules.source.mask_kind, rules.classes)
     several = [path for path, found in profiles.items() if found.value_count > 2][:MAX_SHAPES]

@@ -15,7 +15,7 @@ from dataset_rules.pairing.pairs import Pair, Pairing
 from dataset_rules.pixels.images import Pixels, encode, read_image, read_mask
 from dataset_rules.rules.rules import Rules
 from dataset_rules.sources.files import Files
-from dataset_rules.sources.headers import sample_of, told
+from dataset_rules.sources.headers import error_summary, sample_paths
 
 SIDE_PX = 192  # long side; about 10 kB each
 PER_FINDING = 4
@@ -57,7 +57,7 @@ def pictures_of(
         chosen = _some_of([p for p in finding.paths if p in known], pair_of)[:left]
         if chosen:
             wanted[index], left = chosen, left - len(chosen)
-    chosen_images = sample_of([pair.image for pair in pairing.pairs], MAX_PAIRS)
+    chosen_images = sample_paths([pair.image for pair in pairing.pairs], MAX_PAIRS)
     return Pictures(
         of_findings={
             index: tuple(_picture(files, item, rules) for item in items)
@@ -88,7 +88,7 @@ def _picture(files: Files, item: Pair | str, rules: Rules) -> Picture:
     try:
         label = _label_of(files, item, rules)
     except RulesError as decoding_error:
-        return Picture(paths=paths, image=_data_url(image), error=told(decoding_error))
+        return Picture(paths=paths, image=_data_url(image), error=error_summary(decoding_error))
     overlay = _overlay(image, label) if label.shape == image.shape[:2] else None
     return Picture(
         paths=paths, image=_data_url(image), mask=_data_url(_in_colour(_nearest(label)), ".png"),
@@ -107,7 +107,7 @@ def _read(files: Files, path: str) -> tuple[Pixels | None, str | None]:
     try:
         return _as_rgb8(read_image(files / path)), None
     except RulesError as error:
-        return None, told(error)
+        return None, error_summary(error)
 
 
 def _label_of(files: Files, pair: Pair, rules: Rules) -> Pixels:

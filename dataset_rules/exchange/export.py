@@ -11,7 +11,7 @@ from dataset_rules.artifacts.manifest import (
     finish,
     read_artifact,
     read_intact,
-    removed_on_refusal,
+    remove_on_error,
 )
 from dataset_rules.exchange.cellpose import CellposeExporter
 from dataset_rules.exchange.coco import CocoExporter
@@ -49,7 +49,7 @@ def export_dataset(
     if begin(out, step):
         return out
     content: dict[str, str | None] = {}
-    with removed_on_refusal(out):
+    with remove_on_error(out):
         for file in export_files(dataset, layout, on_progress=on_progress):
             path = out / file.path
             path.parent.mkdir(parents=True, exist_ok=True)

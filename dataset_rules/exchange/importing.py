@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dataset_rules.artifacts.dataset import split_of
+from dataset_rules.artifacts.dataset import assign_split
 from dataset_rules.artifacts.hashes import file_hash
 from dataset_rules.artifacts.manifest import (
     Ancestor,
@@ -16,7 +16,7 @@ from dataset_rules.artifacts.manifest import (
     is_artifact,
     make_source,
     read_intact,
-    removed_on_refusal,
+    remove_on_error,
 )
 from dataset_rules.checks.pixel_scan import Outcome
 from dataset_rules.exchange.cellpose import read_cellpose
@@ -28,12 +28,12 @@ from dataset_rules.exchange.yolo import read_yolo
 from dataset_rules.formatting.format import finish_dataset
 from dataset_rules.formatting.sample import Task, write_sample
 from dataset_rules.ground.errors import RulesError
-from dataset_rules.ground.findings import counted, some_of
+from dataset_rules.ground.findings import counted, join_limited
 from dataset_rules.pairing.groups import group_of, group_template, sample_names
 from dataset_rules.pixels.images import read_header, read_image
 from dataset_rules.rules.fields import ClassRule, SourceRule
 from dataset_rules.rules.rules import Rules, rules_document
-from dataset_rules.sources.archive import told_of, unpack
+from dataset_rules.sources.archive import unpack, with_archive_path
 from dataset_rules.sources.inventory import Kind, discover
 
 VERSION = 1  # raised by hand when the same folder and rules give different pixels
@@ -83,7 +83,7 @@ def import_dataset(
         step = Step("dataset", VERSION, (origin,), parameters)
         if begin(out, step):
             return out
-        with removed_on_refusal(out):
+        with remove_on_error(out):
             outcomes = _made(folder, out, foreign, full, on_progress)
         finish_dataset(out, step, full, outcomes, findings=foreign.findings, started=started)
     return out
@@ -100,7 +100,7 @@ def _opened(source: Path) -> Iterator[Path]:
         try:
             yield _root_of(folder)
         except RulesError as error:
-            raise told_of(error, str(folder), source) from error
+            raise with_archive_path(error, str(folder), source) from error
 
 
 def _root_of(folder: Path) -> Path:
@@ -176,7 +176,7 @@ def _made(
     if failures:
         raise RulesError(
             f"{counted(len(failures), 'sample')} cannot be imported, nothing was written: "
-            + some_of(failures, MAX_LINES, "; "),
+            + join_limited(failures, MAX_LINES, "; "),
             remedy="correct these files or exclude them by source.exclude in the rules",
         )
     return outcomes
@@ -192,6 +192,6 @@ def _tasks(foreign: ForeignDataset, rules: Rules) -> list[Task]:
         group = group_of(found.image, found.group or name, template)
         is_listed = any(group in groups for groups in rules.split.groups.values())
         by_rule = found.split is None or is_listed
-        split = split_of(group, rules.split) if by_rule or found.split is None else found.split
+        split = assign_split(group, rules.split) if by_rule or found.split is None else found.split
         tasks.append(Task(name, split, group, found.image, found.masks, ()))
     return tasks

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dataset_rules.artifacts.dataset import DATASET, Dataset, DatasetClass, Split, split_of
+from dataset_rules.artifacts.dataset import DATASET, Dataset, DatasetClass, Split, assign_split
 from dataset_rules.artifacts.hashes import file_hash
 from dataset_rules.artifacts.manifest import Step, begin, finish, make_source
 from dataset_rules.checks.inspection import Depth, inspect_outcomes
 from dataset_rules.checks.pixel_scan import Outcome
 from dataset_rules.doctor.examine import Report, examine_folder
-from dataset_rules.formatting.sample import Task, place_of
+from dataset_rules.formatting.sample import Task, sample_paths
 from dataset_rules.formatting.workers import PROGRESS, Failure, Worker, preload, run_tasks
-from dataset_rules.ground.disk import flushed, write_json
+from dataset_rules.ground.disk import flush_in_background, write_json
 from dataset_rules.ground.errors import RulesError
 from dataset_rules.ground.findings import (
     Finding,
@@ -22,13 +22,13 @@ from dataset_rules.ground.findings import (
     Severity,
     counted,
     errors_in,
-    in_order,
-    merged,
-    some_of,
+    join_limited,
+    merge_findings,
+    sort_findings,
 )
-from dataset_rules.ground.parallel import each, processors
+from dataset_rules.ground.parallel import available_cpus, parallel_map
 from dataset_rules.rules.rules import Rules, rules_document
-from dataset_rules.sources.files import Files, opened_files
+from dataset_rules.sources.files import Files, open_files
 
 # Raised by hand when the same source and rules give a different dataset. 2: problems.json has the
 # findings of all pixels and none on how the rules were inferred; class shares are counted in
@@ -67,10 +67,10 @@ def format_dataset(
         ArtifactError: if `out` contains anything else.
     """
     started = datetime.now(UTC)
-    with opened_files(source) as folder:
+    with open_files(source) as folder:
         report = examine_folder(folder, rules, depth=Depth.HEADERS)  # pixels are decoded later
         _refuse(report, source)
-        jobs = jobs or processors()
+        jobs = jobs or available_cpus()
         preload(len(report.pairing.pairs), jobs)
         step = _step(folder, location or str(source.resolve()), report, started)
         if begin(out, step):
@@ -94,7 +94,7 @@ def _findings(report: Report, outcomes: Sequence[Outcome]) -> Iterator[Finding]:
 
 def _step(folder: Files, location: str, report: Report, started: datetime) -> Step:
     used = sorted({path for pair in report.pairing.pairs for path in (pair.image, *pair.masks)})
-    files = dict(zip(used, each(lambda path: file_hash(folder / path), used), strict=True))
+    files = dict(zip(used, parallel_map(lambda path: file_hash(folder / path), used), strict=True))
     origin = make_source(files, location=location, started=started)
     return Step("dataset", VERSION, (origin,), {"rules": rules_document(report.rules)})
 
@@ -111,7 +111,7 @@ def _refuse(report: Report, source: Path) -> None:
             'values of each class in "classes"'
         )
     if lines:
-        problems = some_of(lines, MAX_LINES, "; ")
+        problems = join_limited(lines, MAX_LINES, "; ")
         raise RulesError(f"the source cannot be formatted: {problems}", where=str(source))
 
 
@@ -142,10 +142,10 @@ def _run(
 def _tasks(report: Report) -> list[Task]:
     rules = report.rules
     tasks = [
-        Task(name, split_of(group, rules.split), group, pair.image, pair.masks, pair.class_ids)
+        Task(name, assign_split(group, rules.split), group, pair.image, pair.masks, pair.class_ids)
         for pair, (name, group) in zip(report.pairing.pairs, report.sample_groups(), strict=True)
     ]
-    places = [place_of(task.name, task.split, rules) for task in tasks]
+    places = [sample_paths(task.name, task.split, rules) for task in tasks]
     counts = Counter(path.casefold() for place in places for path in (place.image, place.mask))
     clashing = sorted(path for path, count in counts.items() if count > 1)
     if clashing:
@@ -157,7 +157,7 @@ def _tasks(report: Report) -> list[Task]:
 
 
 def _refuse_failures(failures: Sequence[Failure]) -> None:
-    reasons = some_of([failure.message for failure in failures], MAX_LINES, "; ")
+    reasons = join_limited([failure.message for failure in failures], MAX_LINES, "; ")
     raise RulesError(
         f"{counted(len(failures), 'pair')} cannot be formatted, nothing was written: {reasons}",
         remedy="correct these files or list them in source.exclude",
@@ -182,9 +182,9 @@ def finish_dataset(
     for outcome in outcomes:
         content.update(outcome.content)
         written.update(outcome.written)
-    with flushed([out / path for path in written]):
-        found = merged(finding for outcome in outcomes for finding in outcome.findings)
-        problems = in_order([*findings, *found, *_empty_splits(dataset)])
+    with flush_in_background([out / path for path in written]):
+        found = merge_findings(finding for outcome in outcomes for finding in outcome.findings)
+        problems = sort_findings([*findings, *found, *_empty_splits(dataset)])
         write_json(out / DATASET, dataset.model_dump(mode="json"))
         write_json(out / RULES, rules_document(rules))
         write_json(out / PROBLEMS, [finding.model_dump(mode="json") for finding in problems])

@@ -6,25 +6,25 @@ from numpy.typing import NDArray
 
 from dataset_rules.formatting.resize import resize_image, scaled_by_rules, shrunk_size
 from dataset_rules.pixels.images import Pixels
-from dataset_rules.pixels.row_scaling import shrunk_rows
+from dataset_rules.pixels.row_scaling import downscale_rows
 from dataset_rules.pixels.rows import Rows, rows_of
 from dataset_rules.rules.rules import Rules
 
 EPSILON = float(np.finfo(np.float32).eps)  # share of all pixels below which a side is empty
 
-SHALLOW = {"jpg", "bmp"}  # formats limited to 8 bits
+EIGHT_BIT_FORMATS = {"jpg", "bmp"}  # formats limited to 8 bits
 
 
-def rows_as_in_dataset(rows: Rows, rules: Rules) -> Rows:
-    """Like `as_in_dataset`, by rows.
+def convert_rows(rows: Rows, rules: Rules) -> Rows:
+    """Like `convert_image`, by rows.
 
     The rows are read twice if all values are needed first: for depth `range` and for a binary
     colour model.
     """
     span = _span(rows) if rules.depth == "range" else None
-    toned = rows.mapped(lambda block: in_color_model(block, rules, span=span)[0])
+    toned = rows.map(lambda block: in_color_model(block, rules, span=span)[0])
     threshold = _otsu(_counts(toned)) if rules.color_model == "binary" else None
-    return _scaled(toned, rules).mapped(lambda block: binarized(block, threshold))
+    return _scaled(toned, rules).map(lambda block: binarized(block, threshold))
 
 
 def _scaled(rows: Rows, rules: Rules) -> Rows:
@@ -32,8 +32,8 @@ def _scaled(rows: Rows, rules: Rules) -> Rows:
     if size is None or size == rows.size_px:
         return rows
     if size[0] <= rows.height_px and size[1] <= rows.width_px:
-        return shrunk_rows(rows, size)
-    return rows_of(resize_image(rows.gathered(), size))
+        return downscale_rows(rows, size)
+    return rows_of(resize_image(rows.to_array(), size))
 
 
 def _span(rows: Rows) -> tuple[int, int]:
@@ -95,7 +95,7 @@ def in_depth(image: Pixels, rules: Rules, *, span: tuple[int, int] | None = None
         rules: of the dataset.
         span: lowest and highest value; those of the image if None.
     """
-    is_kept = rules.image_format not in SHALLOW and rules.color_model != "binary"
+    is_kept = rules.image_format not in EIGHT_BIT_FORMATS and rules.color_model != "binary"
     if image.dtype != np.uint16 or (is_kept and rules.depth in {None, "keep"}):
         return image
     if rules.depth != "range":
@@ -110,7 +110,7 @@ def binarized(image: Pixels, threshold: int | None) -> Pixels:
     return image if threshold is None else np.where(image > threshold, 255, 0).astype(np.uint8)
 
 
-def as_in_dataset(image: Pixels, rules: Rules) -> Pixels:
+def convert_image(image: Pixels, rules: Rules) -> Pixels:
     """Convert a whole new image to the colours and scale of the dataset's images."""
     toned, threshold = in_color_model(image, rules)
     return binarized(scaled_by_rules(toned, rules), threshold)

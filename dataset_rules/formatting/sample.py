@@ -17,7 +17,7 @@ from dataset_rules.ground.errors import RulesError
 from dataset_rules.ground.findings import Finding, Severity
 from dataset_rules.masks.decode import DecodedMask, decode_masks
 from dataset_rules.pixels.images import Header, Pixels, encode, pixel_hash, read_header, read_image
-from dataset_rules.pixels.values import panel_of
+from dataset_rules.pixels.values import crop_panel
 from dataset_rules.rules.fields import Panel
 from dataset_rules.rules.rules import Rules
 from dataset_rules.sources.files import Files
@@ -68,7 +68,7 @@ def make_sample(source: Files, out: Path, task: Task, rules: Rules) -> Outcome:
 def _sample_of_panels(source: Files, out: Path, task: Task, rules: Rules, panel: Panel) -> Outcome:
     """Like `make_sample`, for a file with image and mask side by side."""
     composite = source / task.image
-    image = panel_of(read_image(composite), panel, panel.image)
+    image = crop_panel(read_image(composite), panel, panel.image)
     decoded = decode_masks([composite], task.class_ids, rules)
     header = read_header(composite)
     outcome = write_sample(source, out, task, rules, image=image, decoded=decoded)
@@ -139,7 +139,7 @@ def _thumbnails(
 
 
 @dataclass(frozen=True)
-class Place:
+class SamplePaths:
     """Paths of a sample's files in the dataset."""
 
     image: str
@@ -147,20 +147,20 @@ class Place:
     instances: str
 
 
-def place_of(name: str, split: Split, rules: Rules) -> Place:
+def sample_paths(name: str, split: Split, rules: Rules) -> SamplePaths:
     """Paths of a sample's files in the layout of the rules."""
     image, mask = f"{name}.{rules.image_format}", f"{name}{rules.mask_keyword}.png"
     instances = f"instances/{name}.png"
     if rules.layout == "together":
-        return Place(f"{split}/{image}", f"{split}/{mask}", instances)
-    return Place(f"{split}/images/{image}", f"{split}/masks/{mask}", instances)
+        return SamplePaths(f"{split}/{image}", f"{split}/{mask}", instances)
+    return SamplePaths(f"{split}/images/{image}", f"{split}/masks/{mask}", instances)
 
 
 def _write(
     out: Path, part: Part, task: Task, rules: Rules, threshold: int | None, size_um: float | None
 ) -> tuple[Sample, dict[str, _Written]]:
     name = task.name + part.suffix
-    place = place_of(name, task.split, rules)
+    place = sample_paths(name, task.split, rules)
     files = {place.image: binarized(part.image, threshold), place.mask: part.label}
     if part.instances is not None:
         files[place.instances] = part.instances

@@ -32,7 +32,7 @@ from dataset_rules.ground.documents import canonical_json
 from dataset_rules.ground.errors import ArtifactError, RulesError
 from dataset_rules.rules.rules import Rules
 from dataset_rules.sources.files import Files
-from dataset_rules.sources.headers import told
+from dataset_rules.sources.headers import error_summary
 
 PROGRESS = ".progress"
 MAX_SOCKET_PATH = 100  # bytes; Linux allows 107, macOS 103
@@ -85,7 +85,9 @@ def _noted(note: Path, out: Path) -> Outcome | None:
 
 def _without_folder(error: RulesError, folder: Files) -> str:
     place = (error.where or "").removeprefix(f"{folder}{os.sep}")
-    return f"{place}: {told(error)}" + (f", expected {error.expected}" if error.expected else "")
+    return f"{place}: {error_summary(error)}" + (
+        f", expected {error.expected}" if error.expected else ""
+    )
 
 
 def preload(tasks: int, jobs: int) -> None:

@@ -18,7 +18,7 @@ from dataset_rules.artifacts.manifest import (
     finish,
     read_artifact,
     read_intact,
-    removed_on_refusal,
+    remove_on_error,
 )
 from dataset_rules.ground.disk import write_file
 from dataset_rules.ground.errors import ArtifactError, RulesError
@@ -66,7 +66,7 @@ def write_back(artifact: Path, out: Path, *, rules: Rules | None = None) -> Path
     if begin(out, step):
         return out
     content = []
-    with removed_on_refusal(out):
+    with remove_on_error(out):
         for masks in _masks_in(artifact, top.kind):
             for path, pixels in writer.files(masks):
                 (out / path).parent.mkdir(parents=True, exist_ok=True)

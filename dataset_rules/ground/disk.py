@@ -31,7 +31,7 @@ def write_file(path: Path, data: bytes, *, flush: bool = True) -> None:
 
 
 @contextmanager
-def flushed(paths: Sequence[Path]) -> Iterator[None]:
+def flush_in_background(paths: Sequence[Path]) -> Iterator[None]:
     """Flush files to disk in the background; they are on disk when the block ends."""
     with ThreadPoolExecutor(1) as background:
         flushing = background.submit(_flush, paths)

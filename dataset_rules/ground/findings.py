@@ -36,7 +36,7 @@ class Finding(Document):
 
     def line(self) -> str:
         """The finding as one sentence with its first paths."""
-        places = f" ({some_of(self.paths, MAX_LISTED_PATHS, ', ')})" if self.paths else ""
+        places = f" ({join_limited(self.paths, MAX_LISTED_PATHS, ', ')})" if self.paths else ""
         return f"{self.message}{places}" + (f"; {self.remedy}" if self.remedy else "")
 
 
@@ -62,12 +62,12 @@ class Question(Document):
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
 
-def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+def sort_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Findings sorted by severity, worst first, independent of their original order."""
     return tuple(sorted(findings, key=lambda f: (_ORDER[f.severity], f.code, f.paths, f.message)))
 
 
-def some_of(texts: Sequence[str], limit: int, separator: str) -> str:
+def join_limited(texts: Sequence[str], limit: int, separator: str) -> str:
     """Join the first `limit` texts and state how many more there are."""
     more = len(texts) - limit
     return separator.join(texts[:limit]) + (f" and {more} more" if more > 0 else "")
@@ -78,7 +78,7 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def merged(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+def merge_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Merge findings that differ only in their paths."""
     alike: dict[Finding, list[str]] = defaultdict(list)
     for finding in findings:

@@ -14,14 +14,14 @@ Progress = Callable[[int, int], None]
 MAX_PENDING = 64  # results pending for their turn; bounds memory
 
 
-def processors() -> int:
+def available_cpus() -> int:
     """Number of CPUs available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def each(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+def parallel_map(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
     """Apply the function to each item in parallel; yield the results in order."""
-    with ThreadPoolExecutor(processors()) as pool:
+    with ThreadPoolExecutor(available_cpus()) as pool:
         pending: deque[Future[Result]] = deque()
         try:
             for item in items:
@@ -34,7 +34,7 @@ def each(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def ticker(on_progress: Progress | None, total: int) -> Callable[[], None]:
+def progress_counter(on_progress: Progress | None, total: int) -> Callable[[], None]:
     """A callback that counts finished files; some of the total may turn out not to be needed."""
     numbers = count(1)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from dataset_rules.ground.findings import Finding, Severity
 from dataset_rules.masks.value_counts import MAX_LABELS, Meaning, ValueCounts, unclear_meaning
-from dataset_rules.pixels.values import unpack
+from dataset_rules.pixels.values import unpack_color
 from dataset_rules.rules.fields import ClassRule, MaskKind
 
 MIN_DRAWN_SHARE = 0.002  # of all pixels; rarer colours count as blended, not drawn
@@ -55,7 +55,7 @@ def _major_colors(counts: ValueCounts) -> list[tuple[int, int, int]]:
     """Drawn colours, most frequent first; shades of one are merged into it."""
     majors: list[tuple[int, int, int]] = []
     for value, _ in sorted(counts.pixels.items(), key=lambda item: (-item[1], item[0])):
-        color = unpack(value)
+        color = unpack_color(value)
         if counts.share(value) < MIN_DRAWN_SHARE:
             break
         if all(_distance(color, major) >= SAME_COLOR for major in majors):
@@ -70,7 +70,7 @@ def _distance(a: tuple[int, int, int], b: tuple[int, int, int]) -> float:
 def _blend_findings(
     counts: ValueCounts, majors: Sequence[tuple[int, int, int]]
 ) -> tuple[Finding, ...]:
-    blends = [value for value in counts.values if unpack(value) not in majors]
+    blends = [value for value in counts.values if unpack_color(value) not in majors]
     if not blends:
         return ()
     return (

@@ -11,7 +11,7 @@ import numpy as np
 from dataset_rules.artifacts.dataset import IGNORE
 from dataset_rules.ground.errors import RulesError
 from dataset_rules.pixels.images import Pixels, read_header, read_image, read_mask
-from dataset_rules.pixels.values import gray_if_equal, panel_of, values_in
+from dataset_rules.pixels.values import crop_panel, gray_if_equal, values_in
 from dataset_rules.rules.fields import ClassRule, MaskKind, SourceValue
 from dataset_rules.rules.rules import Rules
 
@@ -72,7 +72,7 @@ def decode_label(path: Path, rules: Rules) -> Pixels:
 
 def _panel(pixels: Pixels, rules: Rules) -> Pixels:
     panel = rules.source.panel
-    return pixels if panel is None else panel_of(pixels, panel, panel.mask)
+    return pixels if panel is None else crop_panel(pixels, panel, panel.mask)
 
 
 def _table_of(rules: Rules) -> list[tuple[SourceValue, int]]:

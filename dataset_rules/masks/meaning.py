@@ -6,7 +6,7 @@ from dataclasses import replace
 from dataset_rules.ground.findings import Finding, Question, Severity
 from dataset_rules.masks.colors import meaning_of_colors
 from dataset_rules.masks.decode import JPEG_GAP
-from dataset_rules.masks.profile import Look
+from dataset_rules.masks.profile import FileProfile
 from dataset_rules.masks.value_counts import MAX_LABELS, Meaning, ValueCounts, unclear_meaning
 from dataset_rules.rules.fields import ClassRule, MaskKind, SourceValue
 from dataset_rules.rules.rules import Rules
@@ -129,7 +129,7 @@ def _snapped(level: int) -> int:
     return 0 if level <= JPEG_GAP // 4 else 255 if level >= 255 - JPEG_GAP // 4 else level
 
 
-def _is_numbered(profile: Look) -> bool:
+def _is_numbered(profile: FileProfile) -> bool:
     """True if few numbers between 0 and the highest are missing."""
     return profile.value_count > 0.7 * (max(profile.values) + 1)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from dataset_rules.ground.errors import RulesError
 from dataset_rules.pixels.images import Header, Pixels, read_header, read_image, read_mask
-from dataset_rules.pixels.values import gray_if_equal, pack, panel_of
+from dataset_rules.pixels.values import crop_panel, gray_if_equal, pack_colors
 from dataset_rules.rules.fields import Panel
 from dataset_rules.sources.files import Files
 
@@ -24,7 +24,7 @@ MAX_VALUES = 4_096  # distinct values that a profile keeps, the most frequent on
 
 
 @dataclass(frozen=True)
-class Look:
+class FileProfile:
     """Header and pixel statistics of one file."""
 
     header: Header
@@ -66,7 +66,7 @@ class Damage:
     what: str
 
 
-Profiler = Callable[[str], Look | Damage]
+Profiler = Callable[[str], FileProfile | Damage]
 
 
 def cached_profiler(
@@ -81,7 +81,7 @@ def cached_profiler(
     """
 
     @cache
-    def profile(path: str) -> Look | Damage:
+    def profile(path: str) -> FileProfile | Damage:
         try:
             return profile_file(source / path, as_colors=as_colors, panel=panel)
         except RulesError as error:
@@ -90,16 +90,16 @@ def cached_profiler(
     return profile
 
 
-def profile_file(path: Path, *, as_colors: bool = False, panel: Panel | None = None) -> Look:
+def profile_file(path: Path, *, as_colors: bool = False, panel: Panel | None = None) -> FileProfile:
     """Decode and profile one file; raises `RulesError` if it is damaged."""
     header = read_header(path)
     pixels = read_image(path) if as_colors else read_mask(path)
     palette = _palette(pixels, read_image(path)) if header.mode == "P" and not as_colors else {}
-    values = gray_if_equal(pixels if panel is None else panel_of(pixels, panel, panel.mask))
-    packed = pack(values)
+    values = gray_if_equal(pixels if panel is None else crop_panel(pixels, panel, panel.mask))
+    packed = pack_colors(values)
     found, counts = _counted(packed)
     keep = np.argsort(-counts, kind="stable")[:MAX_VALUES]
-    return Look(
+    return FileProfile(
         header=header,
         dtype=values.dtype.name,
         values={int(found[i]): int(counts[i]) for i in sorted(keep)},
@@ -114,11 +114,11 @@ def profile_file(path: Path, *, as_colors: bool = False, panel: Panel | None = N
 def _palette(indices: Pixels, colors: Pixels) -> dict[int, int]:
     """The colour of each palette index that occurs."""
     found, places = np.unique(indices, return_index=True)
-    packed = pack(colors.reshape(1, -1, 3))[0, places]
+    packed = pack_colors(colors.reshape(1, -1, 3))[0, places]
     return {int(index): int(color) for index, color in zip(found, packed, strict=True)}
 
 
-def palettes_differ(profiles: Iterable[Look]) -> bool:
+def palettes_differ(profiles: Iterable[FileProfile]) -> bool:
     """True if an index has different colours in different files: then only colours count."""
     color_of: dict[int, int] = {}
     return any(
@@ -130,7 +130,7 @@ def palettes_differ(profiles: Iterable[Look]) -> bool:
 
 def likeness_of(pixels: Pixels) -> float:
     """Like `Look.likeness`, for an array."""
-    packed = pack(gray_if_equal(pixels))
+    packed = pack_colors(gray_if_equal(pixels))
     return _flatness(packed) - 0.1 * log10(len(_counted(packed)[0]))
 
 
@@ -149,14 +149,14 @@ def grid_array(grid: bytes) -> Pixels:
     return np.frombuffer(grid, np.uint8).reshape(GRID, GRID)
 
 
-def overlap_of(a: Look, b: Look) -> float:
+def overlap_of(a: FileProfile, b: FileProfile) -> float:
     """Share of the smaller nonzero area that is covered by the larger one."""
     areas = [np.frombuffer(profile.grid, np.uint8) for profile in (a, b)]
     smaller = min(int(area.sum()) for area in areas)
     return float((areas[0] & areas[1]).sum()) / smaller if smaller else 0.0
 
 
-def cover_same_area(profiles: Sequence[Look]) -> bool:
+def cover_same_area(profiles: Sequence[FileProfile]) -> bool:
     """True if the zero and the nonzero areas are nearly the same in all masks."""
     areas = np.stack([np.frombuffer(profile.grid, np.uint8) for profile in profiles])
     common = [np.count_nonzero(areas.min(0)), np.count_nonzero(areas.max(0) == 0)]
@@ -178,7 +178,7 @@ def compactness_of(path: Path) -> float:
 
     Near 1 if each value is a single blob, near 0 if it is scattered over the image.
     """
-    packed = pack(gray_if_equal(read_mask(path)))
+    packed = pack_colors(gray_if_equal(read_mask(path)))
     order = np.argsort(packed, axis=None, kind="stable")
     rows, columns = np.divmod(order, packed.shape[1])
     ordered = packed.ravel()[order]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dataset_rules.ground.findings import Finding, Question
-from dataset_rules.masks.profile import Look
+from dataset_rules.masks.profile import FileProfile
 from dataset_rules.rules.fields import ClassRule, MaskKind, SourceValue
 
 MAX_LABELS = 64  # more distinct values than this cannot be classes
@@ -26,7 +26,7 @@ class Meaning:
 class ValueCounts:
     """Value counts of all masks that were read."""
 
-    profiles: tuple[Look, ...]
+    profiles: tuple[FileProfile, ...]
     pixels: Mapping[int, int]
     total: int
     compactness: float  # median of `compactness_of` over some of the masks
@@ -41,7 +41,7 @@ class ValueCounts:
         return sum(self.pixels.get(value, 0) for value in values) / max(1, self.total)
 
 
-def count_values(profiles: Sequence[Look], *, compactness: float) -> ValueCounts:
+def count_values(profiles: Sequence[FileProfile], *, compactness: float) -> ValueCounts:
     """Count the values of many masks, as colours if any of them is coloured."""
     color = any(profile.is_color for profile in profiles)
     pixels: Counter[int] = Counter()

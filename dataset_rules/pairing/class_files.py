@@ -12,7 +12,7 @@ from itertools import combinations
 import cv2
 
 from dataset_rules.ground.findings import Finding, Severity
-from dataset_rules.masks.profile import Look, Profiler, grid_array, overlap_of
+from dataset_rules.masks.profile import FileProfile, Profiler, grid_array, overlap_of
 from dataset_rules.pairing.keywords import words_of
 from dataset_rules.pairing.pairs import MaskSource, Pairing
 from dataset_rules.rules.template import Template
@@ -76,7 +76,7 @@ def _number_of(path: str) -> str:
 def _have_several_areas(pairing: Pairing, profile: Profiler) -> bool:
     """True if most of the files contain several areas that do not touch."""
     masks = [path for pair in pairing.pairs[:MAX_COMPARED] for path in pair.masks]
-    grids = [found.grid for path in masks if isinstance(found := profile(path), Look)]
+    grids = [found.grid for path in masks if isinstance(found := profile(path), FileProfile)]
     counts = [cv2.connectedComponents(grid_array(grid))[0] - 1 for grid in grids]
     return bool(counts) and sum(count > 1 for count in counts) > len(counts) / 2
 
@@ -89,7 +89,7 @@ def have_disjoint_objects(pairing: Pairing, profile: Profiler) -> bool:
     overlaps = []
     for pair in pairing.pairs[:MAX_OBJECT_IMAGES]:
         profiles = [
-            found for p in pair.masks[:MAX_COMPARED] if isinstance(found := profile(p), Look)
+            found for p in pair.masks[:MAX_COMPARED] if isinstance(found := profile(p), FileProfile)
         ]
         drawn = [found for found in profiles if any(found.grid)]
         overlaps += [overlap_of(a, b) for a, b in combinations(drawn, 2)]
@@ -117,7 +117,10 @@ def _are_disjoint(a: Pairing, b: Pairing, profile: Profiler) -> bool:
     overlaps = [
         overlap_of(left, right)
         for left, right in profiles
-        if isinstance(left, Look) and isinstance(right, Look) and any(left.grid) and any(right.grid)
+        if isinstance(left, FileProfile)
+        and isinstance(right, FileProfile)
+        and any(left.grid)
+        and any(right.grid)
     ]
     return bool(overlaps) and max(overlaps) <= MAX_CLASS_OVERLAP
 

@@ -16,7 +16,7 @@ from dataset_rules.ground.errors import RulesError
 from dataset_rules.ground.findings import Finding, Severity, counted
 from dataset_rules.masks.profile import PHOTOGRAPH, likeness_of
 from dataset_rules.pixels.images import Pixels, read_image
-from dataset_rules.pixels.values import panel_of
+from dataset_rules.pixels.values import crop_panel
 from dataset_rules.rules.fields import Panel
 from dataset_rules.rules.template import escape
 from dataset_rules.sources.files import Files
@@ -131,7 +131,7 @@ def _steps_at_borders(steps: Pixels, side: int) -> bool:
 
 def _panels(pixels: Pixels, columns: int, rows: int) -> list[Pixels]:
     whole = Panel(columns=columns, rows=rows, image=0, mask=1)
-    return [panel_of(pixels, whole, index) for index in range(columns * rows)]
+    return [crop_panel(pixels, whole, index) for index in range(columns * rows)]
 
 
 def _likenesses(pixels: Pixels, columns: int, rows: int) -> list[float]:

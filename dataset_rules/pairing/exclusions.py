@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from dataset_rules.ground.errors import RulesError
 from dataset_rules.ground.findings import Finding, Severity, counted
-from dataset_rules.masks.profile import PHOTOGRAPH, Look, Profiler
+from dataset_rules.masks.profile import PHOTOGRAPH, FileProfile, Profiler
 from dataset_rules.pairing.file_lists import read_list
 from dataset_rules.pairing.keywords import Role, roles_in
 from dataset_rules.pairing.pairs import Pair, Pairing
@@ -129,7 +129,7 @@ def _with_neighbours(pairing: Pairing, profile: Profiler) -> Pairing:
     found = {
         p
         for p, result in profiles.items()
-        if isinstance(result, Look) and result.likeness < PHOTOGRAPH
+        if isinstance(result, FileProfile) and result.likeness < PHOTOGRAPH
     }
     return replace(
         pairing,

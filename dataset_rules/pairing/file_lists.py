@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataset_rules.ground.findings import Finding, Severity, counted, some_of
+from dataset_rules.ground.findings import Finding, Severity, counted, join_limited
 from dataset_rules.pixels.images import IMAGE_SUFFIXES
 from dataset_rules.sources.files import Files
 
@@ -75,7 +75,7 @@ def check_lists(lists: Iterable[FileList]) -> list[Finding]:
             f"{file_list.complete_lines} of them are here; "
             f"{counted(len(file_list.absent), 'file')} that it names "
             f"{'is' if len(file_list.absent) == 1 else 'are'} absent: "
-            + some_of(file_list.absent, MAX_SHOWN, ", "),
+            + join_limited(file_list.absent, MAX_SHOWN, ", "),
             remedy="add the files, or go on without them: what is here is read",
         )
         for file_list in lists

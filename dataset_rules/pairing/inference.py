@@ -9,12 +9,12 @@ from dataset_rules.pairing.composites import composite_finding, composites_among
 from dataset_rules.pairing.file_lists import check_lists, lists_among
 from dataset_rules.pairing.pairs import MaskSource, pair_panels, pair_paths
 from dataset_rules.pairing.ranking import Choice, Hints, Reading, choose_reading
-from dataset_rules.pixels.text_mask import grids_among, is_text_mask
+from dataset_rules.pixels.text_mask import find_text_masks, is_text_mask
 from dataset_rules.rules.fields import SourceRule
 from dataset_rules.rules.rules import Rules
 from dataset_rules.rules.template import Template
 from dataset_rules.sources.files import Files
-from dataset_rules.sources.headers import sample_of
+from dataset_rules.sources.headers import sample_paths
 from dataset_rules.sources.inventory import Entry, Kind
 
 MAX_SNIFFED = 20  # text files that are opened to check for masks
@@ -94,8 +94,8 @@ def _inferred(
 def _grids(folder: Files, texts: Sequence[str]) -> list[str]:
     """The text files that look like masks: those sniffed, or all if most of a sample do."""
     candidates = [path for path in texts if is_text_mask(path)]
-    sample = sample_of(candidates, MAX_SNIFFED)
-    found = grids_among((path, folder / path) for path in sample)
+    sample = sample_paths(candidates, MAX_SNIFFED)
+    found = find_text_masks((path, folder / path) for path in sample)
     if len(sample) == len(candidates):
         return found
     return candidates if 2 * len(found) > len(sample) else []

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from dataset_rules.ground.findings import Finding, Question, Severity
-from dataset_rules.masks.profile import PHOTOGRAPH, Look, Profiler, cover_same_area
+from dataset_rules.masks.profile import PHOTOGRAPH, FileProfile, Profiler, cover_same_area
 from dataset_rules.pairing.candidates import Candidate, candidates_among
 from dataset_rules.pairing.class_files import (
     class_note,
@@ -166,7 +166,7 @@ def _weight_of_pixels(pairing: Pairing, profile: Profiler) -> int | None:
     gaps, likenesses = [], []
     for image, mask in _some_pairs(pairing):
         one, other = profile(image), profile(mask)
-        if isinstance(one, Look) and isinstance(other, Look):
+        if isinstance(one, FileProfile) and isinstance(other, FileProfile):
             gaps.append(other.likeness - one.likeness)
             likenesses.append(other.likeness)
     if not gaps:
@@ -182,7 +182,7 @@ def _differ_in_size(pairing: Pairing, profile: Profiler) -> bool:
     sizes = [
         (one.size_px, other.size_px)
         for one, other in found
-        if isinstance(one, Look) and isinstance(other, Look)
+        if isinstance(one, FileProfile) and isinstance(other, FileProfile)
     ]
     return bool(sizes) and all(one != other for one, other in sizes)
 
@@ -190,7 +190,7 @@ def _differ_in_size(pairing: Pairing, profile: Profiler) -> bool:
 def _factor_of_masks(pairing: Pairing, profile: Profiler) -> float:
     """Below 1 if all masks are the same: the field of view, not its objects."""
     profiles = [
-        found for _, mask in _some_pairs(pairing) if isinstance(found := profile(mask), Look)
+        found for _, mask in _some_pairs(pairing) if isinstance(found := profile(mask), FileProfile)
     ]
     drawn = [found for found in profiles if found.grid]
     same = len(drawn) >= MIN_MASKS and cover_same_area(drawn)
@@ -200,7 +200,9 @@ def _factor_of_masks(pairing: Pairing, profile: Profiler) -> float:
 def _factor_of_images(pairing: Pairing, profile: Profiler) -> float:
     """Below 1 if the supposed images look like masks: labels paired with predictions."""
     profiles = [
-        found for image, _ in _some_pairs(pairing) if isinstance(found := profile(image), Look)
+        found
+        for image, _ in _some_pairs(pairing)
+        if isinstance(found := profile(image), FileProfile)
     ]
     return MASK_AS_IMAGE if profiles and min(s.likeness for s in profiles) > MASK_LIKE else 1.0
 

@@ -58,33 +58,33 @@ class Header:
         return self.height_px, self.width_px
 
 
-def read_header(path: Path, *, most_pixels: int = MAX_PIXELS) -> Header:
+def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
     """Read the header; raises `RulesError` for files that are no image or have too many pixels."""
     if is_text_mask(path):
         return _header_of_text(read_grid(path))
     if is_slide(path):
-        return _header_of_slide(path, most_pixels)
+        return _header_of_slide(path, max_pixels)
     with _opened(path) as image:
         try:
             header = _header(path, image)
         except Exception as error:  # Pillow parses tags and frames lazily
             raise _damaged(path, error) from error
-    _check_pixel_count(path, header, most_pixels)
+    _check_pixel_count(path, header, max_pixels)
     _check_compression_ratio(path, header)
     return header
 
 
-def _header_of_slide(path: Path, most_pixels: int) -> Header:
+def _header_of_slide(path: Path, max_pixels: int) -> Header:
     height, width, size_um = slide_facts(path)
     header = Header(SLIDE, "RGB", height, width, 8, pages=1, pixel_size_um=size_um)
-    _check_pixel_count(path, header, most_pixels)
+    _check_pixel_count(path, header, max_pixels)
     return header
 
 
-def _check_pixel_count(path: Path, header: Header, most_pixels: int) -> None:
-    if header.height_px * header.width_px > most_pixels:
+def _check_pixel_count(path: Path, header: Header, max_pixels: int) -> None:
+    if header.height_px * header.width_px > max_pixels:
         raise RulesError(
-            "the image is too large", where=str(path), expected=f"at most {most_pixels} pixels",
+            "the image is too large", where=str(path), expected=f"at most {max_pixels} pixels",
             found=f"{header.width_px} x {header.height_px}",
         )  # fmt: skip
 

@@ -13,7 +13,7 @@ from dataset_rules.pixels.rows import Rows
 Floats = NDArray[np.float32]
 
 
-def shrunk_rows(rows: Rows, size_px: tuple[int, int]) -> Rows:
+def downscale_rows(rows: Rows, size_px: tuple[int, int]) -> Rows:
     """Downscale to (height, width), at most the original size; each value is an area average."""
     return Rows(*size_px, lambda: _shrunk_blocks(rows, size_px))
 

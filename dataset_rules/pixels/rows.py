@@ -20,7 +20,7 @@ from dataset_rules.pixels.images import (
 )
 
 TIFF_SUFFIXES = {".tif", ".tiff"}
-MOST_PIXELS = 1 << 36  # of an image read by rows; its masks must fit on disk
+MAX_STREAMED_PIXELS = 1 << 36  # of an image read by rows; its masks must fit on disk
 WHOLE_PIXELS = 1 << 24  # smaller images are decoded at once
 BLOCK_BYTES = 32 << 20  # size of a block of rows
 MAX_SEGMENT_VALUES = 1 << 28  # of a row of strips or tiles, which is decoded at once
@@ -44,13 +44,13 @@ class Rows:
         """Height and width."""
         return self.height_px, self.width_px
 
-    def mapped(self, function: Callable[[Pixels], Pixels]) -> "Rows":
+    def map(self, function: Callable[[Pixels], Pixels]) -> "Rows":
         """Apply a per-pixel function to every block."""
         return Rows(
             self.height_px, self.width_px, lambda: (function(block) for block in self.blocks())
         )
 
-    def gathered(self) -> Pixels:
+    def to_array(self) -> Pixels:
         """The whole image as one array."""
         return np.concatenate(list(self.blocks()))
 
@@ -75,7 +75,7 @@ def open_rows(path: Path) -> Rows:
     Raises:
         RulesError: if the file is not an image, damaged, or too large for its format.
     """
-    header = read_header(path, most_pixels=MOST_PIXELS)
+    header = read_header(path, max_pixels=MAX_STREAMED_PIXELS)
     pixels = header.height_px * header.width_px
     if header.format == "TIFF" and (pixels > WHOLE_PIXELS or header.pages > 1):
         rows = _rows_of_tiff(path)

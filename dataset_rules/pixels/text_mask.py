@@ -69,7 +69,7 @@ def _not_a_mask(path: Path, found: str) -> RulesError:
     )  # fmt: skip
 
 
-def grids_among(files: Iterable[tuple[str, Path]]) -> list[str]:
+def find_text_masks(files: Iterable[tuple[str, Path]]) -> list[str]:
     """Text files that start like a mask: two lines with the same count of whole numbers."""
     return [name for name, path in files if is_text_mask(name) and _starts_like_a_mask(path)]
 

@@ -8,7 +8,7 @@ from dataset_rules.pixels.images import Pixels
 from dataset_rules.rules.fields import Panel
 
 
-def panel_of(pixels: Pixels, panel: Panel, index: int) -> Pixels:
+def crop_panel(pixels: Pixels, panel: Panel, index: int) -> Pixels:
     """One panel of a composite; remainders at the right and bottom are dropped.
 
     Raises:
@@ -34,7 +34,7 @@ def gray_if_equal(pixels: Pixels) -> Pixels:
     return first if equal else pixels
 
 
-def pack(pixels: Pixels) -> Pixels:
+def pack_colors(pixels: Pixels) -> Pixels:
     """One integer per pixel: HW unchanged, HW3 (uint8) as 0xRRGGBB."""
     if pixels.ndim == 2:
         return pixels
@@ -43,7 +43,7 @@ def pack(pixels: Pixels) -> Pixels:
     return (red << (2 * bits)) | (green << bits) | blue
 
 
-def unpack(value: int) -> tuple[int, int, int]:
+def unpack_color(value: int) -> tuple[int, int, int]:
     """The RGB colour of a packed value."""
     return value >> 16, value >> 8 & 255, value & 255
 

@@ -19,7 +19,7 @@ class Address:
     checksum: tuple[str, str] | None = None  # algorithm, hexadecimal digits
 
     @property
-    def shown(self) -> str:
+    def redacted(self) -> str:
         """The address without secrets, for errors and provenances."""
         return redact(self.url)
 

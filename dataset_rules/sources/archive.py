@@ -66,10 +66,10 @@ def unpacked_source(source: Path, limits: Limits = LIMITS) -> Iterator[Path]:
         try:
             yield folder
         except RulesError as error:
-            raise told_of(error, str(folder), source) from error
+            raise with_archive_path(error, str(folder), source) from error
 
 
-def told_of(error: RulesError, folder: str, archive: Path) -> RulesError:
+def with_archive_path(error: RulesError, folder: str, archive: Path) -> RulesError:
     """The error with the archive's path instead of the folder it was extracted to."""
     where = (error.where or "").replace(folder, str(archive)) or None
     return RulesError(

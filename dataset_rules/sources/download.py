@@ -70,7 +70,7 @@ def fetch(
                 transfer.run()
         except TransferRefused as error:
             raise RulesError(
-                "the file cannot be fetched", where=address.shown, found=str(error),
+                "the file cannot be fetched", where=address.redacted, found=str(error),
                 expected="https for all redirects, with a trusted certificate",
             ) from error  # fmt: skip
     return path
@@ -135,7 +135,7 @@ class _Transfer:
             start = start if head.status == 206 else 0
             total = _total_of(head) or 0
             self._check_size(total)
-            require_free_space(self.path.parent, total - start, self.address.shown)
+            require_free_space(self.path.parent, total - start, self.address.redacted)
             self._store_validator(head)
             with self.part.open("ab" if start else "wb") as out:
                 self._receive(blocks, out, total)
@@ -199,13 +199,13 @@ class _Transfer:
             )  # fmt: skip
 
     def _error(self, what: str, **parts: str) -> RulesError:
-        return RulesError(what, where=self.address.shown, **parts)
+        return RulesError(what, where=self.address.redacted, **parts)
 
     def _received(self) -> int:
         return self.part.stat().st_size if self.part.exists() else 0
 
     def _store_validator(self, head: ResponseHead) -> None:
-        metadata = {"address": self.address.shown, "validator": head.validator}
+        metadata = {"address": self.address.redacted, "validator": head.validator}
         _metadata_path(self.part).write_text(json.dumps(metadata))
 
 
@@ -217,7 +217,7 @@ def _locked(lock: Path, address: Address) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise RulesError(
-                "another process is fetching this file", where=address.shown,
+                "another process is fetching this file", where=address.redacted,
                 remedy="wait for it or stop it",
             ) from error  # fmt: skip
         yield

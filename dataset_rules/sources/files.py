@@ -20,7 +20,13 @@ from weakref import WeakValueDictionary
 from zipfile import ZipFile
 
 from dataset_rules.ground.errors import RulesError
-from dataset_rules.sources.archive import as_rules_error, files_in, is_sequential, repack, told_of
+from dataset_rules.sources.archive import (
+    as_rules_error,
+    files_in,
+    is_sequential,
+    repack,
+    with_archive_path,
+)
 from dataset_rules.sources.limits import LIMITS, Limits
 from dataset_rules.sources.temporary import spool_folder
 
@@ -109,7 +115,7 @@ def size_of(files: Files, path: str) -> int:
 
 
 @contextmanager
-def opened_files(source: Path, limits: Limits = LIMITS) -> Iterator[Files]:
+def open_files(source: Path, limits: Limits = LIMITS) -> Iterator[Files]:
     """Open the files of a folder or archive; extracted files are removed at the end.
 
     Raises:
@@ -128,7 +134,7 @@ def opened_files(source: Path, limits: Limits = LIMITS) -> Iterator[Files]:
         try:
             yield files
         except RulesError as error:
-            raise told_of(error, str(files), source) from error
+            raise with_archive_path(error, str(files), source) from error
         finally:
             files.close()
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dataset_rules.ground.errors import RulesError
-from dataset_rules.ground.parallel import each
+from dataset_rules.ground.parallel import parallel_map
 from dataset_rules.pixels.images import Header, read_header, read_image
 from dataset_rules.sources.files import Files
 
@@ -24,7 +24,7 @@ class Survey:
         return [(path, self.headers[path]) for path in paths if path in self.headers]
 
 
-def survey_of(files: Files, paths: Sequence[str]) -> Survey:
+def survey_headers(files: Files, paths: Sequence[str]) -> Survey:
     """Read the header of every file; files that look truncated are decoded to make sure."""
 
     def read_block(block: Sequence[str]) -> list[Header | str]:
@@ -34,7 +34,7 @@ def survey_of(files: Files, paths: Sequence[str]) -> Survey:
     damage: dict[str, str] = {}
     unique: dict[Header, Header] = {}  # shares equal headers: 100,000 copies would take 30 MB
     blocks = [paths[start : start + _BLOCK] for start in range(0, len(paths), _BLOCK)]
-    for block, found in zip(blocks, each(read_block, blocks), strict=True):
+    for block, found in zip(blocks, parallel_map(read_block, blocks), strict=True):
         for path, header in zip(block, found, strict=True):
             if isinstance(header, str):
                 damage[path] = header
@@ -50,16 +50,16 @@ def _header_or_error(files: Files, path: str) -> Header | str:
         if header.is_cut_short and header.pages == 1:
             read_image(file)
     except RulesError as error:
-        return told(error)
+        return error_summary(error)
     return header
 
 
-def told(error: RulesError) -> str:
+def error_summary(error: RulesError) -> str:
     """The error without its location."""
     return error.what + (f": {error.found}" if error.found else "")
 
 
-def sample_of(paths: Sequence[str], count: int) -> list[str]:
+def sample_paths(paths: Sequence[str], count: int) -> list[str]:
     """At most `count` paths, chosen by hash so that added files hardly change the sample."""
     if len(paths) <= count:
         return list(paths)

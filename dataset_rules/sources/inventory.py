@@ -8,7 +8,7 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from dataset_rules.artifacts.seal import BEGUN, SEAL
+from dataset_rules.artifacts.seal import SEAL, UNFINISHED
 from dataset_rules.ground.errors import RulesError
 from dataset_rules.pixels.images import IMAGE_SUFFIXES
 from dataset_rules.pixels.slides import SLIDE_SUFFIXES, reads_slides
@@ -30,7 +30,7 @@ class Kind(StrEnum):
     EXCLUDED = "excluded"
 
 
-WHY = {
+IGNORE_REASONS = {
     Kind.OTHER: "no image file",
     Kind.ARCHIVE: "an archive inside the source, which is not opened: unpack it to have it read",
     Kind.SPECIAL: "a link to a folder, a broken link, a pipe or a device: none of them is followed",
@@ -76,7 +76,9 @@ def discover(source: Files, exclude: tuple[str, ...] = ()) -> tuple[Entry, ...]:
 
 def _in_archive(source: ArchiveFiles) -> Iterator[tuple[str, int]]:
     """Path and size of each file; like in folders, our own datasets are skipped."""
-    marks = {mark for path in source.sizes if (mark := path.rpartition("/"))[2] in {SEAL, BEGUN}}
+    marks = {
+        mark for path in source.sizes if (mark := path.rpartition("/"))[2] in {SEAL, UNFINISHED}
+    }
     ours = tuple(f"{folder}/" for folder, slash, _ in marks if slash)
     return ((path, size) for path, size in source.sizes.items() if not path.startswith(ours))
 
@@ -112,7 +114,7 @@ def _raise_unreadable(error: OSError) -> None:
 
 
 def _is_ours(folder: Path) -> bool:
-    return (folder / SEAL).is_file() or (folder / BEGUN).is_file()
+    return (folder / SEAL).is_file() or (folder / UNFINISHED).is_file()
 
 
 def _size_of_file(path: Path) -> int | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from onnx import ModelProto
 
-from dataset_rules.artifacts.manifest import Ancestor, Step, begin, finish, removed_on_refusal
+from dataset_rules.artifacts.manifest import Ancestor, Step, begin, finish, remove_on_error
 from dataset_rules.ground.disk import write_file, write_json
 from dataset_rules.pixels.images import Pixels
 from unet.errors import UnetError
@@ -43,7 +43,7 @@ def export(model: Path, out: Path, *, images: Sequence[Pixels] = ()) -> Path:
     step = Step(KIND, VERSION, (predictor.artifact,))
     if begin(out, step):
         return out
-    with removed_on_refusal(out):
+    with remove_on_error(out):
         write_exported(
             out, predictor.card, predictor.artifact,
             network=network_graph(predictor.nets, predictor.card.plan),

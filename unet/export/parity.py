@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_rules.formatting.image_form import as_in_dataset
+from dataset_rules.formatting.image_form import convert_image
 from dataset_rules.pixels.images import Pixels
 from unet.network.inference import probabilities
 from unet.planning.plan import Plan
@@ -63,7 +63,7 @@ def _compared(
 ) -> dict[str, Any]:
     expected = networks.predict(image)
     plan, rules = networks.card.plan, networks.card.rules
-    expected_prob = probabilities(networks.nets, as_in_dataset(image, rules), plan)
+    expected_prob = probabilities(networks.nets, convert_image(image, rules), plan)
     mask, objects, prob = predict(image)
     counts = pixel_counts(expected.mask > 0, mask > 0, np.ones(mask.shape, bool))
     dice = 1.0 if counts.dice is None else counts.dice

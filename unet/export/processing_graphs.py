@@ -13,7 +13,7 @@ import onnxscript.optimizer
 from onnxscript import FLOAT, INT64, UINT8, OnnxFunction, script
 from onnxscript import opset18 as op
 
-from dataset_rules.formatting.image_form import SHALLOW
+from dataset_rules.formatting.image_form import EIGHT_BIT_FORMATS
 from dataset_rules.rules.fields import Fit
 from dataset_rules.rules.rules import Rules
 from unet.export.graph_parts import (
@@ -42,7 +42,7 @@ def before_graph(plan: Plan, rules: Rules) -> onnx.ModelProto:
     """Graph of an image (H, W, C) -> the network's input: colours, size, mirrored to tiles."""
     is_grey = rules.color_model == "grayscale"
     is_stretched, is_shrunk = rules.fit is Fit.STRETCH, rules.fit is Fit.PAD
-    is_kept = rules.image_format not in SHALLOW and rules.depth in {None, "keep"}
+    is_kept = rules.image_format not in EIGHT_BIT_FORMATS and rules.depth in {None, "keep"}
     is_reduced, is_ranged = not is_kept, rules.depth == "range"
     asked = [rules.height or 1, rules.width or 1]
     scale, many, tile = str(plan.scale), plan.stride, plan.tile_px

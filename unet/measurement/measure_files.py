@@ -22,7 +22,7 @@ from dataset_rules.artifacts.manifest import (
     make_source,
     read_artifact,
     read_intact,
-    removed_on_refusal,
+    remove_on_error,
 )
 from dataset_rules.ground.disk import write_file, write_json
 from dataset_rules.ground.errors import UserError
@@ -95,7 +95,7 @@ def measure_files(
     if begin(out, step):
         return out
     entries = []
-    with removed_on_refusal(out):
+    with remove_on_error(out):
         for done, pair in enumerate(pairs, start=1):
             entries.append(_measure_pair(pair, out, step, known or {}))
             if on_event:

@@ -28,12 +28,12 @@ from unet.network.timing import Took, in_turn, is_repeated
 Floats = NDArray[np.float32]
 Forward = Callable[[Floats], Floats]  # HWC -> class probabilities and distance, (K + 1, H, W)
 
-NOTES = "backends.json"  # in the folder of the program: which backend was the fastest
+CHOICES_FILE = "backends.json"  # in the folder of the program: which backend was the fastest
 SIDE_PX = 256  # of the tile by which backends are compared
 ROUNDS = 5  # of all backends in turn, after one that warms up
 MOST_ROUNDS = 20  # on a busy machine, until each backend's best time was met thrice
 SAME = 0.05  # of a time: two that differ by less are the same
-MOST_APART = 0.01  # mean difference of probabilities from float32's; measured: 0.0004
+MAX_DIFFERENCE = 0.01  # mean difference of probabilities from float32's; measured: 0.0004
 
 
 class Backend(StrEnum):
@@ -45,14 +45,14 @@ class Backend(StrEnum):
 
 
 @dataclass(frozen=True)
-class Choice:
+class BackendChoice:
     """The fastest backend on this machine, and the seconds each one took for a tile."""
 
     backend: Backend
     seconds: dict[str, float]
 
 
-def available() -> tuple[Backend, ...]:
+def available_backends() -> tuple[Backend, ...]:
     """Backends that are installed."""
     return tuple(b for b in Backend if b is not Backend.OPENVINO or find_spec("openvino"))
 
@@ -68,7 +68,7 @@ def make_forward(net: UNet, backend: Backend) -> Forward:
         return _torch_forward(
             fused, torch.bfloat16 if backend is Backend.BFLOAT16 else torch.float32
         )
-    if backend not in available():
+    if backend not in available_backends():
         raise UnetError("OpenVINO is not installed", remedy="pip install 'unetops[openvino]'")
     from unet.network.openvino_network import openvino_forward  # optional dependency
 
@@ -100,7 +100,7 @@ def _torch_forward(net: UNet, dtype: torch.dtype) -> Forward:
     return forward
 
 
-def fastest(net: UNet, *, model_id: str = "", notes: Path | None = None) -> Choice:
+def fastest(net: UNet, *, model_id: str = "", notes: Path | None = None) -> BackendChoice:
     """The fastest backend for a network on this machine.
 
     Backends round differently, so the choice for a model and a machine is made once and saved:
@@ -113,7 +113,7 @@ def fastest(net: UNet, *, model_id: str = "", notes: Path | None = None) -> Choi
     """
     key = f"{model_id} {_machine()}"
     noted = _noted(notes).get(key)
-    if noted is not None and noted.backend in available():
+    if noted is not None and noted.backend in available_backends():
         return noted
     choice = _measured(net)
     if notes is not None:
@@ -124,34 +124,34 @@ def fastest(net: UNet, *, model_id: str = "", notes: Path | None = None) -> Choi
     return choice
 
 
-def _noted(notes: Path | None) -> Mapping[str, Choice]:
+def _noted(notes: Path | None) -> Mapping[str, BackendChoice]:
     """Choices saved in a file; none if it is absent or damaged, then they are measured again."""
     try:
         document = json.loads(notes.read_bytes()) if notes else {}
-        return {key: Choice(Backend(value["backend"]), dict(value["seconds"]))
+        return {key: BackendChoice(Backend(value["backend"]), dict(value["seconds"]))
                 for key, value in document.items()}  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
-def _measured(net: UNet) -> Choice:
+def _measured(net: UNet) -> BackendChoice:
     """Backends in turn on one tile; the best time counts, once it was met thrice.
 
     What else runs only slows a backend down, and rarely thrice to the same time.
     """
     tile_HWC = np.random.default_rng(0).random((SIDE_PX, SIDE_PX, net.in_channels), np.float32)
-    forwards = {backend: make_forward(net, backend) for backend in available()}
+    forwards = {backend: make_forward(net, backend) for backend in available_backends()}
     found = {backend: forward(tile_HWC) for backend, forward in forwards.items()}
     truth = found[Backend.FLOAT32]
-    right = [b for b in forwards if np.abs(found[b] - truth).mean() <= MOST_APART]
+    right = [b for b in forwards if np.abs(found[b] - truth).mean() <= MAX_DIFFERENCE]
     works = {backend: partial(forwards[backend], tile_HWC) for backend in right}
     return chosen(in_turn(works, is_enough=is_settled))
 
 
-def chosen(took: Took[Backend]) -> Choice:
+def chosen(took: Took[Backend]) -> BackendChoice:
     """The backend with the best time."""
     best = min(took, key=lambda backend: min(took[backend]))
-    return Choice(best, {str(b): round(min(times), 5) for b, times in took.items()})
+    return BackendChoice(best, {str(b): round(min(times), 5) for b, times in took.items()})
 
 
 def is_settled(took: Took[Backend]) -> bool:

@@ -50,7 +50,7 @@ def segmentation_loss(
     return entropy + soft_dice_loss(logits_BKHW, mask_BHW, total=total)
 
 
-def loss_of_scales(
+def multiscale_loss(
     logits: Sequence[Tensor], mask_BHW: Tensor, class_weights_K: Tensor, *, total: Total = _local
 ) -> Tensor:
     """The mean segmentation loss of logits at full, half, quarter ... size.

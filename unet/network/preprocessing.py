@@ -32,7 +32,7 @@ def normalized(
     return np.asarray(scaled.mean(axis=2, keepdims=True), np.float32)
 
 
-def darkness(image: Pixels) -> float | None:
+def black_level(image: Pixels) -> float | None:
     """Intensity at the normalised image's 0, as a share of that at 1.
 
     None unless the image is stained, on a bright background.

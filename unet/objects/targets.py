@@ -22,7 +22,7 @@ def objects_of(mask: Pixels, instances: Pixels | None) -> NDArray[np.int32]:
     return np.asarray(labels, np.int32)
 
 
-def touching(objects: NDArray[np.int32]) -> NDArray[np.bool_]:
+def touching_pixels(objects: NDArray[np.int32]) -> NDArray[np.bool_]:
     """True at object pixels with one of their four neighbours in another object."""
     edge = np.zeros(objects.shape, bool)
     for near, far in (((slice(1, None),), (slice(None, -1),)),
@@ -39,7 +39,7 @@ def depths(objects: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.
     Returns:
         distance in px (HW, float32) and the inscribed radius in px, indexed by object number.
     """
-    distance = distance_to_border((objects > 0) & ~touching(objects))
+    distance = distance_to_border((objects > 0) & ~touching_pixels(objects))
     radius = np.zeros(int(objects.max(initial=0)) + 1, np.float32)
     np.maximum.at(radius, objects.ravel(), distance.ravel())
     return distance, radius

@@ -93,7 +93,7 @@ def _text(path: Path) -> str:
         return ""
 
 
-def bytes_of(text: str | None, *, where: str = "--memory") -> int | None:
+def parse_memory_size(text: str | None, *, where: str = "--memory") -> int | None:
     """Bytes of a size such as 8GiB, 512MiB or 6GB; None for None.
 
     Raises:

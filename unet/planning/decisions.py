@@ -19,7 +19,7 @@ GPU_BATCH = 64
 THICKNESS_PX = 32.0  # the third stage sees an object this thick whole
 RARE_SHARE = 0.05  # of the pixels: rarer classes get a higher weight in the loss
 MIN_BATCH = 4  # with two patches, even of 256 px, batch norm costs a tenth of the Dice
-SMALLEST_PATCH_PX = 64
+MIN_PATCH_PX = 64
 FULL_JITTER_SPREAD = 0.28  # spread of the images' mean brightness (0..1) that gets full jitter
 MIN_JITTER = 0.2
 FEW_IMAGES = 5  # too few to estimate how much images differ
@@ -61,7 +61,7 @@ def wanted_sizes(largest_px: int, budget: Budget) -> Sizes:
     """Sizes for unlimited memory."""
     patch = min(PATCH_PX, max(32, -(-largest_px // 32) * 32))
     all_widths = GPU_WIDTHS if budget.device == "cuda" else WIDTHS
-    widths = all_widths if patch >= SMALLEST_PATCH_PX else all_widths[:3]
+    widths = all_widths if patch >= MIN_PATCH_PX else all_widths[:3]
     return Sizes(patch, widths, GPU_BATCH if budget.device == "cuda" else BATCH)
 
 
@@ -81,18 +81,18 @@ def fitting_sizes(wanted: Sizes, budget: Budget) -> Sizes:
     )  # fmt: skip
 
 
-def smaller(batch: int, patch_px: int, *, stride: int) -> tuple[int, int] | None:
+def shrunk_sizes(batch: int, patch_px: int, *, stride: int) -> tuple[int, int] | None:
     """Batch and patch with about half the pixels: first fewer patches, then smaller ones."""
     if batch > MIN_BATCH:
         return max(MIN_BATCH, batch // 2), patch_px
-    if patch_px > max(SMALLEST_PATCH_PX, stride):
-        return batch, max(SMALLEST_PATCH_PX, int(0.71 * patch_px) // stride * stride, stride)
+    if patch_px > max(MIN_PATCH_PX, stride):
+        return batch, max(MIN_PATCH_PX, int(0.71 * patch_px) // stride * stride, stride)
     return (batch // 2, patch_px) if batch > 1 else None
 
 
 def _decreasing_sizes(sizes: Sizes) -> Iterator[Sizes]:
     yield sizes
-    while step := smaller(sizes.batch, sizes.patch_px, stride=2 ** (len(sizes.widths) - 1)):
+    while step := shrunk_sizes(sizes.batch, sizes.patch_px, stride=2 ** (len(sizes.widths) - 1)):
         sizes = replace(sizes, batch=step[0], patch_px=step[1])
         yield sizes
     while sizes.widths[0] > 4:

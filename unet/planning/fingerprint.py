@@ -13,13 +13,13 @@ from dataset_rules.artifacts.dataset import (
     DatasetClass,
     Sample,
     Split,
-    dataset_rules_of,
     read_dataset,
+    read_dataset_rules,
     read_sample,
 )
 from dataset_rules.ground.disk import write_json
 from dataset_rules.ground.documents import Document
-from dataset_rules.ground.parallel import each
+from dataset_rules.ground.parallel import parallel_map
 from dataset_rules.rules.rules import Rules
 from unet.errors import UnetError
 from unet.planning.sample_statistics import SampleFacts, sample_facts
@@ -80,7 +80,7 @@ def fingerprint(folders: Sequence[Path]) -> Fingerprint:
             remedy="raise split.train in the rules and format again",
         )  # fmt: skip
     chosen = train[:: max(1, len(train) // MAX_SAMPLES)]
-    stats = list(each(lambda item: sample_facts(*item), chosen))
+    stats = list(parallel_map(lambda item: sample_facts(*item), chosen))
     pixels = np.sum([facts.pixels for facts in stats], axis=0)
     refuse_unseen_classes(classes, pixels, train)
     heights, widths = np.array([facts.size for facts in stats]).T
@@ -111,7 +111,7 @@ def fingerprint(folders: Sequence[Path]) -> Fingerprint:
     )
 
 
-def kept_fingerprint(path: Path, folders: Sequence[Path]) -> Fingerprint:
+def cached_fingerprint(path: Path, folders: Sequence[Path]) -> Fingerprint:
     """The fingerprint in a file; computed and written if there is none, so resuming is quick."""
     if path.exists():
         return Fingerprint.model_validate_json(path.read_bytes())
@@ -200,7 +200,7 @@ def common_classes(
 
 def common_rules(folders: Sequence[Path]) -> Rules:
     """The rules of the first dataset; raises `UnetError` if another's images have another form."""
-    rules = [dataset_rules_of(folder) for folder in folders]
+    rules = [read_dataset_rules(folder) for folder in folders]
     for folder, other in zip(folders, rules, strict=True):
         if _form(other) != _form(rules[0]):
             raise UnetError(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dataset_rules.artifacts.dataset import Sample, read_sample
 from dataset_rules.pixels.images import Pixels
-from unet.objects.targets import depths, objects_of, touching
+from unet.objects.targets import depths, objects_of, touching_pixels
 from unet.planning.intensity_levels import levels_of
 
 BRIGHT = 0.6  # of the full range: minimum median of a stained image on a light background
@@ -54,7 +54,7 @@ def sample_facts(folder: Path, sample: Sample) -> SampleFacts:
         thickness_px=2 * radius[1:][radius[1:] > 0],
         area_px=area[area > 0],
         apart_px=nearest_distances(_centres(objects)),
-        touching=len(np.unique(objects[touching(objects)])),
+        touching=len(np.unique(objects[touching_pixels(objects)])),
         is_coloured=_is_coloured(image),
         bit_depth=8 * image.dtype.itemsize,
         intensity=np.percentile(levels, [0.5, 50, 99.8]),

@@ -21,7 +21,7 @@ FACTORS: Mapping[str, Sequence[float]] = {
 WIDTH_STEP = 4  # widths are multiples of it
 
 
-def drawn_changes(trial: int, *, seed: int, keeps_network: bool) -> dict[str, float]:
+def trial_changes(trial: int, *, seed: int, keeps_network: bool) -> dict[str, float]:
     """What a trial changes: nothing for trial 0, else drawn from its number and the seed alone.
 
     Args:
@@ -39,7 +39,7 @@ def drawn_changes(trial: int, *, seed: int, keeps_network: bool) -> dict[str, fl
     return changes or {"learning_rate": float(rng.choice((0.4, 2.0)))}
 
 
-def changed(plan: Plan, changes: Changes) -> Plan:
+def apply_changes(plan: Plan, changes: Changes) -> Plan:
     """The plan with its values multiplied by the factors."""
     if not changes:
         return plan

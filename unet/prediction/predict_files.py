@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from dataset_rules.artifacts.dataset import DatasetClass
 from dataset_rules.artifacts.hashes import file_hash
-from dataset_rules.artifacts.manifest import Step, begin, finish, make_source, removed_on_refusal
+from dataset_rules.artifacts.manifest import Step, begin, finish, make_source, remove_on_error
 from dataset_rules.ground.disk import write_json
 from dataset_rules.ground.errors import RulesError
 from dataset_rules.pixels.images import read_header
-from dataset_rules.pixels.rows import MOST_PIXELS, Rows, open_rows
+from dataset_rules.pixels.rows import MAX_STREAMED_PIXELS, Rows, open_rows
 from unet.errors import UnetError
 from unet.objects.object_rows import LabelRows
 from unet.prediction.map_files import GrayFile, Spool, write_instances, write_tiff
@@ -36,7 +36,7 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Maps:
+class OptionalMaps:
     """What is written in addition to mask and instance map."""
 
     probabilities: bool = False  # of each class, 0 to 255
@@ -49,7 +49,7 @@ def predict_files(
     out: Path,
     *,
     predictor: Predictor | None = None,
-    maps: Maps | None = None,
+    maps: OptionalMaps | None = None,
     on_event: Event | None = None,
     location: str | None = None,
 ) -> Path:
@@ -65,7 +65,7 @@ def predict_files(
         RulesError: listing the files that are not images.
         UnetError: if the disk is full; nothing is left behind.
     """
-    started, maps = datetime.now(UTC), maps or Maps()
+    started, maps = datetime.now(UTC), maps or OptionalMaps()
     names = _names(images)
     _refuse_unreadable(images)
     hashes = {f"{name}{path.suffix}": file_hash(path) for name, path in names.items()}
@@ -74,13 +74,13 @@ def predict_files(
     if location is None:
         location = str(folders.pop()) if len(folders) == 1 else "images given to predict"
     source = make_source(hashes, location=location, started=started)
-    options = {"backend": str(predictor.backend), "turned": predictor.is_turned, **asdict(maps)}
+    options = {"backend": str(predictor.backend), "turned": predictor.tta, **asdict(maps)}
     step = Step("prediction", STEP_VERSION, (predictor.artifact, source), options)
     if begin(out, step):
         return out
     rows: list[dict[str, Any]] = []
     content: dict[str, str | None] = {}
-    with removed_on_refusal(out), _full_disk_as_user_error(out):
+    with remove_on_error(out), _full_disk_as_user_error(out):
         for done, (name, path) in enumerate(names.items(), 1):
             report = _reporter(on_event, image=path.name, done=done, of=len(images))
             row, files = _predict_one(path, out / name, predictor, maps=maps, report=report)
@@ -117,7 +117,7 @@ def _predict_one(
     stem: Path,
     predictor: Predictor,
     *,
-    maps: Maps,
+    maps: OptionalMaps,
     report: Callable[[int, int], None],
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Predict one image; returns its entry in the list and the content hash of each file."""
@@ -137,7 +137,7 @@ class _Files:
     """The output files of one image, written as its rows arrive and deleted on failure."""
 
     def __init__(
-        self, stem: Path, image: Rows, classes: Sequence[DatasetClass], maps: Maps
+        self, stem: Path, image: Rows, classes: Sequence[DatasetClass], maps: OptionalMaps
     ) -> None:
         self.rows = 0
         self._stem, self._size, self._classes = stem, image.size_px, classes
@@ -257,7 +257,7 @@ def _refuse_unreadable(images: Sequence[Path]) -> None:
     problems = []
     for path in images:
         try:
-            read_header(path, most_pixels=MOST_PIXELS)
+            read_header(path, max_pixels=MAX_STREAMED_PIXELS)
         except RulesError as error:
             problems.append(str(error))
     if not images:

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from dataset_rules.artifacts.dataset import DatasetClass
 from dataset_rules.artifacts.manifest import read_intact
-from dataset_rules.formatting.image_form import as_in_dataset, rows_as_in_dataset
+from dataset_rules.formatting.image_form import convert_image, convert_rows
 from dataset_rules.pixels.images import Pixels
-from dataset_rules.pixels.row_scaling import shrunk_rows
+from dataset_rules.pixels.row_scaling import downscale_rows
 from dataset_rules.pixels.rows import WHOLE_PIXELS, Rows, rows_of
-from unet.network.backend import Backend, Choice, Forward, fastest, make_forward
+from unet.network.backend import Backend, BackendChoice, Forward, fastest, make_forward
 from unet.network.model import UNet
 from unet.network.preprocessing import normalized, rescaled
 from unet.network.tiles import blended_rows
@@ -51,7 +51,7 @@ class Networks:
         nets: whose probabilities are averaged.
         card: of the model.
         backend: that runs them; default: torch in the plan's precision.
-        is_turned: test-time augmentation: average over 8 rotations and flips of each tile.
+        tta: test-time augmentation: average over 8 rotations and flips of each tile.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ class Networks:
         card: ModelCard,
         *,
         backend: Backend | None = None,
-        is_turned: bool = False,
+        tta: bool = False,
     ) -> None:
         self.nets = nets
         self.card = card
         self.backend = backend or Backend(card.plan.at(card.plan.steps).precision)
-        self.is_turned = is_turned
+        self.tta = tta
         self._forwards: list[Forward] = []  # created on first use
 
     @property
@@ -103,12 +103,12 @@ class Networks:
         """The image in the dataset's form and at the plan's scale; a small one is read at once."""
         rules, scale = self.card.rules, self.card.plan.scale
         if image.height_px * image.width_px <= WHOLE_PIXELS:
-            pixels = as_in_dataset(image.gathered(), rules)
+            pixels = convert_image(image.to_array(), rules)
             height, width = pixels.shape[:2]
             return ScaledImage(rows_of(rescaled(pixels, scale)), (height, width), image.size_px)
-        rows = rows_as_in_dataset(image, rules)
+        rows = convert_rows(image, rules)
         height, width = (max(1, round(side * scale)) for side in rows.size_px)
-        small = rows if scale == 1 else shrunk_rows(rows, (height, width))
+        small = rows if scale == 1 else downscale_rows(rows, (height, width))
         return ScaledImage(small, rows.size_px, image.size_px)
 
     def _planes(self, scaled: ScaledImage) -> Iterator[Floats]:
@@ -134,7 +134,7 @@ class Networks:
     def _averaged(self, tile_HWC: Floats) -> Floats:
         """Mean over the networks and, with test-time augmentation, the orientations."""
         self._forwards = self._forwards or [make_forward(net, self.backend) for net in self.nets]
-        orientations = ORIENTATIONS if self.is_turned else ORIENTATIONS[:1]
+        orientations = ORIENTATIONS if self.tta else ORIENTATIONS[:1]
         found = [
             _restored(forward(_oriented(tile_HWC, orientation)), orientation)
             for forward in self._forwards for orientation in orientations
@@ -171,16 +171,14 @@ def _joined(found: Iterator[LabelRows]) -> Prediction:
 class Predictor(Networks):
     """The networks of a model folder (or of the model in a run)."""
 
-    def __init__(
-        self, folder: Path, *, backend: Backend | None = None, is_turned: bool = False
-    ) -> None:
+    def __init__(self, folder: Path, *, backend: Backend | None = None, tta: bool = False) -> None:
         self.folder = model_folder(folder)
         self.artifact = read_intact(self.folder, "model")
         card = read_card(self.folder)
         nets = [load_net(self.folder / weights_name(i), card.plan) for i in range(card.members)]
-        super().__init__(nets, card, backend=backend, is_turned=is_turned)
+        super().__init__(nets, card, backend=backend, tta=tta)
 
-    def choose_backend(self, notes: Path | None = None) -> Choice:
+    def choose_backend(self, notes: Path | None = None) -> BackendChoice:
         """Use the fastest backend on this machine; the choice is saved in `notes` and reused."""
         choice = fastest(self.nets[0], model_id=self.artifact.id, notes=notes)
         self.backend, self._forwards = choice.backend, []

@@ -11,7 +11,7 @@ from dataset_rules.artifacts.manifest import LINEAGE, read_artifact
 from dataset_rules.ground.errors import UserError
 from unet.errors import UnetError
 from unet.planning.plan import Plan
-from unet.planning.search_space import Changes, changed
+from unet.planning.search_space import Changes, apply_changes
 from unet.runs.cross_validation import train_folds
 from unet.runs.folds import FoldRule, Folds, make_folds, refuse_blind_folds
 from unet.runs.search import SEARCH, SEARCH_SHARE, search
@@ -71,7 +71,7 @@ def follow_course(
             sessions, course.trials, plan=plan, seed=seed,
             samples=(first.training, first.held_out) if first else None,
         )  # fmt: skip
-    plan = plan and changed(plan, changes)
+    plan = plan and apply_changes(plan, changes)
     if folds and course.folds:
         kept = train_folds(sessions, folds, course.folds, plan=plan, seed=seed, changes=changes)
     else:

@@ -15,7 +15,7 @@ from typing import Any
 from dataset_rules.ground.disk import write_json
 from unet.errors import UnetError
 from unet.planning.plan import Plan, make_schedule
-from unet.planning.search_space import Changes, changed, drawn_changes
+from unet.planning.search_space import Changes, apply_changes, trial_changes
 from unet.runs.trainers import Sessions
 from unet.training.assignment import Located, Part
 from unet.training.patches import split_samples
@@ -83,7 +83,7 @@ def search(
                 continue
             part = Part(
                 samples=samples, start=sessions.start, chooses=False,
-                changes=drawn_changes(trial, seed=seed, keeps_network=bool(sessions.start)),
+                changes=trial_changes(trial, seed=seed, keeps_network=bool(sessions.start)),
                 marks={"round": number, "rounds": len(sizes), "trial": trial, "trials": trials},
             )  # fmt: skip
             left = size - place
@@ -149,7 +149,9 @@ def _short(
     """The plan of a trial without a time limit: a third of the steps for each round to come."""
     facts = sessions.facts()
     base = (
-        changed(plan, part.changes) if plan else part.make_plan(facts, sessions.budget, seed=seed)
+        apply_changes(plan, part.changes)
+        if plan
+        else part.make_plan(facts, sessions.budget, seed=seed)
     )
     steps = max(FEWEST_STEPS, base.steps // KEPT**rounds_left)
     return base.model_copy(update={"patience": 0, **asdict(make_schedule(steps))})

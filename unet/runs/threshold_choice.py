@@ -8,7 +8,7 @@ from dataset_rules.ground.documents import Document
 from unet.objects.splitting import SplitSettings
 from unet.planning.fingerprint import Fingerprint
 from unet.planning.plan import Plan
-from unet.scoring.metrics import Counts, total
+from unet.scoring.metrics import Counts, total_counts
 from unet.training.validation import FOREGROUNDS, SEEDS, Validation, smallest_settings
 
 NEUTRAL = 0.5  # the level of the foreground at which the seeds of objects are compared
@@ -38,7 +38,7 @@ def evidence(
     """
     defined = [row for row in validation.dice_at_levels() if None not in row]
     _, counts = validation.objects_by_seeds(smallest_settings(facts), plan)
-    objects = [total(each) for each in counts]
+    objects = [total_counts(each) for each in counts]
     return Evidence(
         images=len(defined),
         dice=tuple(float(x) for x in np.array(defined or [[0.0] * len(FOREGROUNDS)]).sum(0)),
@@ -51,7 +51,7 @@ def evidence(
 def chosen(seen: Sequence[Evidence], facts: Fingerprint) -> SplitSettings:
     """The level that the folds agree on, and the seeds with the best object F1 over all of them."""
     f1 = [
-        total(Counts(*one.objects[index]) for one in seen).dice or 0.0
+        total_counts(Counts(*one.objects[index]) for one in seen).dice or 0.0
         for index in range(len(SEEDS))
     ]
     seeds, height = SEEDS[max(range(len(SEEDS)), key=lambda i: f1[i])]

@@ -24,7 +24,7 @@ from dataset_rules.artifacts.manifest import (
     read_artifact,
     read_intact,
 )
-from dataset_rules.artifacts.seal import BEGUN, SEAL
+from dataset_rules.artifacts.seal import SEAL, UNFINISHED
 from dataset_rules.ground.disk import write_file, write_json
 from dataset_rules.ground.documents import canonical_json
 from unet.errors import UnetError
@@ -172,7 +172,7 @@ def _reopen(run: Path, step: Step) -> None:
     unfinished, or one that is still finished.
     """
     if begin(run, step):  # it is the run of the same call
-        write_file(run / BEGUN, canonical_json({"key": step.key(), "kind": step.kind}))
+        write_file(run / UNFINISHED, canonical_json({"key": step.key(), "kind": step.kind}))
         (run / SEAL).unlink()
     return_to_hold(run, spent_s=spent_s(run))
 

@@ -26,7 +26,7 @@ class Quotient:
     denominators: Floats
 
 
-def quotient(pairs: Sequence[tuple[float, float]]) -> Quotient:
+def pooled_quotient(pairs: Sequence[tuple[float, float]]) -> Quotient:
     """A score pooled over images, from one (numerator, denominator) per image."""
     columns = np.array(pairs, np.float64).reshape(-1, 2)
     return Quotient(columns[:, :1], columns[:, 1:])
@@ -34,7 +34,7 @@ def quotient(pairs: Sequence[tuple[float, float]]) -> Quotient:
 
 def mean_quotient(values: Sequence[float | None]) -> Quotient:
     """A score averaged over the images where it is defined."""
-    return quotient([(0.0, 0.0) if v is None else (v, 1.0) for v in values])
+    return pooled_quotient([(0.0, 0.0) if v is None else (v, 1.0) for v in values])
 
 
 class Resamples:

@@ -80,7 +80,7 @@ def ratio(top: float, bottom: float) -> float | None:
     return top / bottom if bottom else None
 
 
-def total(counts: Iterable[Counts]) -> Counts:
+def total_counts(counts: Iterable[Counts]) -> Counts:
     """The sum of all counts."""
     return sum(counts, Counts(0, 0, 0))
 

@@ -18,7 +18,7 @@ from unet.scoring.intervals import (
     Resamples,
     mean_quotient,
     point_estimate,
-    quotient,
+    pooled_quotient,
 )
 from unet.scoring.metrics import Counts, Panoptic
 
@@ -129,12 +129,12 @@ def _pixel_quotients(found: list[ClassScores]) -> tuple[Quotient, ...]:
     counts = [scores.pixels for scores in found]
     return (
         mean_quotient([c.dice for c in counts]),
-        quotient([(2 * c.tp, 2 * c.tp + c.fp + c.fn) for c in counts]),
+        pooled_quotient([(2 * c.tp, 2 * c.tp + c.fp + c.fn) for c in counts]),
         mean_quotient([c.iou for c in counts]),
         mean_quotient([c.precision for c in counts]),
         mean_quotient([c.recall for c in counts]),
-        quotient([(c.tp, c.tp + c.fp) for c in counts]),
-        quotient([(c.tp, c.tp + c.fn) for c in counts]),
+        pooled_quotient([(c.tp, c.tp + c.fp) for c in counts]),
+        pooled_quotient([(c.tp, c.tp + c.fn) for c in counts]),
     )
 
 
@@ -144,15 +144,15 @@ def _object_quotients(found: list[ClassScores]) -> dict[str, Quotient]:
     matched = [scores.panoptic for scores in found]
     f1 = [(2 * m.counts.tp, 2 * m.counts.tp + m.counts.fp + m.counts.fn) for m in matched]
     return {
-        "object_f1_50": quotient([(2 * c.tp, 2 * c.tp + c.fp + c.fn) for c in half]),
-        "object_precision_50": quotient([(c.tp, c.tp + c.fp) for c in half]),
-        "object_recall_50": quotient([(c.tp, c.tp + c.fn) for c in half]),
+        "object_f1_50": pooled_quotient([(2 * c.tp, 2 * c.tp + c.fp + c.fn) for c in half]),
+        "object_precision_50": pooled_quotient([(c.tp, c.tp + c.fp) for c in half]),
+        "object_recall_50": pooled_quotient([(c.tp, c.tp + c.fn) for c in half]),
         "ap_50_95": Quotient(every[..., 0], every[..., 1]),
-        "panoptic_quality": quotient(
+        "panoptic_quality": pooled_quotient(
             [(2 * m.iou_sum, bottom) for m, (_, bottom) in zip(matched, f1, strict=True)]
         ),
-        "segmentation_quality": quotient([(m.iou_sum, m.counts.tp) for m in matched]),
-        "recognition_quality": quotient(f1),
+        "segmentation_quality": pooled_quotient([(m.iou_sum, m.counts.tp) for m in matched]),
+        "recognition_quality": pooled_quotient(f1),
         "count_error_mean": mean_quotient([abs(scores.count_error) for scores in found]),
         "count_bias_mean": mean_quotient([scores.count_error for scores in found]),
     }

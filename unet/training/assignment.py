@@ -8,7 +8,7 @@ from dataset_rules.artifacts.dataset import Sample
 from unet.planning.budget import Budget
 from unet.planning.fingerprint import Fingerprint
 from unet.planning.plan import Plan, make_plan
-from unet.planning.search_space import Changes, changed
+from unet.planning.search_space import Changes, apply_changes
 from unet.training.transfer import Start
 
 Located = tuple[Path, Sample]  # a sample and the dataset it lies in
@@ -43,4 +43,4 @@ class Part:
     ) -> Plan:
         """The plan for a budget; that of the start decides scale and network."""
         plan = make_plan(facts, budget, patches=patches, seed=seed)
-        return changed(self.start.adapted(plan) if self.start else plan, self.changes)
+        return apply_changes(self.start.adapted(plan) if self.start else plan, self.changes)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from unet.errors import GroupError, UnetError
-from unet.planning.decisions import smaller
+from unet.planning.decisions import shrunk_sizes
 from unet.planning.lr_schedule import Shrink
 from unet.planning.plan import Plan
 
@@ -29,7 +29,7 @@ def shrunk(plan: Plan, step: int) -> Plan:
         UnetError: if a batch is one small patch already.
     """
     batch, patch_px = plan.sizes(step)
-    found = smaller(batch, patch_px, stride=plan.stride)
+    found = shrunk_sizes(batch, patch_px, stride=plan.stride)
     if found is None:
         raise UnetError(
             "the memory does not hold a single small patch",

@@ -17,7 +17,7 @@ from torch import Tensor
 from dataset_rules.artifacts.dataset import Sample, Split, read_dataset, read_sample
 from dataset_rules.pixels.images import Pixels
 from unet.measurement.stains import restained
-from unet.network.preprocessing import darkness, normalized, rescaled
+from unet.network.preprocessing import black_level, normalized, rescaled
 from unet.objects.targets import distance_map, objects_of
 from unet.planning.plan import Plan
 
@@ -59,7 +59,7 @@ def prepare(folder: Path, sample: Sample, plan: Plan) -> Prepared:
     if plan.scale != 1:
         mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
         distance = cv2.resize(distance, (width, height), interpolation=cv2.INTER_AREA)
-    dark = darkness(image) if plan.channels == 3 else None
+    dark = black_level(image) if plan.channels == 3 else None
     return Prepared(normalized(small, channels=plan.channels), dark, mask, distance)
 
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from dataset_rules.ground.parallel import processors
+from dataset_rules.ground.parallel import available_cpus
 from unet.planning.plan import Plan
 from unet.training.patches import Batch
 
@@ -50,4 +50,4 @@ class Prefetch:
 
 def workers_for(device: str) -> int:
     """Threads that draw: one keeps two busy cores fed, a GPU takes all the machine has."""
-    return min(GPU_WORKERS, max(1, processors() - 1)) if device == "cuda" else 1
+    return min(GPU_WORKERS, max(1, available_cpus() - 1)) if device == "cuda" else 1

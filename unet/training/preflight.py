@@ -9,7 +9,7 @@ from pathlib import Path
 from dataset_rules.artifacts.dataset import DatasetClass
 from unet.errors import UnetError
 from unet.planning.budget import parameters
-from unet.planning.decisions import SMALLEST_PATCH_PX, scale_of
+from unet.planning.decisions import MIN_PATCH_PX, scale_of
 from unet.planning.fingerprint import Fingerprint
 from unet.planning.plan import Plan
 
@@ -32,7 +32,7 @@ def concerns(facts: Fingerprint, plan: Plan, *, validated: int) -> list[str]:
             "split.val in the rules, or give images of a second group"
         )
     largest = max(facts.height_px[2], facts.width_px[2]) * plan.scale
-    if largest < SMALLEST_PATCH_PX:
+    if largest < MIN_PATCH_PX:
         found.append(
             f"the largest image is {largest:.0f} px at the plan's scale, smaller than a patch of "
             f"{plan.patch_px} px: the rest of each patch is its mirror"

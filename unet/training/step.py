@@ -6,7 +6,7 @@ Shape suffixes: B batch, K classes, H height, W width.
 import torch
 
 from unet.errors import UnetError
-from unet.network.losses import distance_loss, loss_of_scales
+from unet.network.losses import distance_loss, multiscale_loss
 from unet.network.model import UNet
 from unet.planning.budget import Device
 from unet.planning.plan import Plan
@@ -36,7 +36,7 @@ def train_step(
     weights_K = torch.tensor(plan.class_weights, device=device)
     with torch.autocast(device, torch.bfloat16, enabled=plan.precision == "bfloat16"):
         logits, distance_B1HW = net.at_all_scales(batch.image_BCHW)
-    loss = loss_of_scales(
+    loss = multiscale_loss(
         [logits_BKHW.float() for logits_BKHW in logits],
         batch.mask_BHW,
         weights_K,

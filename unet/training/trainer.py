@@ -13,7 +13,7 @@ from dataset_rules.rules.rules import rules_document
 from unet.errors import Stopped, UnetError
 from unet.network.checkpoint import load_tensors, save_tensors
 from unet.planning.budget import Budget
-from unet.planning.fingerprint import common_classes, common_rules, kept_fingerprint
+from unet.planning.fingerprint import cached_fingerprint, common_classes, common_rules
 from unet.planning.plan import Plan
 from unet.training.assignment import Part
 from unet.training.followers import Orders
@@ -73,7 +73,7 @@ class Session:
         self.is_to_stop = is_to_stop
         self.budget = budget or Budget()
         self.group = group
-        self.facts = kept_fingerprint(out / FINGERPRINT, datasets)
+        self.facts = cached_fingerprint(out / FINGERPRINT, datasets)
         common_classes(datasets, [read_dataset(folder) for folder in datasets])
         self.rules = common_rules(datasets)
         self.samples = self.part.samples or split_samples(datasets)

@@ -17,8 +17,8 @@ from unet.objects.targets import foreground_of, objects_of
 from unet.planning.fingerprint import Fingerprint
 from unet.planning.plan import Plan
 from unet.prediction.decoding import decoded
-from unet.scoring.intervals import Resamples, mean_quotient, quotient
-from unet.scoring.metrics import Counts, mean, object_counts, pixel_counts, total
+from unet.scoring.intervals import Resamples, mean_quotient, pooled_quotient
+from unet.scoring.metrics import Counts, mean, object_counts, pixel_counts, total_counts
 from unet.training.patches import Prepared, prepare
 
 REHEARSAL_PX = 150_000
@@ -90,7 +90,7 @@ class Validation:
         best = max(FOREGROUNDS, key=lambda level: (dices[level] or 0.0, -abs(level - 0.5)))
         settings = settings.model_copy(update={"foreground": best})
         options, counts = self.objects_by_seeds(settings, plan)
-        scores = [total(each).dice or 0.0 for each in counts]
+        scores = [total_counts(each).dice or 0.0 for each in counts]
         chosen = max(range(len(options)), key=lambda i: scores[i])
         reached = {"val_dice": dices[best], "val_object_f1": scores[chosen]}
         at_best = [row[FOREGROUNDS.index(best)] for row in rows]
@@ -123,7 +123,7 @@ class Validation:
         ends: dict[str, float | None] = {}
         for name, score, number in (
             ("val_dice", mean_quotient(dices), len(dices)),
-            ("val_object_f1", quotient(f1), len(f1)),
+            ("val_object_f1", pooled_quotient(f1), len(f1)),
         ):
             groups = [f"{folder.resolve()}/{sample.group}" for folder, sample in self.samples]
             low, high = Resamples(groups[:number]).interval(score) or (None, None)

@@ -11,7 +11,7 @@ from app.access.service import Here
 from app.store import artifacts
 from app.store.db import transaction
 from app.store.tables import Artifact
-from dataset_rules.artifacts.lineage import Link, LinkState, is_whole, trace
+from dataset_rules.artifacts.lineage import Link, LinkState, is_intact, trace
 
 router = APIRouter(prefix="/lineage", tags=["lineage"], route_class=Guarded)
 
@@ -33,7 +33,7 @@ def read_lineage(here: Here, artifact_id: str) -> Chain:
         place = artifacts.place(here.settings, row)
     links = _links(row, place)
     documents = [link.document() for link in links]
-    return Chain(id=row.id, kind=row.kind, whole=is_whole(links), links=documents)
+    return Chain(id=row.id, kind=row.kind, whole=is_intact(links), links=documents)
 
 
 def _links(row: Artifact, place: Path) -> list[Link]:

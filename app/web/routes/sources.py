@@ -73,10 +73,10 @@ def submit_fetch(here: Service, url: str) -> tuple[Job, queue.State]:
     address = address_of(url)
     if address.has_password:
         raise Unprocessable(
-            "a job would keep the password", where=address.shown,
+            "a job would keep the password", where=address.redacted,
             remedy="upload the file, or use an address that needs none",
         )  # fmt: skip
-    job = queue.submit(here, "source", inputs={}, parameters={"url": url}, is_done_again=True)
+    job = queue.submit(here, "source", inputs={}, parameters={"url": url}, rerun=True)
     return job, queue.state_of(here.client, job.id)
 
 

@@ -212,7 +212,7 @@ def test_request_key_follows_the_version_of_the_step_alone():
     assert queue.request_key("doctor", {"source": "1"}, {}) in keys
 
 
-def test_mended_step_is_done_again_and_earlier_jobs_stay_as_they_are(http, settings, engine):
+def test_mended_step_rerun_and_earlier_jobs_stay_as_they_are(http, settings, engine):
     source = post_source(http)
     address = f"/api/v1/sources/{source}/doctor"
     job = http.post(address).json()["job"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dataset_rules.artifacts.dataset import read_dataset, read_sample
-from dataset_rules.artifacts.lineage import is_whole, trace
+from dataset_rules.artifacts.lineage import is_intact, trace
 from dataset_rules.artifacts.manifest import read_artifact
 from dataset_rules.exchange.export import export_dataset
 from dataset_rules.exchange.layout import Layout
@@ -28,7 +28,7 @@ def test_dataset_goes_out_and_comes_in_on_the_command_line(discs, tmp_path):
     for sample in read_dataset(discs).samples:
         before, after = read_sample(discs, sample), read_sample(back, again[sample.name])
         assert all(np.array_equal(*pair) for pair in zip(before, after, strict=True))
-    assert is_whole(trace(back))
+    assert is_intact(trace(back))
 
 
 def test_export_for_people_says_what_the_format_cannot_hold(discs, tmp_path):

@@ -63,7 +63,7 @@ def test_fetch_that_is_cut_off_goes_on_with_the_next_worker(http, settings, host
         handler.head(200, Content_Length=len(data), ETag='"1"')
         handler.wfile.write(data[:cut])
         handler.wfile.flush()
-        wait_for(lambda: len(host.asked) > 1)
+        wait_for(lambda: len(host.requests) > 1)
 
     host.answer = stall
     job = fetch(http, host.url()).json()["job"]
@@ -74,7 +74,7 @@ def test_fetch_that_is_cut_off_goes_on_with_the_next_worker(http, settings, host
     host.answer = file_answer(data)
     with working(settings.home):
         assert finished(http, job)["status"] == "succeeded"
-    assert host.asked[1][1]["Range"] == f"bytes={cut}-"
+    assert host.requests[1][1]["Range"] == f"bytes={cut}-"
 
 
 @pytest.mark.system
@@ -85,7 +85,7 @@ def test_fetching_is_left_to_the_worker_that_takes_nothing_else(http, settings, 
         looked = http.post(f"{SOURCES}/{uploaded}/doctor").json()["job"]
         assert finished(http, looked)["status"] == "succeeded"
         assert http.get(f"/api/v1/jobs/{waiting}").json()["status"] == "queued"
-        assert not host.asked
+        assert not host.requests
         later = http.post(f"{SOURCES}/{uploaded}/doctor").json()["job"]
         with working(settings.home, "fetching"):
             assert finished(http, waiting)["status"] == "succeeded"
@@ -94,10 +94,10 @@ def test_fetching_is_left_to_the_worker_that_takes_nothing_else(http, settings, 
 
 @pytest.mark.system
 def test_a_fetch_that_a_worker_of_everything_left_goes_to_the_fetcher(http, settings, host):
-    host.answer = lambda handler: wait_for(lambda: len(host.asked) > 1)
+    host.answer = lambda handler: wait_for(lambda: len(host.requests) > 1)
     job = fetch(http, host.url()).json()["job"]
     with working(settings.home) as worker:
-        wait_for(lambda: host.asked)
+        wait_for(lambda: host.requests)
         worker.kill()
     host.answer = file_answer(drawn_zip())
     with working(settings.home, "jobs"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dataset_rules.artifacts.hashes import file_hash
-from dataset_rules.artifacts.lineage import LinkState, is_whole, trace
+from dataset_rules.artifacts.lineage import LinkState, is_intact, trace
 from dataset_rules.artifacts.manifest import Step, begin, finish, make_source, read_artifact
 from dataset_rules.artifacts.seal import altered_files
 from dataset_rules.ground.disk import write_json
@@ -55,7 +55,7 @@ def broken_links(mask: Path) -> dict[str, str]:
 
 def test_chain_leads_from_mask_to_source_and_commit(chain: Path) -> None:
     links = trace(chain)
-    assert is_whole(links), [link for link in links if link.state is LinkState.BROKEN]
+    assert is_intact(links), [link for link in links if link.state is LinkState.BROKEN]
     kinds = [link.kind for link in links]
     assert kinds[:4] == ["mask", "prediction", "model", "source"]
     assert set(kinds) >= {"run", "dataset", "rules", "source", "commit"}
@@ -106,7 +106,7 @@ def test_chain_is_intact_when_only_the_prediction_is_moved(chain: Path, tmp_path
     moved.parent.mkdir()
     shutil.move(chain.parent, moved)
     links = trace(moved / chain.name)
-    assert is_whole(links)
+    assert is_intact(links)
     assert {"model", "run", "dataset", "rules", "commit"} <= {link.kind for link in links}
 
 
@@ -116,9 +116,9 @@ def test_mask_without_its_folder_needs_the_artifact_option(chain: Path, tmp_path
     shutil.copy(chain, alone)
     with pytest.raises(ArtifactError, match="--artifact"):
         trace(alone)
-    assert is_whole(trace(alone, artifact=chain.parent))
+    assert is_intact(trace(alone, artifact=chain.parent))
     flip(alone)
-    assert not is_whole(trace(alone, artifact=chain.parent))
+    assert not is_intact(trace(alone, artifact=chain.parent))
 
 
 def test_seal_covers_every_file_of_a_small_artifact(chain: Path) -> None:
@@ -170,8 +170,8 @@ def test_changed_source_file_is_reported(tmp_path: Path) -> None:
     step = Step("dataset", 1, (origin,))
     begin(dataset, step)
     finish(dataset, step, content={}, started=datetime.now(UTC))
-    assert is_whole(trace(dataset))
+    assert is_intact(trace(dataset))
     (source / "b.png").write_bytes(b"other")
     assert "b.png" in broken_links(dataset)["source"]
     shutil.rmtree(source)
-    assert is_whole(trace(dataset))
+    assert is_intact(trace(dataset))

@@ -1,14 +1,14 @@
 import pytest
 
 from dataset_rules.checks.stray_values import check_stray_values
-from dataset_rules.masks.profile import Look
+from dataset_rules.masks.profile import FileProfile
 from dataset_rules.rules.rules import rules_from_mapping
-from tests.messy import seen
+from tests.messy import fake_profile
 
 
 def profile(values, *, is_color=False):
-    like = seen(is_mask=True)
-    return Look(like.header, "uint8", values, len(values), is_color=is_color, flatness=0.9)
+    like = fake_profile(is_mask=True)
+    return FileProfile(like.header, "uint8", values, len(values), is_color=is_color, flatness=0.9)
 
 
 def rules(kind, *values):

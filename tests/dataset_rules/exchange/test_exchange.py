@@ -16,7 +16,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from dataset_rules.artifacts.dataset import DATASET, IGNORE, Split, read_dataset, read_sample
-from dataset_rules.artifacts.lineage import is_whole, trace
+from dataset_rules.artifacts.lineage import is_intact, trace
 from dataset_rules.artifacts.manifest import (
     Step,
     begin,
@@ -259,7 +259,7 @@ def test_lineage_of_an_import_leads_through_the_export_to_the_original_source(
 ):
     _, back = round_trip(dataset, tmp_path, layout)
     links = trace(back)
-    assert is_whole(links)
+    assert is_intact(links)
     assert [link.kind for link in links if link.kind != "rules"][:4] == [
         "dataset", "export", "dataset", "source",
     ]  # fmt: skip

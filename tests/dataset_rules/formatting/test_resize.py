@@ -7,7 +7,7 @@ from PIL import Image
 from skimage import measure
 from skimage.morphology import skeletonize
 
-from dataset_rules.formatting.image_form import as_in_dataset, binarized, in_color_model
+from dataset_rules.formatting.image_form import binarized, convert_image, in_color_model
 from dataset_rules.formatting.resize import Part, _share, fitted, resize_label
 from dataset_rules.ground.errors import RulesError
 from dataset_rules.pixels.images import read_image, read_mask
@@ -167,7 +167,7 @@ def test_image_of_the_dataset_is_not_changed_by_conversion(fit, color_model):
     assert len(parts) == (4 if fit == "tile" else 1)
     for part in parts:
         kept = binarized(part.image, threshold)
-        assert np.array_equal(as_in_dataset(kept, rules), kept)
+        assert np.array_equal(convert_image(kept, rules), kept)
         assert color_model != "binary" or set(np.unique(kept)) <= {0, 255}
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dataset_rules.artifacts.dataset import IGNORE, read_dataset
-from dataset_rules.artifacts.lineage import is_whole, trace
+from dataset_rules.artifacts.lineage import is_intact, trace
 from dataset_rules.artifacts.manifest import Step, begin, contradictions, finish, read_artifact
 from dataset_rules.artifacts.seal import altered_files
 from dataset_rules.exchange.export import export_dataset
@@ -48,7 +48,7 @@ def test_grey_values_of_two_valued_masks_are_restored(tmp_path, values):
     masks = write_back(dataset, tmp_path / "masks")
     assert compared(dataset, masks, source) == 4
     assert altered_files(masks) == contradictions(masks) == []
-    assert is_whole(trace(masks / "0.png"))
+    assert is_intact(trace(masks / "0.png"))
 
 
 def test_colours_including_the_ignored_one_are_restored(tmp_path):

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 
 from dataset_rules.pairing.ranking import Hints, choose_reading
 from dataset_rules.rules.template import Template
-from tests.messy import looking, seen
+from tests.messy import fake_profile, fake_profiler
 
 
 def read(pairs, others=(), *, also_masks=(), hints=None):
     """The choice if the second file of each pair looks like a mask."""
     masks = [mask for _, mask in pairs]
     paths = [path for pair in pairs for path in pair] + list(others)
-    return choose_reading(paths, looking([*masks, *also_masks]), hints or Hints())
+    return choose_reading(paths, fake_profiler([*masks, *also_masks]), hints or Hints())
 
 
 def found(choice):
@@ -66,7 +66,7 @@ def test_common_layout_is_paired_without_a_question(pairs):
 def test_object_files_in_a_folder_next_to_the_image_are_its_masks():
     pairs = [(f"t/{n}/images/{n}.png", f"t/{n}/masks/{n}{k}.png") for n in "abc" for k in "xyz"]
     paths = {path for pair in pairs for path in pair}
-    choice = choose_reading(sorted(paths), looking(mask for _, mask in pairs), Hints())
+    choice = choose_reading(sorted(paths), fake_profiler(mask for _, mask in pairs), Hints())
     assert choice.reading.image.text == "t/{folder}/images/{folder}.png"
     assert choice.reading.masks[0].template.text == "t/{folder}/masks/*.png"
     assert [len(pair.masks) for pair in choice.reading.pairing.pairs] == [3, 3, 3]
@@ -75,7 +75,7 @@ def test_object_files_in_a_folder_next_to_the_image_are_its_masks():
 def test_object_files_in_a_folder_named_after_the_image_are_its_masks():
     pairs = [(f"images/{n}.png", f"masks/{n}/{k}.png") for n in ("i1", "i2") for k in "xyz"]
     paths = {path for pair in pairs for path in pair}
-    choice = choose_reading(sorted(paths), looking(mask for _, mask in pairs), Hints())
+    choice = choose_reading(sorted(paths), fake_profiler(mask for _, mask in pairs), Hints())
     assert choice.reading.masks[0].template.text == "masks/{name}/*.png"
 
 
@@ -129,7 +129,7 @@ def test_candidate_with_equal_sizes_wins():
 
     def look(path):
         wide = (64, 384) if path.startswith("test/") else (64, 64)
-        return seen(is_mask=path in masks, size_px=wide)
+        return fake_profile(is_mask=path in masks, size_px=wide)
 
     choice = choose_reading([p for pair in pairs for p in pair] + others, look, Hints())
     assert not choice.questions
@@ -195,7 +195,7 @@ def test_messy_layout_is_paired_correctly_regardless_of_order(layout, random):
     paths = [path for pair in layout.pairs for path in pair] + layout.others
     random.shuffle(paths)
     masks = [mask for _, mask in layout.pairs] + layout.look_like_masks
-    again = choose_reading(paths, looking(masks), Hints())
+    again = choose_reading(paths, fake_profiler(masks), Hints())
     assert again.reading == choice.reading
 
 
@@ -207,6 +207,6 @@ def test_unrelated_file_changes_no_pair(layout, stray):
     taken = {path.rpartition("/")[2].rpartition(".")[0] for path in paths}
     if any(stray.rpartition("/")[2].rpartition(".")[0] in stem for stem in taken):
         return  # it may be related
-    before = choose_reading(paths, looking(masks), Hints())
-    after = choose_reading([*paths, stray], looking(masks), Hints())
+    before = choose_reading(paths, fake_profiler(masks), Hints())
+    after = choose_reading([*paths, stray], fake_profiler(masks), Hints())
     assert found(after) == found(before)

@@ -7,11 +7,11 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset_rules.formatting.image_form import as_in_dataset, rows_as_in_dataset
+from dataset_rules.formatting.image_form import convert_image, convert_rows
 from dataset_rules.ground.errors import RulesError
 from dataset_rules.pixels import rows as rows_module
 from dataset_rules.pixels.images import encode, read_image
-from dataset_rules.pixels.row_scaling import shrunk_rows
+from dataset_rules.pixels.row_scaling import downscale_rows
 from dataset_rules.pixels.rows import Rows, open_rows, rows_of
 from dataset_rules.rules.rules import Rules
 
@@ -61,7 +61,7 @@ def test_rows_of_a_tiff_equal_the_whole_image(
     rows = open_rows(path)
     assert rows.size_px == (151, 107)
     assert len(list(rows.blocks())) > 1
-    assert (rows.gathered() == read_image(path)).all()
+    assert (rows.to_array() == read_image(path)).all()
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -71,7 +71,7 @@ def test_first_level_of_a_pyramid_is_the_image(tmp_path: Path) -> None:
         options = {"tile": (32, 32), "photometric": "rgb"}
         file.write(pixels, subifds=1, **options)
         file.write(pixels[::2, ::2], subfiletype=1, **options)
-    assert (open_rows(tmp_path / "p.tif").gathered() == pixels).all()
+    assert (open_rows(tmp_path / "p.tif").to_array() == pixels).all()
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -84,7 +84,7 @@ def test_truncated_tiff_is_reported(layout: dict, tmp_path: Path) -> None:
         end = page.dataoffsets[-1] + page.databytecounts[-1] // 2
     cut.write_bytes(whole.read_bytes()[:end])
     with pytest.raises(RulesError, match=r"cut\.tif"):
-        open_rows(cut).gathered()
+        open_rows(cut).to_array()
 
 
 def test_stack_and_non_image_are_refused(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_stack_and_non_image_are_refused(tmp_path: Path) -> None:
 def test_rows_of_a_png_equal_the_whole_image(tmp_path: Path) -> None:
     pixels = noise((20, 30, 3), "uint8")
     (tmp_path / "a.png").write_bytes(encode(pixels, ".png"))
-    assert (open_rows(tmp_path / "a.png").gathered() == pixels).all()
+    assert (open_rows(tmp_path / "a.png").to_array() == pixels).all()
 
 
 @settings(deadline=None)
@@ -108,7 +108,9 @@ def test_downscaled_rows_equal_area_interpolation_of_the_whole_image(data: st.Da
     size = [data.draw(st.integers(1, 60)) for _ in "hw"]
     small = [data.draw(st.integers(1, side)) for side in size]
     pixels = noise((*size, 3), data.draw(st.sampled_from(["uint8", "uint16"])), sum(size))
-    found = shrunk_rows(in_blocks(pixels, data.draw(st.integers(1, 20))), tuple(small)).gathered()
+    found = downscale_rows(
+        in_blocks(pixels, data.draw(st.integers(1, 20))), tuple(small)
+    ).to_array()
     whole = cv2.resize(pixels, small[::-1], interpolation=cv2.INTER_AREA)
     assert found.dtype == pixels.dtype
     assert np.abs(found.astype(int) - whole.astype(int)).max() <= 1
@@ -125,8 +127,8 @@ def test_converted_rows_equal_the_converted_whole_image(
     rules = Rules(color_model=model, fit=fit, depth=depth, **size)
     pixels = noise((101, 83, 3), kind) // 2
     pixels[20:60, 30:70] //= 3
-    whole = as_in_dataset(pixels, rules)
-    found = rows_as_in_dataset(in_blocks(pixels, 17), rules).gathered()
+    whole = convert_image(pixels, rules)
+    found = convert_rows(in_blocks(pixels, 17), rules).to_array()
     assert found.shape == whole.shape
     assert found.dtype == whole.dtype
     differs = np.abs(found.astype(int) - whole.astype(int))
@@ -136,5 +138,5 @@ def test_converted_rows_equal_the_converted_whole_image(
 
 def test_small_image_is_upscaled_like_the_whole_image() -> None:
     pixels, rules = noise((20, 30, 3), "uint8"), Rules(fit="stretch", height=64, width=48)
-    found = rows_as_in_dataset(rows_of(pixels), rules).gathered()
-    assert (found == as_in_dataset(pixels, rules)).all()
+    found = convert_rows(rows_of(pixels), rules).to_array()
+    assert (found == convert_image(pixels, rules)).all()

@@ -14,7 +14,7 @@ from dataset_rules.doctor.examine import examine
 from dataset_rules.ground.errors import RulesError
 from dataset_rules.pixels.images import encode
 from dataset_rules.sources.archive import unpack
-from dataset_rules.sources.files import opened_files
+from dataset_rules.sources.files import open_files
 from dataset_rules.sources.limits import Limits
 from tests.messy import tree_of, two_folders
 from tests.packing import KINDS, SQUEEZE, archive_of, link, packed_bytes, tar_bytes, zip_bytes
@@ -29,7 +29,7 @@ def assert_refused(archive, tmp_path, match, limits=None):
     before = tree_of(tmp_path)
     with pytest.raises(RulesError, match=match):
         unpack(archive, place / "target", limits or Limits())
-    with pytest.raises(RulesError, match=match), opened_files(archive, limits or Limits()):
+    with pytest.raises(RulesError, match=match), open_files(archive, limits or Limits()):
         pass
     assert tree_of(tmp_path) == before
     assert not (place / "target").exists()

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[3]))  # when run as a script, with
 
 from dataset_rules.ground.errors import RulesError
 from dataset_rules.sources.archive import unpack
-from dataset_rules.sources.files import ArchiveFiles, opened_files
+from dataset_rules.sources.files import ArchiveFiles, open_files
 from tests.memory import peak_bytes
 from tests.messy import tree_of, two_folders
 from tests.packing import KINDS, SQUEEZE, tar_bytes, zip_bytes
@@ -111,7 +111,7 @@ def read_both_ways(archive: Path, target: Path) -> int:
     except RulesError:
         assert not target.exists()
     try:
-        with opened_files(archive) as files:
+        with open_files(archive) as files:
             assert isinstance(files, ArchiveFiles)
             for path in files.sizes:
                 try:

@@ -49,9 +49,9 @@ def test_file_is_fetched_and_progress_reported(host, tmp_path):
 def test_interrupted_transfer_is_resumed(host, tmp_path):
     host.answer = file_answer(DATA, breaks_at=300_000)
     assert fetched(host, tmp_path).read_bytes() == DATA
-    ranges = [headers.get("Range") for _, headers in host.asked]
+    ranges = [headers.get("Range") for _, headers in host.requests]
     assert ranges == [None, "bytes=300000-", "bytes=600000-", "bytes=900000-"]
-    assert {headers.get("If-Range") for _, headers in host.asked[1:]} == {'"1"'}
+    assert {headers.get("If-Range") for _, headers in host.requests[1:]} == {'"1"'}
 
 
 def test_file_that_changes_between_two_tries_is_fetched_from_the_start(host, tmp_path):
@@ -77,7 +77,7 @@ def test_wrong_range_is_discarded(host, tmp_path):
             handler.head(206, Content_Length=len(DATA) - 5, ETag='"1"', Content_Range=place)
             handler.wfile.write(DATA[5:])
             return
-        file_answer(DATA, breaks_at=1000 if len(host.asked) == 1 else None)(handler)
+        file_answer(DATA, breaks_at=1000 if len(host.requests) == 1 else None)(handler)
 
     host.answer = answer
     assert fetched(host, tmp_path).read_bytes() == DATA
@@ -86,11 +86,11 @@ def test_wrong_range_is_discarded(host, tmp_path):
 def test_without_a_validator_the_transfer_is_not_resumed(host, tmp_path):
     def answer(handler):
         handler.head(200, Content_Length=len(DATA))
-        handler.wfile.write(DATA[: 1000 if len(host.asked) == 1 else None])
+        handler.wfile.write(DATA[: 1000 if len(host.requests) == 1 else None])
 
     host.answer = answer
     assert fetched(host, tmp_path).read_bytes() == DATA
-    assert all("Range" not in headers for _, headers in host.asked)
+    assert all("Range" not in headers for _, headers in host.requests)
 
 
 def test_unchanged_file_is_not_fetched_again(host, tmp_path):
@@ -98,7 +98,7 @@ def test_unchanged_file_is_not_fetched_again(host, tmp_path):
     first = fetched(host, tmp_path)
     stamp = first.stat().st_mtime_ns
     assert fetched(host, tmp_path).stat().st_mtime_ns == stamp
-    assert [headers.get("If-None-Match") for _, headers in host.asked] == [None, '"1"']
+    assert [headers.get("If-None-Match") for _, headers in host.requests] == [None, '"1"']
 
 
 def test_updated_file_is_fetched_again(host, tmp_path):
@@ -114,7 +114,7 @@ def test_file_with_matching_checksum_is_not_requested_again(host, tmp_path, algo
     path = f"/set.zip#{algorithm}={digest(DATA, algorithm).upper()}"
     assert fetched(host, tmp_path, path).read_bytes() == DATA
     assert fetched(host, tmp_path, path).read_bytes() == DATA
-    assert len(host.asked) == 1  # the checksum suffices, no second request
+    assert len(host.requests) == 1  # the checksum suffices, no second request
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "md5"])
@@ -182,7 +182,7 @@ def test_busy_server_is_retried(host, tmp_path):
 def test_missing_or_forbidden_file_is_refused_without_retry(host, tmp_path, status):
     host.answer = lambda handler: handler.head(status, Content_Length=0)
     assert_refused(host, tmp_path, f"does not provide the file; found status {status}")
-    assert len(host.asked) == 1
+    assert len(host.requests) == 1
 
 
 def test_web_page_instead_of_a_file_is_refused(host, tmp_path):
@@ -224,7 +224,7 @@ def test_invalid_redirect_is_refused_without_retry(host, tmp_path, target, match
 def test_untrusted_certificate_is_refused(host, tmp_path, monkeypatch):
     monkeypatch.delenv("SSL_CERT_FILE")
     assert_refused(host, tmp_path, "certificate", bounds=Bounds())
-    assert not host.asked
+    assert not host.requests
 
 
 def test_unreachable_host_is_reported(tmp_path):
@@ -246,7 +246,7 @@ def test_invalid_address_is_refused(text):
 
 def test_password_and_query_are_redacted():
     address = address_of("https://me:secret@host/a/b.zip?signature=abc")
-    assert address.shown == "https://host/a/b.zip"
+    assert address.redacted == "https://host/a/b.zip"
     assert address.has_password
 
 
@@ -276,7 +276,7 @@ def test_two_processes_do_not_fetch_the_same_file(host, tmp_path):
     host.answer = no_response
     other = fetch_in_subprocess(host.url(), tmp_path / "downloads")
     try:
-        while not host.asked:
+        while not host.requests:
             time.sleep(0.02)
         assert_refused(host, tmp_path, "another process is fetching this file")
     finally:
@@ -300,5 +300,5 @@ def test_killed_fetch_is_resumed(host, tmp_path):
     other.wait()
     host.answer = file_answer(DATA)
     assert fetched(host, tmp_path).read_bytes() == DATA
-    start = int(host.asked[-1][1]["Range"].removeprefix("bytes=").rstrip("-"))
+    start = int(host.requests[-1][1]["Range"].removeprefix("bytes=").rstrip("-"))
     assert start > 100_000

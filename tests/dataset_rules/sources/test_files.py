@@ -16,7 +16,7 @@ from dataset_rules.doctor.examine import examine
 from dataset_rules.formatting.format import format_dataset
 from dataset_rules.ground.errors import RulesError
 from dataset_rules.rules.rules import Rules
-from dataset_rules.sources.files import KEPT, opened_files
+from dataset_rules.sources.files import KEPT, open_files
 from dataset_rules.sources.inventory import Kind, discover
 from tests.messy import object_files, tree_of, two_folders
 from tests.packing import KINDS, archive_of
@@ -52,7 +52,7 @@ def test_dataset_from_an_archive_equals_that_from_its_folder(tmp_path, kind):
 def test_file_is_in_the_spool_only_while_its_path_is_referenced(tmp_path, temporary, kind):
     contents = {f"{number}.bin": bytes([number]) * 1000 for number in range(20)}
     archive = archive_of(tmp_path / f"a.{kind}", *contents.items())
-    with opened_files(archive) as files:
+    with open_files(archive) as files:
         held = [files / name for name in contents]
         assert [path.read_bytes() for path in held] == list(contents.values())
         assert files / "3.bin" is held[3]
@@ -67,7 +67,7 @@ def test_spool_of_a_compressed_tar_is_as_small_as_the_archive(tmp_path, temporar
     flat = bytes(1_000_000)
     noise = np.random.default_rng(0).bytes(300_000)
     archive = archive_of(tmp_path / "a.tar.gz", ("a.bmp", flat + noise), ("b.png", noise))
-    with opened_files(archive) as files:
+    with open_files(archive) as files:
         assert (files / "a.bmp").stat().st_size == 1_300_000
         (repacked,) = temporary.rglob("repacked.zip")
         assert repacked.stat().st_size < 1.02 * archive.stat().st_size
@@ -75,7 +75,7 @@ def test_spool_of_a_compressed_tar_is_as_small_as_the_archive(tmp_path, temporar
 
 def test_another_process_uses_a_separate_spool(tmp_path):
     archive = archive_of(tmp_path / "a.zip", ("a/b.png", b"1"))
-    with opened_files(archive) as files:
+    with open_files(archive) as files:
         sent = pickle.dumps(files)
         assert len(sent) < 1000  # sent with every task
         assert pickle.loads(sent) is pickle.loads(sent)
@@ -83,7 +83,7 @@ def test_another_process_uses_a_separate_spool(tmp_path):
 
 
 def test_absent_file_does_not_exist(tmp_path):
-    with opened_files(archive_of(tmp_path / "a.zip", ("a.png", b"1"))) as files:
+    with open_files(archive_of(tmp_path / "a.zip", ("a.png", b"1"))) as files:
         assert not (files / "b.png").exists()
 
 
@@ -96,7 +96,7 @@ def test_damaged_file_is_reported_by_its_path_in_the_archive(tmp_path, place):
     archive.write_bytes(data)
     with (
         pytest.raises(RulesError, match=r"a\.zip/x/a\.png: the file is damaged in its archive"),
-        opened_files(archive) as files,
+        open_files(archive) as files,
     ):
         _ = files / "x/a.png"
 
@@ -118,7 +118,7 @@ def test_damaged_image_in_an_archive_is_a_finding(tmp_path):
 def test_our_own_datasets_in_an_archive_are_skipped(tmp_path):
     dataset = format_dataset(two_folders(tmp_path / "source"), tmp_path / "x/made", Rules(), jobs=1)
     members = tree_of(tmp_path / "source") | tree_of(dataset.parent)
-    with opened_files(archive_of(tmp_path / "a.zip", *members.items())) as files:
+    with open_files(archive_of(tmp_path / "a.zip", *members.items())) as files:
         found = {entry.path for entry in discover(files)}
     assert found == set(tree_of(tmp_path / "source"))
 
@@ -161,12 +161,12 @@ def test_next_run_removes_only_the_folders_of_killed_processes(tmp_path, tempora
     before = set(temporary.iterdir())
     others[0].kill()
     others[0].wait()
-    with opened_files(archive):
+    with open_files(archive):
         left = before & set(temporary.iterdir())
         assert len(left) == 2  # that of the running process, and the one without a lock file
     others[1].kill()
     others[1].wait()
-    with opened_files(archive):
+    with open_files(archive):
         assert before & set(temporary.iterdir()) == {foreign}
 
 

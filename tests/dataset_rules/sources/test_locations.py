@@ -57,7 +57,7 @@ def test_dataset_from_an_https_address_equals_that_from_the_folder(folder, tmp_p
             f"/records/1/files/set.tar.zst?download=1&key=secret#md5={digest(data, 'md5')}"
         )
         found = formatted(tmp_path, url, SSL_CERT_FILE=str(tmp_path / "host.pem"))
-        assert len(host.asked) == 1  # fetched by doctor, reused by format
+        assert len(host.requests) == 1  # fetched by doctor, reused by format
     assert found[1] == f"https://127.0.0.1:{host.server_port}/records/1/files/set.tar.zst"
     assert found[0] == id_of(folder, tmp_path)
 

@@ -39,7 +39,7 @@ NOT_PUBLIC = [
 def test_host_that_is_not_public_is_never_contacted(name, host, tmp_path):
     with pytest.raises(RulesError, match="a network that is not public"):
         fetched(f"https://{name}:{host.server_port}/set.zip", tmp_path / "downloads")
-    assert not host.asked
+    assert not host.requests
 
 
 @pytest.mark.parametrize("name", NOT_PUBLIC[6:])
@@ -99,7 +99,7 @@ def test_connection_uses_the_address_that_was_checked(host, tmp_path, monkeypatc
     url = host.url(host="localhost")
     assert fetched(url, tmp_path / "d", is_loopback_allowed=True).read_bytes() == DATA
     assert left == [["10.0.0.1"]]
-    assert host.asked[0][1]["Host"] == f"localhost:{host.server_port}"
+    assert host.requests[0][1]["Host"] == f"localhost:{host.server_port}"
 
 
 def test_certificate_must_match_the_host_name(host, tmp_path, monkeypatch):
@@ -107,7 +107,7 @@ def test_certificate_must_match_the_host_name(host, tmp_path, monkeypatch):
     url = f"https://other.example:{host.server_port}/x"
     with pytest.raises(RulesError, match="certificate"):
         fetched(url, tmp_path / "downloads", is_loopback_allowed=True)
-    assert not host.asked
+    assert not host.requests
 
 
 def test_proxy_of_the_environment_is_ignored(host, tmp_path, monkeypatch):

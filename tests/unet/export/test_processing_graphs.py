@@ -13,7 +13,7 @@ from onnxscript import DOUBLE, FLOAT
 from skimage.morphology import reconstruction
 
 from dataset_rules.artifacts.dataset import DatasetClass
-from dataset_rules.formatting.image_form import as_in_dataset
+from dataset_rules.formatting.image_form import convert_image
 from dataset_rules.rules.rules import Rules
 from unet.export import graph_parts as parts
 from unet.export.processing_graphs import as_model, before_graph, normalised_graph
@@ -111,7 +111,7 @@ def test_preprocessing_equals_training(kind: str, scale: float) -> None:
             floor = np.array(8 if pixels.dtype == np.uint8 else 64, np.float32)
             feed = {"image": pixels.astype(np.float32).reshape(*size, -1), "floor": floor}
             found, limits, small, seen = graph.run(None, feed)
-            expected = as_in_dataset(pixels, RULES[kind])
+            expected = convert_image(pixels, RULES[kind])
             assert tuple(seen) == expected.shape[:2]
             expected = rescaled(expected, scale)
             assert tuple(small) == expected.shape[:2]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from unet.network.losses import distance_loss, loss_of_scales, segmentation_loss, soft_dice_loss
+from unet.network.losses import distance_loss, multiscale_loss, segmentation_loss, soft_dice_loss
 from unet.network.model import UNet
 from unet.network.preprocessing import normalized
 
@@ -87,9 +87,9 @@ def test_each_coarser_scale_has_half_the_weight_and_a_subsampled_mask() -> None:
     logits = [torch.rand(1, 3, 16, 16), torch.rand(1, 3, 8, 8)]
     fine = segmentation_loss(logits[0], mask, torch.ones(3))
     coarse = segmentation_loss(logits[1], mask[:, ::2, ::2], torch.ones(3))
-    both = loss_of_scales(logits, mask, torch.ones(3))
+    both = multiscale_loss(logits, mask, torch.ones(3))
     torch.testing.assert_close(both, (2 * fine + coarse) / 3)
-    torch.testing.assert_close(loss_of_scales(logits[:1], mask, torch.ones(3)), fine)
+    torch.testing.assert_close(multiscale_loss(logits[:1], mask, torch.ones(3)), fine)
 
 
 @pytest.mark.parametrize("gain", [1, 3])

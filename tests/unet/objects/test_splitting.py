@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from unet.objects.object_rows import split_objects
 from unet.objects.splitting import Seeds, SplitSettings, renumbered
-from unet.objects.targets import distance_map, objects_of, touching
+from unet.objects.targets import distance_map, objects_of, touching_pixels
 from unet.scoring.metrics import object_counts
 
 
@@ -61,7 +61,7 @@ def test_distance_is_high_at_the_centre_and_low_where_objects_touch() -> None:
     assert distance[20, 39] > 210
     assert distance[20, 29] < 40
     assert (distance[objects == 0] == 0).all()
-    assert touching(objects)[20, 29]
+    assert touching_pixels(objects)[20, 29]
 
 
 def test_ignored_and_background_pixels_belong_to_no_object() -> None:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from dataset_rules.artifacts.dataset import DatasetClass
 from tests.goldens import assert_golden
 from unet.errors import UnetError
-from unet.planning.budget import Budget, bytes_of, training_bytes
-from unet.planning.decisions import smaller
+from unet.planning.budget import Budget, parse_memory_size, training_bytes
+from unet.planning.decisions import shrunk_sizes
 from unet.planning.fingerprint import Fingerprint
 from unet.planning.lr_schedule import Refit
 from unet.planning.plan import Plan, make_plan, read_plan
@@ -95,7 +95,7 @@ def test_too_little_memory_is_an_error_with_the_minimum() -> None:
 @given(st.sampled_from([1, 2, 4, 8, 16]), st.sampled_from([64, 128, 192, 256, 512]))
 def test_shrinking_removes_pixels_each_time_and_ends(batch: int, patch: int) -> None:
     sizes = (batch, patch)
-    while following := smaller(*sizes, stride=16):
+    while following := shrunk_sizes(*sizes, stride=16):
         assert following[0] * following[1] ** 2 < sizes[0] * sizes[1] ** 2
         assert following[1] % 16 == 0
         sizes = following
@@ -105,13 +105,13 @@ def test_shrinking_removes_pixels_each_time_and_ends(batch: int, patch: int) -> 
 @pytest.mark.parametrize(("text", "size"), [("8GiB", 8 << 30), ("512MiB", 512 << 20),
                                             ("1.5GB", 1_500_000_000), ("1000", 1000)])  # fmt: skip
 def test_memory_sizes_are_parsed(text: str, size: int) -> None:
-    assert bytes_of(text) == size
+    assert parse_memory_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "much", "-1GiB", "8 Gib", "nan"])
 def test_invalid_memory_sizes_are_refused(text: str) -> None:
     with pytest.raises(UnetError, match="not a memory size"):
-        bytes_of(text)
+        parse_memory_size(text)
 
 
 @given(st.integers(10, 3000), st.data())

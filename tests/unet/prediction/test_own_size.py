@@ -28,13 +28,20 @@ from dataset_rules.rules.rules import Rules
 from tests.drawn import write_dataset
 from unet.errors import UnetError
 from unet.measurement.mask_objects import read_instances
-from unet.network.backend import Backend, available, chosen, fastest, is_settled, make_forward
+from unet.network.backend import (
+    Backend,
+    available_backends,
+    chosen,
+    fastest,
+    is_settled,
+    make_forward,
+)
 from unet.network.timing import in_turn
 from unet.planning.fingerprint import fingerprint
 from unet.planning.lr_schedule import make_schedule
 from unet.planning.plan import make_plan
 from unet.prediction import map_files
-from unet.prediction.predict_files import Maps, entropy, predict_files
+from unet.prediction.predict_files import OptionalMaps, entropy, predict_files
 from unet.prediction.predictor import Predictor
 from unet.runs.train import train
 from unet.scoring.metrics import pixel_counts
@@ -44,7 +51,7 @@ CHANGES: list[dict] = [
     {"rules": Rules(fit="pad", height=200, width=300)},
     {"rules": Rules(color_model="grayscale")},
 ]
-ALL_MAPS = Maps(probabilities=True, uncertainty=True)
+ALL_MAPS = OptionalMaps(probabilities=True, uncertainty=True)
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +164,7 @@ def test_entropy_is_0_if_certain_and_1_if_all_classes_are_equal() -> None:
 
 def test_with_tta_the_mask_rotates_with_the_image(run: Path, tissue: np.ndarray) -> None:
     square = np.ascontiguousarray(tissue[:96, :96])
-    predictor = Predictor(run, is_turned=True)
+    predictor = Predictor(run, tta=True)
     upright = predictor.predict_with_probabilities(square)[1]
     turned = predictor.predict_with_probabilities(np.rot90(square)[::-1].copy())[1]
     back = np.rot90(turned[:, ::-1], -1, axes=(1, 2))
@@ -180,7 +187,7 @@ def test_members_of_a_model_are_averaged(run: Path, tissue: np.ndarray) -> None:
     assert np.abs(single.predict_with_probabilities(tissue)[1] - mean).max() > 1e-3
 
 
-@pytest.mark.parametrize("backend", available())
+@pytest.mark.parametrize("backend", available_backends())
 def test_all_backends_give_the_mask_of_float32(
     run: Path, tissue: np.ndarray, backend: Backend
 ) -> None:
@@ -208,14 +215,14 @@ def test_the_choice_of_backend_is_saved_and_a_damaged_file_is_replaced(
 ) -> None:
     notes, net = tmp_path / "home" / "backends.json", Predictor(run).nets[0]
     choice = fastest(net, model_id="m", notes=notes)
-    assert set(choice.seconds) <= {str(backend) for backend in available()}
+    assert set(choice.seconds) <= {str(backend) for backend in available_backends()}
     document = json.loads(notes.read_text())
     (key,) = document
     document[key] = {"backend": "float32", "seconds": {"float32": 1.0}}
     notes.write_text(json.dumps(document))
     assert fastest(net, model_id="m", notes=notes).backend is Backend.FLOAT32
     notes.write_text("[1, 2")
-    assert fastest(net, model_id="m", notes=notes).backend in available()
+    assert fastest(net, model_id="m", notes=notes).backend in available_backends()
 
 
 def chosen_on_a_busy_machine(fast: Backend, seed: int) -> Backend:

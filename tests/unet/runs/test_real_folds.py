@@ -9,7 +9,7 @@ import pytest
 from dataset_rules.doctor.examine import examine_folder
 from dataset_rules.formatting.format import format_dataset
 from dataset_rules.rules.rules import rules_document, rules_from_mapping
-from dataset_rules.sources.files import opened_files
+from dataset_rules.sources.files import open_files
 from tests.conftest import ROOT
 from unet.runs.folds import Fold, make_folds, read_fold_rule
 
@@ -22,7 +22,7 @@ OTHER = 0.3  # of crops with images of other tissue: at most 0.25
 
 
 def formatted(source: Path, out: Path) -> Path:
-    with opened_files(source) as files:
+    with open_files(source) as files:
         document = rules_document(examine_folder(files, None).rules)
     document["split"] |= {"train": 1.0, "val": 0.0, "test": 0.0}
     format_dataset(source, out, rules_from_mapping(document))

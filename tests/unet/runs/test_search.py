@@ -10,7 +10,7 @@ from tests.drawn import write_dataset
 from tests.unet.runs.test_train import small_plan
 from unet.errors import Stopped, UnetError
 from unet.planning.plan import Plan
-from unet.planning.search_space import FACTORS, changed, drawn_changes
+from unet.planning.search_space import FACTORS, apply_changes, trial_changes
 from unet.runs.folds import FoldRule
 from unet.runs.protocol import Course
 from unet.runs.search import Trial, best_first, rounds
@@ -41,22 +41,22 @@ def test_a_third_of_the_trials_goes_on_until_one_is_left() -> None:
 
 
 def test_the_first_trial_is_the_plan_and_the_others_follow_from_their_number_alone() -> None:
-    drawn = [drawn_changes(trial, seed=0, keeps_network=False) for trial in range(60)]
+    drawn = [trial_changes(trial, seed=0, keeps_network=False) for trial in range(60)]
     assert drawn[0] == {}
     assert all(drawn[1:])
-    assert drawn[7] == drawn_changes(7, seed=0, keeps_network=False)
+    assert drawn[7] == trial_changes(7, seed=0, keeps_network=False)
     assert {name for changes in drawn for name in changes} == set(FACTORS)
-    fixed = [drawn_changes(trial, seed=0, keeps_network=True) for trial in range(60)]
+    fixed = [trial_changes(trial, seed=0, keeps_network=True) for trial in range(60)]
     assert not any("widths" in changes for changes in fixed)
 
 
 def test_changes_keep_the_plan_valid_and_say_why(dataset: Path) -> None:
     plan = small_plan(dataset)
     for trial in range(60):
-        other = changed(plan, drawn_changes(trial, seed=1, keeps_network=False))
+        other = apply_changes(plan, trial_changes(trial, seed=1, keeps_network=False))
         assert Plan.model_validate(other.model_dump()) == other
         assert other.zoom_min <= 1 <= other.zoom_max
-    faster = changed(plan, {"learning_rate": 2.0})
+    faster = apply_changes(plan, {"learning_rate": 2.0})
     assert faster.learning_rate == 2 * plan.learning_rate
     assert faster.reasons["learning_rate"] == "the best of the search"
 

@@ -10,7 +10,7 @@ from unet.scoring.intervals import (
     Resamples,
     mean_quotient,
     point_estimate,
-    quotient,
+    pooled_quotient,
 )
 
 entry = st.tuples(st.sampled_from("abcd"), st.integers(0, 9), st.integers(0, 9))
@@ -21,7 +21,7 @@ entry = st.tuples(st.sampled_from("abcd"), st.integers(0, 9), st.integers(0, 9))
 def test_resamples_equal_a_loop_over_groups_and_images(rows) -> None:
     groups = [name for name, _, _ in rows]
     pairs = [(top, top + more) for _, top, more in rows]
-    found = Resamples(groups).values(quotient(pairs))
+    found = Resamples(groups).values(pooled_quotient(pairs))
     names = sorted(set(groups))
     draws = np.random.default_rng(0).multinomial(
         len(names), [1 / len(names)] * len(names), RESAMPLES

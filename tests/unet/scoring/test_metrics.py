@@ -14,7 +14,7 @@ from unet.scoring.metrics import (
     object_counts,
     panoptic,
     pixel_counts,
-    total,
+    total_counts,
     total_panoptic,
 )
 
@@ -32,7 +32,7 @@ def test_iou_follows_from_dice(c: Counts) -> None:
 
 @given(st.lists(counts))
 def test_counts_add_up(parts: list[Counts]) -> None:
-    whole = total(parts)
+    whole = total_counts(parts)
     assert (whole.tp, whole.fp, whole.fn) == tuple(
         sum(getattr(part, name) for part in parts) for name in ("tp", "fp", "fn")
     )
