@@ -169,8 +169,7 @@ def test_killed_step_fails_its_job_and_the_same_request_goes_on_from_there(http,
     job = post_dataset(http, count=200)
     with working(settings.home):
         wait_for(lambda: (settings.home / "work" / job).exists())
-        for process in processes_of(job):
-            os.kill(process, signal.SIGKILL)
+        os.killpg(os.getpgid(processes_of(job)[0]), signal.SIGKILL)  # all at once
         view = finished(http, job)
         assert view["status"] == "failed"
         assert "SIGKILL" in view["error"]["found"]
