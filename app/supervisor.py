@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx
 
-from app.access.tokens import any_token
+from app.access.tokens import has_any_token
 from app.ground import logs
 from app.ground.errors import AppError, Conflict
 from app.ground.locks import locked
@@ -223,7 +223,7 @@ def _check_access(host: str, settings: Settings, *, is_behind_proxy: bool) -> No
 def _has_token(settings: Settings) -> bool:
     engine = open_engine(settings)
     try:
-        return any_token(engine)
+        return has_any_token(engine)
     finally:
         engine.dispose()
 

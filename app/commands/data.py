@@ -50,10 +50,10 @@ def format_(
         )  # fmt: skip
     show_dataset(folder, as_json=as_json)
     if not as_json:
-        tell_problems(folder)
+        show_problems(folder)
 
 
-def tell_problems(folder: Path) -> None:
+def show_problems(folder: Path) -> None:
     """Print the problems found in all pixels of a new dataset.
 
     The doctor, which decodes only a sample, may have missed some.

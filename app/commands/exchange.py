@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from app.commands.console import AsJson, new_folder, out, print_json, progress, table
-from app.commands.data import show_dataset, tell_problems
+from app.commands.data import show_dataset, show_problems
 from dataset_rules.artifacts.manifest import read_artifact
 from dataset_rules.exchange.layout import EXPORT, Layout
 from dataset_rules.rules.rules import read_rules
@@ -55,7 +55,7 @@ def import_dataset(
     with progress("importing", quiet=as_json, has_rate=True) as show:
         folder = import_dataset(source, new_folder(to), layout, rules=given, on_progress=show)
     show_dataset(folder, as_json=as_json)
-    tell_problems(folder)
+    show_problems(folder)
 
 
 def write_back(

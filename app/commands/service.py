@@ -38,10 +38,10 @@ def demo(
     result = run_demo(new_folder(to), train_time_limit_s=seconds(time_limit) or 150.0)
     if no_serve:
         return
-    from app.store.intake import adopt
+    from app.store.intake import import_artifacts
 
     home = to / "service"
-    adopt(home, [result.dataset, result.run, result.prediction, result.measurements])
+    import_artifacts(home, [result.dataset, result.run, result.prediction, result.measurements])
     _serve(host, port, home, first_page="/reports")
 
 

@@ -5,14 +5,14 @@ import numpy as np
 
 from dataset_rules.pixels.images import Pixels, encode
 
-LONGEST_SIDE_PX = 2048  # beyond it a page shows no more, and the answer gets slow
+MAX_SIDE_PX = 2048  # beyond it a page shows no more, and the answer gets slow
 # Okabe and Ito's colours that stand out from brown, blue and pink stain; by class id from 1.
 COLOURS = ((0, 255, 120), (255, 220, 0), (0, 200, 255), (255, 80, 200), (255, 140, 0))
-FILL = 0.25
+FILL_OPACITY = 0.25
 
 
-def shown(image: Pixels) -> Pixels:
-    """The image in 8 bits and RGB, no side longer than `LONGEST_SIDE_PX`."""
+def displayable(image: Pixels) -> Pixels:
+    """The image in 8 bits and RGB, no side longer than `MAX_SIDE_PX`."""
     if image.dtype == np.uint16:
         low, high = np.percentile(image, (0.5, 99.5))
         scaled = (image.astype(np.float32) - low) / max(1.0, float(high - low))
@@ -24,13 +24,15 @@ def shown(image: Pixels) -> Pixels:
 
 def overlay_png(image: Pixels, mask: Pixels, instances: Pixels) -> bytes:
     """PNG of the image, each object and class outlined and lightly filled in its colour."""
-    picture = shown(image).copy()
+    picture = displayable(image).copy()
     mask = _shrunk(mask, cv2.INTER_NEAREST)
     outlines = _outlines(_shrunk(instances, cv2.INTER_NEAREST)) | _outlines(mask)
     for class_id in np.unique(mask[mask > 0]):
         colour = np.array(COLOURS[(int(class_id) - 1) % len(COLOURS)], np.float32)
         inside = mask == class_id
-        picture[inside] = (picture[inside] * (1 - FILL) + colour * FILL).astype(np.uint8)
+        picture[inside] = (picture[inside] * (1 - FILL_OPACITY) + colour * FILL_OPACITY).astype(
+            np.uint8
+        )
         picture[inside & outlines] = colour.astype(np.uint8)
     return encode(picture, ".png")
 
@@ -48,7 +50,7 @@ def _outlines(numbers: Pixels) -> Pixels:
 
 def _shrunk(pixels: Pixels, interpolation: int) -> Pixels:
     height, width = pixels.shape[:2]
-    scale = LONGEST_SIDE_PX / max(height, width)
+    scale = MAX_SIDE_PX / max(height, width)
     if scale >= 1:
         return pixels
     size = (max(1, round(width * scale)), max(1, round(height * scale)))

@@ -13,19 +13,19 @@ from app.access.service import Service
 from app.ground.errors import TooLarge, Unavailable, Unprocessable
 from app.ground.settings import Settings
 from app.store import artifacts
-from app.store.archives import file_name, renamed
+from app.store.archives import file_name, with_client_name
 from app.store.db import transaction
 from app.store.tables import Artifact
 from app.store.upload import Upload
 from dataset_rules.ground.errors import RulesError
 from dataset_rules.pixels.images import IMAGE_SUFFIXES, Header, read_header, read_image
 
-LONGEST_PREDICTION_S = 600.0
-START_S = 20.0  # torch is loaded in about five
+PREDICTION_TIMEOUT_S = 600.0
+START_TIMEOUT_S = 20.0  # torch is loaded in about five
 SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp", "TIFF": ".tif"}
 
 
-def predict_upload(here: Service, upload: Upload) -> Artifact:
+def predict_upload(service: Service, upload: Upload) -> Artifact:
     """Predict an uploaded image and keep image and prediction.
 
     Raises:
@@ -33,32 +33,32 @@ def predict_upload(here: Service, upload: Upload) -> Artifact:
         TooLarge: if it has too many pixels to wait for.
         Unavailable: if the predictor does not answer.
     """
-    with transaction(here.engine) as session:
+    with transaction(service.engine) as session:
         model = artifacts.find_model(session, upload.fields.get("model") or artifacts.PRODUCTION)
-        model_folder = artifacts.place(here.settings, model)
-    name = _checked_name(here.settings, upload)
-    image = artifacts.new_upload(here.settings) / name
-    out = artifacts.work_folder(here.settings, uuid.uuid4().hex)
+        model_folder = artifacts.artifact_path(service.settings, model)
+    name = _checked_name(service.settings, upload)
+    image = artifacts.new_upload_path(service.settings) / name
+    out = artifacts.work_folder(service.settings, uuid.uuid4().hex)
     try:
         image.parent.mkdir()
         upload.path.rename(image)
         asked = {"model": model_folder, "image": image, "out": out,
-                 "location": artifacts.source_folder(here.settings, image.parent)}  # fmt: skip
-        _ask(here.settings, {name: str(path) for name, path in asked.items()})
-        return _keep(here, image, out, model_id=model.id)
+                 "location": artifacts.source_folder(service.settings, image.parent)}  # fmt: skip
+        _ask(service.settings, {name: str(path) for name, path in asked.items()})
+        return _keep(service, image, out, model_id=model.id)
     finally:  # nothing is left of what failed; what succeeded lies in the store by now
         for folder in (image.parent, out):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _keep(here: Service, image: Path, out: Path, *, model_id: str) -> Artifact:
+def _keep(service: Service, image: Path, out: Path, *, model_id: str) -> Artifact:
     """The stored prediction, and its image as a source of one file that its lineage leads to."""
-    with transaction(here.engine) as session:
-        source = artifacts.keep_source(
-            here.settings, session, image.parent, label=image.name, facts={}
+    with transaction(service.engine) as session:
+        source = artifacts.store_source(
+            service.settings, session, image.parent, label=image.name, facts={}
         )
         facts = {**_facts(out), "model": model_id, "source": source.id, "image": image.name}
-        return artifacts.keep_folder(here.settings, session, out, label=image.name, facts=facts)
+        return artifacts.store_folder(service.settings, session, out, label=image.name, facts=facts)
 
 
 def _checked_name(settings: Settings, upload: Upload) -> str:
@@ -73,7 +73,7 @@ def _checked_header(settings: Settings, upload: Upload, name: str) -> Header:
     try:
         header = read_header(upload.path)
     except RulesError as error:
-        raise renamed(error, upload.path, name) from error
+        raise with_client_name(error, upload.path, name) from error
     if header.format not in SUFFIXES:
         raise Unprocessable(
             "this format is not read", where=name, expected="PNG, JPEG, BMP or TIFF",
@@ -89,7 +89,7 @@ def _checked_header(settings: Settings, upload: Upload, name: str) -> Header:
     try:
         read_image(upload.path)  # damage that only decoding shows
     except RulesError as error:
-        raise renamed(error, upload.path, name) from error
+        raise with_client_name(error, upload.path, name) from error
     return header
 
 
@@ -121,7 +121,7 @@ def _client(settings: Settings, *, timeout_s: float) -> httpx.Client:
 def _ask(settings: Settings, request: dict[str, str]) -> None:
     _wait_for_predictor(settings)
     try:
-        with _client(settings, timeout_s=LONGEST_PREDICTION_S) as client:
+        with _client(settings, timeout_s=PREDICTION_TIMEOUT_S) as client:
             answer = client.post("/predict", json=request)
     except httpx.TransportError as error:
         raise Unavailable(
@@ -138,7 +138,7 @@ def _ask(settings: Settings, request: dict[str, str]) -> None:
 
 def _wait_for_predictor(settings: Settings) -> None:
     """Give a predictor that is just starting a moment."""
-    until = time.monotonic() + START_S
+    until = time.monotonic() + START_TIMEOUT_S
     while not predictor_answers(settings):
         if time.monotonic() > until:
             raise Unavailable(

@@ -31,10 +31,10 @@ from unet.prediction.predictor import Predictor
 
 log = logging.getLogger(__name__)
 
-MOST_MODELS = 2  # loaded at once: production and the one that it is compared with
-LOOK_EVERY_S = 2.0
-LONGEST_DELAY_S = 30.0  # before a model that could not be loaded is tried again
-MOST_WAITING = 8
+MAX_LOADED_MODELS = 2  # loaded at once: production and the one that it is compared with
+POLL_S = 2.0
+MAX_DELAY_S = 30.0  # before a model that could not be loaded is tried again
+MAX_WAITING = 8
 
 
 class PredictRequest(BaseModel):
@@ -46,15 +46,17 @@ class PredictRequest(BaseModel):
     location: str | None = None  # folder that the image will lie in
 
 
-class Models:
+class ModelCache:
     """The models that are loaded; one prediction at a time, so that two do not share the cores."""
 
     def __init__(self, notes: Path | None = None) -> None:
         self._notes = notes  # of the backend that is the fastest for each model
         self._loaded: OrderedDict[Path, Predictor] = OrderedDict()
         self._turn = threading.Lock()
-        self._waiting = threading.BoundedSemaphore(MOST_WAITING)
-        self.trouble: str | None = "production was not looked at yet"  # why it is not ready
+        self._waiting = threading.BoundedSemaphore(MAX_WAITING)
+        self.not_ready_reason: str | None = (
+            "production was not looked at yet"  # why it is not ready
+        )
 
     def predict(self, request: PredictRequest) -> None:
         """Write the prediction artifact.
@@ -86,12 +88,12 @@ class Models:
             log.info("model %s runs on %s", predictor.artifact.id[:12], choice.backend)
             self._loaded[folder] = predictor
         self._loaded.move_to_end(folder)
-        while len(self._loaded) > MOST_MODELS:
+        while len(self._loaded) > MAX_LOADED_MODELS:
             self._loaded.popitem(last=False)
         return self._loaded[folder]
 
 
-def create_app(models: Models) -> FastAPI:
+def create_app(models: ModelCache) -> FastAPI:
     """The application behind the socket."""
     app = FastAPI(openapi_url=None)
     errors.install(app)
@@ -102,8 +104,10 @@ def create_app(models: Models) -> FastAPI:
 
     @app.get("/readyz")
     def readyz() -> dict[str, str]:
-        if models.trouble is not None:
-            raise errors.Unavailable("the production model is not loaded", found=models.trouble)
+        if models.not_ready_reason is not None:
+            raise errors.Unavailable(
+                "the production model is not loaded", found=models.not_ready_reason
+            )
         return {"status": "ok"}
 
     @app.post("/predict")
@@ -114,21 +118,21 @@ def create_app(models: Models) -> FastAPI:
     return app
 
 
-def _follow_production(settings: Settings, engine: Engine, models: Models) -> None:
+def _follow_production(settings: Settings, engine: Engine, models: ModelCache) -> None:
     """Load what `production` points to, now and whenever it changes; again where that failed."""
-    loaded, delay_s = "", LOOK_EVERY_S
+    loaded, delay_s = "", POLL_S
     while True:
         try:
             loaded = _load_production(settings, engine, models, loaded)
         except Exception as error:  # of any kind: nobody else would follow the alias from here on
             _note_trouble(models, error)
-            loaded, delay_s = "", min(2 * delay_s, LONGEST_DELAY_S)
+            loaded, delay_s = "", min(2 * delay_s, MAX_DELAY_S)
         else:
-            models.trouble, delay_s = None, LOOK_EVERY_S
+            models.not_ready_reason, delay_s = None, POLL_S
         time.sleep(delay_s)
 
 
-def _load_production(settings: Settings, engine: Engine, models: Models, loaded: str) -> str:
+def _load_production(settings: Settings, engine: Engine, models: ModelCache, loaded: str) -> str:
     """Load the production model unless it is loaded; its id, "" where there is none."""
     with transaction(engine) as session:
         alias = session.get(Alias, artifacts.PRODUCTION)
@@ -136,17 +140,17 @@ def _load_production(settings: Settings, engine: Engine, models: Models, loaded:
     if row is None:
         return ""
     if row.id != loaded:
-        models.load(artifacts.place(settings, row))
+        models.load(artifacts.artifact_path(settings, row))
         log.info("loaded production model %s", row.id)
     return row.id
 
 
-def _note_trouble(models: Models, error: Exception) -> None:
+def _note_trouble(models: ModelCache, error: Exception) -> None:
     said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-    if said != models.trouble:  # once, not at every try
+    if said != models.not_ready_reason:  # once, not at every try
         is_ours = not isinstance(error, UserError)
         log.error("cannot load production model: %s", said, exc_info=error if is_ours else None)
-    models.trouble = said
+    models.not_ready_reason = said
 
 
 def main() -> None:
@@ -163,7 +167,7 @@ def main() -> None:
         )
     with locked(socket.parent / "predictor.lock", wait_s=30, busy="another predictor runs here"):
         socket.unlink(missing_ok=True)
-        models = Models(settings.home / CHOICES_FILE)
+        models = ModelCache(settings.home / CHOICES_FILE)
         arguments = (settings, open_engine(settings), models)
         threading.Thread(target=_follow_production, args=arguments, daemon=True).start()
         try:

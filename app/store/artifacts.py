@@ -32,7 +32,7 @@ from dataset_rules.rules.rules import Rules, read_rules, rules_document, rules_i
 
 PRODUCTION = "production"
 JOB_ID_LENGTH = 32
-PROCESS = uuid.uuid4().hex  # this one, in the names of its uploads
+PROCESS_ID = uuid.uuid4().hex  # this one, in the names of its uploads
 REPORT = "report.json"  # in the folder of a job of the doctor
 
 
@@ -43,7 +43,7 @@ def work_folder(settings: Settings, job_id: str) -> Path:
     return folder
 
 
-def place(settings: Settings, row: Artifact) -> Path:
+def artifact_path(settings: Settings, row: Artifact) -> Path:
     """File or folder of an artifact; raises `NotFound` where it is gone from the volume."""
     path = settings.home / row.path
     if not path.exists():
@@ -54,7 +54,7 @@ def place(settings: Settings, row: Artifact) -> Path:
     return path
 
 
-def keep_rules(settings: Settings, session: Session, rules: Rules) -> Artifact:
+def store_rules(settings: Settings, session: Session, rules: Rules) -> Artifact:
     """The stored rules; equal rules are stored once."""
     name = rules_id(rules)
     path = settings.home / "rules" / f"{name}.json"
@@ -69,10 +69,10 @@ def keep_rules(settings: Settings, session: Session, rules: Rules) -> Artifact:
 
 def load_rules(settings: Settings, session: Session, name: str) -> Rules:
     """The rules with this id."""
-    return read_rules(place(settings, find(session, name, kind="rules")))
+    return read_rules(artifact_path(settings, find(session, name, kind="rules")))
 
 
-def keep_source(
+def store_source(
     settings: Settings, session: Session, folder: Path, *, label: str, facts: dict[str, Any]
 ) -> Artifact:
     """The stored source; `folder` moves into the store. Equal files are stored once."""
@@ -96,7 +96,7 @@ def _source_id(folder: Path) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def keep_folder(
+def store_folder(
     settings: Settings, session: Session, folder: Path, *, job_id: str | None = None,
     label: str = "", facts: dict[str, Any] | None = None,
 ) -> Artifact:  # fmt: skip
@@ -177,13 +177,13 @@ def find_model(session: Session, name: str) -> Artifact:
     return row
 
 
-def listed(session: Session, kind: str, *, limit: int = 500) -> list[Artifact]:
+def list_artifacts(session: Session, kind: str, *, limit: int = 500) -> list[Artifact]:
     """Artifacts of a kind, newest first."""
     rows = select(Artifact).where(Artifact.kind == kind)
     return list(session.scalars(rows.order_by(Artifact.created_at.desc()).limit(limit)))
 
 
-def aliases_of(session: Session) -> dict[str, list[str]]:
+def model_aliases(session: Session) -> dict[str, list[str]]:
     """Model id -> its aliases."""
     found: dict[str, list[str]] = {}
     for alias in session.scalars(select(Alias).order_by(Alias.name)):
@@ -191,7 +191,7 @@ def aliases_of(session: Session) -> dict[str, list[str]]:
     return found
 
 
-def inside(folder: Path, name: str) -> Path:
+def file_inside(folder: Path, name: str) -> Path:
     """A file of an artifact by its relative name, never one outside of it."""
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()) or not path.is_file():
@@ -199,18 +199,18 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def new_upload(settings: Settings) -> Path:
+def new_upload_path(settings: Settings) -> Path:
     """A name in the folder of uploads that nobody has; its beginning tells whose it is."""
-    return settings.uploads / f"{PROCESS}-{uuid.uuid4().hex}"
+    return settings.uploads / f"{PROCESS_ID}-{uuid.uuid4().hex}"
 
 
 @contextmanager
-def keeping_uploads(settings: Settings) -> Iterator[None]:
+def managed_uploads(settings: Settings) -> Iterator[None]:
     """Remove the uploads of web processes that have ended; mark those of this one as alive."""
     busy = "another web process has been clearing the uploads for a minute"
     with ExitStack() as held:
         with locked(settings.home / "uploads.lock", wait_s=60, busy=busy):
-            own = _owner(settings, PROCESS)
+            own = _owner(settings, PROCESS_ID)
             held.enter_context(locked(own, wait_s=0, busy="this process serves the home already"))
             _clear_uploads(settings)
         yield
@@ -240,7 +240,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def made_by(settings: Settings, session: Session, job: Job) -> Path | None:
+def result_path(settings: Settings, session: Session, job: Job) -> Path | None:
     """File or folder that a finished job has made, whether it is still there or not."""
     if job.kind == "doctor":
         return work_folder(settings, job.id) / REPORT
@@ -263,7 +263,7 @@ def artifact_id(folder: Path) -> str:
     return read_artifact(folder).id
 
 
-def note_move(settings: Settings, job_id: str, artifact_id: str) -> None:
+def record_move(settings: Settings, job_id: str, artifact_id: str) -> None:
     """Say where a job's folder is about to move, so that a kill in between loses nothing."""
     write_file(settings.home / "work" / f"{job_id}.moved", artifact_id.encode())
 
@@ -289,7 +289,7 @@ def hand_over(settings: Settings, earlier_id: str, job_id: str) -> bool:
     return (work / job_id).exists() or moved_folder(settings, job_id) is not None
 
 
-def forget_move(settings: Settings, job_id: str) -> None:
+def clear_move_record(settings: Settings, job_id: str) -> None:
     """The row is written: the note and the lock of the folder have done their work."""
     for suffix in ("moved", "lock"):
         (settings.home / "work" / f"{job_id}.{suffix}").unlink(missing_ok=True)

@@ -9,15 +9,15 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from app.access.guard import Access
-from app.access.route_roles import include
+from app.access.guard import AccessMiddleware
+from app.access.route_roles import include_router
 from app.access.service import Service
-from app.access.sessions import Sessions, secret_of
+from app.access.sessions import Sessions, load_secret
 from app.ground import errors, logs
 from app.ground.settings import Settings
 from app.jobs import queue
 from app.jobs.process import die_with_parent
-from app.store.artifacts import keeping_uploads
+from app.store.artifacts import managed_uploads
 from app.store.db import migrate, open_engine
 from app.web.pages import HERE, login_page
 from app.web.routes import (
@@ -47,8 +47,8 @@ def create_app(settings: Settings) -> FastAPI:
         migrate(settings)
         engine = open_engine(settings)
         client = queue.open_client(engine)
-        app.state.service = Service(settings, engine, client, Sessions(secret_of(settings)))
-        with keeping_uploads(settings):
+        app.state.service = Service(settings, engine, client, Sessions(load_secret(settings)))
+        with managed_uploads(settings):
             yield
         client.destroy()
         engine.dispose()
@@ -57,12 +57,12 @@ def create_app(settings: Settings) -> FastAPI:
         title="unetops", lifespan=life, openapi_url="/api/v1/openapi.json", docs_url=None,
         redoc_url=None,
     )  # fmt: skip
-    app.add_middleware(Access, login_page=login_page)
+    app.add_middleware(AccessMiddleware, login_page=login_page)
     errors.install(app)
-    include(app, health.router)
+    include_router(app, health.router)
     for noun in NOUNS:
-        include(app, noun.router, prefix="/api/v1")
-    include(app, pages.router)
+        include_router(app, noun.router, prefix="/api/v1")
+    include_router(app, pages.router)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     return app
 

@@ -35,7 +35,7 @@ def render(
     caller = getattr(request.state, "caller", None)
     context = {"proof": proof, "proof_field": FORM_FIELD, "caller": caller, **values}
     response = templates.TemplateResponse(request, name, context, status_code=status)
-    sessions.keep_form_token(request, response, nonce)
+    sessions.set_form_cookie(request, response, nonce)
     response.headers.update(PAGE_HEADERS)
     return response
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.jobs.queue import State
 
-LONGEST_TRAINING_S = 14 * 24 * 3600
+MAX_TRAINING_S = 14 * 24 * 3600
 
 
 # Ids and aliases; what cannot be one is refused before it is looked up.
@@ -45,7 +45,7 @@ class RunRequest(Body):
     """Train on a dataset."""
 
     dataset: Id = Field(description="id of a dataset, or of the job that makes it")
-    time_limit_s: float = Field(ge=1, le=LONGEST_TRAINING_S, allow_inf_nan=False)
+    time_limit_s: float = Field(ge=1, le=MAX_TRAINING_S, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0, lt=2**32)
 
 

@@ -9,42 +9,44 @@ from pydantic import ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from app.access.bodies import bound, small_body, stated_bytes
-from app.access.service import Here
+from app.access.bodies import check_size, content_length, read_small_body
+from app.access.service import ServiceDep
 from app.ground.errors import AppError, TooLarge, Unprocessable
-from app.store.artifacts import new_upload
+from app.store.artifacts import new_upload_path
 from app.store.upload import Upload
 from app.web.schemas import SourceRequest
 
 FIELD_BYTES = 1 << 16  # of all fields beside the file together, their names included
-MOST_PARTS = 16  # of a form; no route knows more than two
+MAX_PARTS = 16  # of a form; no route knows more than two
 SLACK_BYTES = 1 << 20  # for the other fields and the headers of the parts
 
 
-async def source_body(request: Request, here: Here) -> AsyncIterator[Upload | SourceRequest]:
+async def source_body(
+    request: Request, service: ServiceDep
+) -> AsyncIterator[Upload | SourceRequest]:
     """The archive in the field `file`, or the address in a JSON body."""
     if parse_options_header(request.headers.get("content-type"))[0] == b"application/json":
-        yield _parsed(await small_body(request))
+        yield _parsed(await read_small_body(request))
         return
-    upload = Upload(new_upload(here.settings))
+    upload = Upload(new_upload_path(service.settings))
     try:
-        await _receive(request, "file", upload, most_bytes=here.settings.max_upload_bytes)
+        await _receive(request, "file", upload, most_bytes=service.settings.max_upload_bytes)
         yield upload
     finally:
         upload.path.unlink(missing_ok=True)
 
 
-async def image_upload(request: Request, here: Here) -> AsyncIterator[Upload]:
+async def image_upload(request: Request, service: ServiceDep) -> AsyncIterator[Upload]:
     """The picture in the field `image`."""
-    upload = Upload(new_upload(here.settings))
+    upload = Upload(new_upload_path(service.settings))
     try:
-        await _receive(request, "image", upload, most_bytes=here.settings.max_image_bytes)
+        await _receive(request, "image", upload, most_bytes=service.settings.max_image_bytes)
         yield upload
     finally:
         upload.path.unlink(missing_ok=True)
 
 
-SmallBody = Annotated[bytes, Depends(small_body)]
+SmallBody = Annotated[bytes, Depends(read_small_body)]
 SourceBody = Annotated[Upload | SourceRequest, Depends(source_body)]
 ImageUpload = Annotated[Upload, Depends(image_upload)]
 
@@ -85,7 +87,7 @@ async def _receive(request: Request, file_field: str, upload: Upload, *, most_by
             found=kind.decode("latin-1") or "no content type",
             remedy=f"curl -F {file_field}=@NAME sends one",
         )  # fmt: skip
-    bound(stated_bytes(request), most_bytes + SLACK_BYTES)
+    check_size(content_length(request), most_bytes + SLACK_BYTES)
     received = 0
     with upload.path.open("xb") as file:
         form = _Form(file_field, upload, file)
@@ -93,7 +95,7 @@ async def _receive(request: Request, file_field: str, upload: Upload, *, most_by
             parser = MultipartParser(options[b"boundary"], form.callbacks())  # type: ignore[arg-type]
             async for chunk in request.stream():
                 received += len(chunk)
-                bound(received, most_bytes + SLACK_BYTES)
+                check_size(received, most_bytes + SLACK_BYTES)
                 parser.write(chunk)
             parser.finalize()
         except FormParserError as error:
@@ -105,7 +107,7 @@ async def _receive(request: Request, file_field: str, upload: Upload, *, most_by
         )  # fmt: skip
     if not upload.size_bytes:
         raise Unprocessable("the file is empty", where=upload.name)
-    bound(upload.size_bytes, most_bytes)
+    check_size(upload.size_bytes, most_bytes)
 
 
 class _Form:
@@ -130,8 +132,8 @@ class _Form:
     def part_begin(self) -> None:
         """A new field."""
         self._parts += 1
-        if self._parts > MOST_PARTS:
-            raise TooLarge("the form has too many fields", expected=f"at most {MOST_PARTS}")
+        if self._parts > MAX_PARTS:
+            raise TooLarge("the form has too many fields", expected=f"at most {MAX_PARTS}")
         self._name, self._is_file, self._text = "", False, bytearray()
 
     def header_field(self, data: bytes, start: int, end: int) -> None:

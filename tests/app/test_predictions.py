@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from app.jobs.process import PARENT
-from app.store.intake import adopt
+from app.store.intake import import_artifacts
 from dataset_rules.pixels.images import encode
 from tests.app.conftest import wait_for
 from tests.drawn import draw_discs
@@ -25,7 +25,7 @@ def weights(discs: Path, tmp_path: Path, settings) -> Path:
     """The weights of the production model in the store."""
     plan = make_plan(fingerprint([discs]), patches=4)
     plan = plan.model_copy(update={"widths": (4, 8), "batch": 2})
-    adopt(settings.home, [train([discs], tmp_path / "run", plan=plan)])
+    import_artifacts(settings.home, [train([discs], tmp_path / "run", plan=plan)])
     return next((settings.home / "artifacts").glob("*/model/*.safetensors"))
 
 

@@ -101,9 +101,7 @@ def test_the_source_page_shows_findings_with_pictures(
     assert finding.locator("img").count() == 6
 
 
-def test_a_url_is_fetched_by_a_job_and_failures_are_shown(
-    page: Page, service: Service
-) -> None:
+def test_a_url_is_fetched_by_a_job_and_failures_are_shown(page: Page, service: Service) -> None:
     page.goto("/datasets")
     page.get_by_label("Or the URL of an archive").fill("https://127.0.0.1:1/set.zip")
     page.get_by_role("button", name="Download").click()
@@ -116,9 +114,7 @@ def test_a_url_is_fetched_by_a_job_and_failures_are_shown(
     assert page.url.endswith("/datasets")  # the browser itself requires https
 
 
-def test_the_doctor_page_fits_a_phone_and_loads_nothing_else(
-    page: Page, tmp_path: Path
-) -> None:
+def test_the_doctor_page_fits_a_phone_and_loads_nothing_else(page: Page, tmp_path: Path) -> None:
     two_folders(tmp_path / "a_source_with_a_long_name_that_does_not_break_anywhere_at_all")
     (source,) = tmp_path.iterdir()
     (source / "images/2.png").write_bytes((source / "images/1.png").read_bytes())

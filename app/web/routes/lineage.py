@@ -6,14 +6,14 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from app.access.route_roles import Guarded
-from app.access.service import Here
+from app.access.route_roles import GuardedRoute
+from app.access.service import ServiceDep
 from app.store import artifacts
 from app.store.db import transaction
 from app.store.tables import Artifact
 from dataset_rules.artifacts.lineage import Link, LinkState, is_intact, trace
 
-router = APIRouter(prefix="/lineage", tags=["lineage"], route_class=Guarded)
+router = APIRouter(prefix="/lineage", tags=["lineage"], route_class=GuardedRoute)
 
 
 class Chain(BaseModel):
@@ -26,11 +26,11 @@ class Chain(BaseModel):
 
 
 @router.get("/{artifact_id}")
-def read_lineage(here: Here, artifact_id: str) -> Chain:
+def read_lineage(service: ServiceDep, artifact_id: str) -> Chain:
     """Where something came from, with every file hashed again; of a prediction from its mask."""
-    with transaction(here.engine) as session:
+    with transaction(service.engine) as session:
         row = artifacts.find(session, artifact_id)
-        place = artifacts.place(here.settings, row)
+        place = artifacts.artifact_path(service.settings, row)
     links = _links(row, place)
     documents = [link.document() for link in links]
     return Chain(id=row.id, kind=row.kind, whole=is_intact(links), links=documents)

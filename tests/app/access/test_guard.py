@@ -6,7 +6,7 @@ import pytest
 from fastapi import APIRouter, FastAPI
 from starlette.routing import Mount
 
-from app.access.route_roles import Guarded, include
+from app.access.route_roles import GuardedRoute, include_router
 from app.access.tokens import Role, create_token, list_tokens, revoke_token
 from app.ground.errors import AppError
 from app.ground.locks import locked
@@ -80,7 +80,7 @@ def test_open_until_the_first_token(http, engine):
     assert http.get("/api/v1/jobs", headers=bearer(token)).status_code == 200
 
 
-def test_revoking_the_last_token_opens_nothing(http, engine):
+def test_revoking_the_last_token_does_not_reopen_the_service(http, engine):
     token = create_token(engine, Role.ADMIN)
     revoke_token(engine, token.id)
     assert http.get("/api/v1/jobs").status_code == 401
@@ -108,7 +108,7 @@ DEEDS = {
     "store rules and sources": {
         ("POST", "/api/v1/rules"), ("POST", "/rules"), ("POST", "/api/v1/sources"),
     },
-    "have a source examined": {("POST", "/api/v1/sources/{source_id}/doctor")},
+    "examine sources": {("POST", "/api/v1/sources/{source_id}/doctor")},
     "format datasets": {("POST", "/api/v1/datasets")},
     "predict": {("POST", "/api/v1/predictions")},
     "train": {("POST", "/api/v1/runs")},
@@ -172,8 +172,8 @@ def test_the_role_of_a_session_is_that_of_its_token(http, engine):
 
 
 def test_a_route_that_changes_something_must_state_its_role():
-    router = APIRouter(route_class=Guarded)
-    with pytest.raises(ValueError, match="states `needs"):
+    router = APIRouter(route_class=GuardedRoute)
+    with pytest.raises(ValueError, match="declare `requires_role"):
         router.add_api_route("/open", lambda: None, methods=["POST"])
 
 
@@ -181,7 +181,7 @@ def test_a_router_without_guards_is_not_taken():
     router = APIRouter()
     router.add_api_route("/open", lambda: None, methods=["POST"])
     with pytest.raises(ValueError, match="route_class=Guarded"):
-        include(FastAPI(), router)
+        include_router(FastAPI(), router)
 
 
 class Body:
@@ -202,7 +202,7 @@ class Body:
 
 FORM = {"content-type": "multipart/form-data; boundary=b"}
 FILE_FIELDS = {"/api/v1/sources": "file", "/api/v1/predictions": "image"}
-MOST_BYTES = 2 << 20  # what the tests below accept of a file, its form included
+MAX_BYTES = 2 << 20  # what the tests below accept of a file, its form included
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ def test_every_route_refuses_a_body_beyond_its_bound(strict, engine, is_stated):
                 method, filled(path), content=body, headers={**headers, **kind, **stated}
             )
             assert answer.status_code == 413, (method, path)
-            bound = MOST_BYTES if field else SMALL_BODY_BYTES
+            bound = MAX_BYTES if field else SMALL_BODY_BYTES
             assert answer.json()["expected"] == f"at most {bound} bytes"
             assert body.taken_bytes <= (0 if is_stated else bound + (1 << 16) + len(body.head))
 

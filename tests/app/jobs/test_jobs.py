@@ -79,7 +79,7 @@ def test_doctor_reports_on_a_source(http, settings):
 
 def test_page_of_a_source_that_nobody_examined_says_so(http):
     source = post_source(http)
-    assert "No doctor has looked at this source yet" in http.get(f"/sources/{source}").text
+    assert "This source has not been examined yet" in http.get(f"/sources/{source}").text
     assert http.get(f"/sources/{source}/report.html").status_code == 404
     assert f'href="/sources/{source}"' in http.get("/datasets").text
 
@@ -300,9 +300,9 @@ def test_the_examination_that_was_asked_for_is_the_one_that_is_shown(http, setti
 def test_states_are_those_of_the_jobs_that_were_asked_for(http, engine):
     job, other = post_dataset(http), post_dataset(http, count=5)
     client = open_client(engine)
-    assert queue.states_of(client, []) == {}
-    assert queue.states_of(client, [other]) == {other: queue.State.QUEUED}
-    assert set(queue.states_of(client, [job, other])) == {job, other}
+    assert queue.job_states(client, []) == {}
+    assert queue.job_states(client, [other]) == {other: queue.State.QUEUED}
+    assert set(queue.job_states(client, [job, other])) == {job, other}
     client.destroy()
 
 

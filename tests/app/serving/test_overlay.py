@@ -1,7 +1,7 @@
 import cv2
 import numpy as np
 
-from app.serving.overlay import COLOURS, LONGEST_SIDE_PX, overlay_png, shown
+from app.serving.overlay import COLOURS, MAX_SIDE_PX, displayable, overlay_png
 
 
 def decoded(png: bytes) -> np.ndarray:
@@ -21,11 +21,11 @@ def test_objects_that_touch_are_parted_by_a_line():
 
 def test_deep_images_are_stretched_to_eight_bits():
     deep = np.linspace(1000, 3000, 64).reshape(8, 8).astype(np.uint16)
-    picture = shown(deep)
+    picture = displayable(deep)
     assert picture.dtype == np.uint8
     assert picture.shape == (8, 8, 3)
     assert picture.max() == 255
 
 
 def test_large_images_are_shrunk():
-    assert shown(np.zeros((10, 3 * LONGEST_SIDE_PX), np.uint8)).shape[1] == LONGEST_SIDE_PX
+    assert displayable(np.zeros((10, 3 * MAX_SIDE_PX), np.uint8)).shape[1] == MAX_SIDE_PX

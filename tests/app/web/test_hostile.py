@@ -4,7 +4,7 @@ import pytest
 
 from app.jobs import queue
 from app.store.db import transaction
-from app.store.intake import adopt
+from app.store.intake import import_artifacts
 from tests.app.conftest import drawn_zip, post_dataset
 
 FORM = {"content-type": "multipart/form-data; boundary=b"}
@@ -29,15 +29,15 @@ def refusal(answer, status: int, what: str) -> None:
         ("/rules", b"[" * 100_000, {}, 422, "the rules are not valid JSON"),
         ("/rules", b'{"version": 2, "height": 1e999}', {}, 422, "the rules are wrong in height"),
         ("/datasets", b'{"source": "\\ud800", "rules": "a"}', JSON, 422,
-         "the request is wrong in body.source"),
+         "invalid request: body.source"),
         ("/datasets", b'{"source": "\\u0000", "rules": "../../etc/passwd"}', JSON, 422,
-         "the request is wrong in body.source"),
+         "invalid request: body.source"),
         ("/datasets", b"[" * 100_000, JSON, 400, "There was an error parsing the body"),
         ("/datasets", b"\xff", JSON, 400, "There was an error parsing the body"),
         ("/runs", b'{"dataset": "a", "time_limit_s": Infinity}', JSON, 422,
-         "the request is wrong in body.time_limit_s"),
+         "invalid request: body.time_limit_s"),
         ("/runs", b'{"dataset": "a", "time_limit_s": 10, "seed": 1e400}', JSON, 422,
-         "the request is wrong in body.seed"),
+         "invalid request: body.seed"),
         ("/sources", b"--b\r\n\r\nx\r\n--b--\r\n", FORM, 422, "the form has no file"),
         ("/sources", FILE + b"\r\n\r\nx\r\n--b--", FORM, 422, "the form has no file"),
         ("/sources", FILE + b'; filename="a"\r\n\r\nx', FORM, 422, "this is no archive"),
@@ -62,10 +62,10 @@ def test_hostile_bodies(http, path, body, headers, status, what):
         ("/rules/{rules_id}", "/rules/%ff", 404, "no such rules"),
         ("/datasets/{dataset_id}/samples", "/datasets/%F0%9F/samples", 404, "no such dataset"),
         ("/jobs/{job_id}/events", "/jobs/x/events?after=-1", 422,
-         "the request is wrong in query.after"),
+         "invalid request: query.after"),
         ("/jobs/{job_id}/events", "/jobs/x/events?after=99999999999999999999999", 422,
-         "the request is wrong in query.after"),
-        ("/jobs", "/jobs?limit=0", 422, "the request is wrong in query.limit"),
+         "invalid request: query.after"),
+        ("/jobs", "/jobs?limit=0", 422, "invalid request: query.limit"),
         ("/predictions/{prediction_id}/mask", "/predictions/x/mask", 404, "no such prediction"),
         ("/models/{model_id}", "/models/production", 409, "there is no model yet"),
     ],
@@ -128,8 +128,8 @@ def told_job(http, engine) -> str:
     job, other = post_dataset(http), post_dataset(http, count=5)
     for number in range(5):
         with transaction(engine) as session:
-            queue.tell(session, job, "step", {"step": number})
-            queue.tell(session, other, "step", {"step": number})
+            queue.record_event(session, job, "step", {"step": number})
+            queue.record_event(session, other, "step", {"step": number})
     assert http.post(f"/api/v1/jobs/{job}/cancel").json()["status"] == "cancelled"
     return job
 
@@ -153,14 +153,14 @@ SIGNS = ["\u6838", "\U0002070e", "x"]  # of three bytes, four and one
 
 
 def test_names_are_bounded_in_bytes_and_nothing_is_left_behind(http, settings, run):
-    adopt(settings.home, [run])
+    import_artifacts(settings.home, [run])
     before = sorted(path for path in settings.home.rglob("*") if path.is_dir())
     for path, field in (("sources", "file"), ("predictions", "image")):
         for sign in SIGNS:
             name = sign * (204 // len(sign.encode())) + ".png"
             answer = http.post(f"/api/v1/{path}", files={field: (name, drawn_zip())})
             assert answer.status_code == 422, answer.text
-            assert answer.json()["what"] == "the name of the file is too long"
+            assert answer.json()["what"] == "the file name is too long"
             assert answer.json()["expected"] == "at most 200 bytes in UTF-8"
             assert answer.json()["found"] == "208 bytes"
     assert sorted(path for path in settings.home.rglob("*") if path.is_dir()) == before

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.store.intake import adopt
+from app.store.intake import import_artifacts
 from dataset_rules.pixels.images import encode
 from tests.drawn import write_dataset
 from unet.measurement.measure_files import measure_files
@@ -22,7 +22,7 @@ def report(tmp_path: Path) -> Path:
 def test_adopted_folders_are_served(http, settings, report: Path, tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path / "set", train=1, val=1, test=1)
     for _ in range(2):  # a second time changes nothing
-        adopt(settings.home, [dataset, report])
+        import_artifacts(settings.home, [dataset, report])
     assert report.exists()
     (made,) = http.get("/api/v1/measurements").json()
     assert len(http.get("/api/v1/datasets").json()) == 1
