@@ -1,4 +1,4 @@
-"""Rows -> bodies of answers, with the links between them."""
+"""Database rows -> response bodies with links."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ PLURALS = {
 
 
 def artifact_links(row: Artifact) -> dict[str, str]:
-    """Where an artifact and its parts are."""
+    """URLs of an artifact and its parts."""
     url = f"{API}/{PLURALS[row.kind]}/{row.id}"
     links = {"self": url, "lineage": f"{API}/lineage/{row.id}"}
     if row.kind == "dataset":
@@ -47,7 +47,7 @@ def artifact_fields(row: Artifact) -> dict[str, Any]:
 
 
 def artifact_view(row: Artifact) -> ArtifactView:
-    """An artifact as it is shown."""
+    """The response body of an artifact."""
     return ArtifactView(**artifact_fields(row))
 
 
@@ -62,14 +62,14 @@ def artifact_response(row: Artifact, response: Response) -> dict[str, Any]:
 
 
 def job_response(job: Job, state: State, response: Response) -> Made:
-    """The answer to a request that became a job, or had been one already; sets `Location`."""
+    """The response to a request with a new or existing job; sets `Location`."""
     links = job_links(job)
     response.headers["Location"] = links["self"]
     return Made(id=job.id, kind=job.kind, status=state, job=job.id, links=links)
 
 
 def job_links(job: Job) -> dict[str, str]:
-    """Where a job, its events and its result are."""
+    """URLs of a job, its events and its result."""
     url = f"{API}/jobs/{job.id}"
     links = {"self": url, "events": f"{url}/events", "cancel": f"{url}/cancel"}
     if job.kind in PLURALS:
@@ -91,10 +91,10 @@ def job_fields(job: Job, state: State) -> dict[str, Any]:
 
 
 def job_view(job: Job, state: State) -> JobView:
-    """A job as it is shown."""
+    """The response body of a job."""
     return JobView(**job_fields(job, state))
 
 
 def event_view(event: JobEvent) -> EventView:
-    """An event as it is shown."""
+    """The response body of an event."""
     return EventView(id=event.id, at=event.at, event=event.event, data=event.data)

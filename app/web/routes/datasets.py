@@ -1,4 +1,4 @@
-"""Datasets: make, list, look into, take away."""
+"""Datasets: create, list, read, export."""
 
 from typing import Annotated, Literal
 
@@ -29,7 +29,7 @@ router = APIRouter(prefix="/datasets", tags=["datasets"], route_class=GuardedRou
 @router.post("", status_code=202)
 @requires_role(Role.ANNOTATOR)
 def create_dataset(service: ServiceDep, request: DatasetRequest, response: Response) -> Made:
-    """Format a source by rules; the same request again returns the same job."""
+    """Format a source according to rules; repeating a request returns the same job."""
     with transaction(service.engine) as session:
         inputs = {
             "source": artifacts.find(session, request.source, kind="source").id,
@@ -48,14 +48,14 @@ def list_datasets(service: ServiceDep) -> list[ArtifactView]:
 
 @router.get("/{dataset_id}")
 def read_dataset_row(service: ServiceDep, dataset_id: str) -> ArtifactView:
-    """One dataset; the id of the finished job that made it will do."""
+    """One dataset, by its id or that of the job that created it."""
     with transaction(service.engine) as session:
         return artifact_view(_find(session, dataset_id))
 
 
 @router.get("/{dataset_id}/samples")
 def list_samples(service: ServiceDep, dataset_id: str) -> Samples:
-    """The samples of a dataset, with links to image and mask."""
+    """The samples of a dataset, with links to images and masks."""
     with transaction(service.engine) as session:
         row = _find(session, dataset_id)
         dataset = read_dataset(artifacts.artifact_path(service.settings, row))
@@ -73,7 +73,7 @@ def read_sample_image(service: ServiceDep, dataset_id: str, name: str) -> FileRe
 
 @router.get("/{dataset_id}/samples/{name}/mask", response_class=FileResponse)
 def read_sample_mask(service: ServiceDep, dataset_id: str, name: str) -> FileResponse:
-    """The label mask of a sample: class ids, 255 ignore."""
+    """The label mask of a sample: class ids, 255 for ignored pixels."""
     return _sample_file(service, dataset_id, name, "mask")
 
 
@@ -81,10 +81,10 @@ def read_sample_mask(service: ServiceDep, dataset_id: str, name: str) -> FileRes
 def export_dataset(
     service: ServiceDep, dataset_id: str, form: Annotated[ExportForm, Query(alias="format")] = "zip"
 ) -> StreamingResponse:
-    """The dataset as a zip: its own folder, or the files that another tool reads.
+    """The dataset as a zip: the folder itself, or another tool's format.
 
-    The folder comes with manifest, seal and lineage. COCO, nnU-Net, Cellpose and YOLO come with
-    an `export.json` that names the dataset and says what the format cannot hold.
+    The folder includes manifest, seal and lineage. COCO, nnU-Net, Cellpose and YOLO include an
+    `export.json` with the dataset's id and what the format cannot store.
     """
     with transaction(service.engine) as session:
         row = _find(session, dataset_id)

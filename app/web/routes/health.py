@@ -1,4 +1,4 @@
-"""Is it alive, is it ready."""
+"""Liveness and readiness."""
 
 from typing import Literal
 
@@ -19,16 +19,16 @@ router = APIRouter(tags=["health"], route_class=GuardedRoute)
 
 @router.get("/healthz")
 def healthz() -> dict[str, Literal["ok"]]:
-    """The web process answers; never asks for a token."""
+    """Whether the web process runs; never requires a token."""
     return {"status": "ok"}
 
 
 @router.get("/readyz", responses={503: {"model": Ready}})
 def readyz(service: ServiceDep, response: Response) -> Ready:
-    """Database, worker and predictor are there, and their release; 503 while one is not.
+    """Whether database, worker and predictor are available, and their releases; 503 if one is not.
 
-    The predictor is there once it could load the production model, if one exists.
-    Asks for no token where this machine itself asks.
+    The predictor is available once it has loaded the production model, if one exists.
+    Requests from this machine need no token.
     """
     with transaction(service.engine) as session:
         session.execute(text("SELECT 1"))

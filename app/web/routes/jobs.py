@@ -1,4 +1,4 @@
-"""Jobs: list, show, follow, cancel."""
+"""Jobs: list, read, follow, cancel."""
 
 import asyncio
 import json
@@ -45,7 +45,7 @@ async def read_events(
     after: Annotated[int, Query(ge=0, le=2**62)] = 0,
     accept: Annotated[str, Header()] = "", last_event_id: Annotated[str, Header()] = "",
 ) -> Events | Response:  # fmt: skip
-    """What the job said so far; with `Accept: text/event-stream` as a stream until it ends."""
+    """Events of the job so far; with `Accept: text/event-stream`, a live stream until it ends."""
     if STREAM not in accept:
         return await run_in_threadpool(_events, service, job_id, after)
     await run_in_threadpool(_view, service, job_id)  # an unknown job is a 404, not an empty stream
@@ -58,7 +58,7 @@ async def read_events(
 @router.post("/{job_id}/cancel")
 @requires_role(Role.ADMIN)
 def cancel_job(service: ServiceDep, job_id: str) -> JobView:
-    """Cancel a job that waits or runs; the worker stops its process within a second."""
+    """Cancel a queued or running job; the worker stops its process within a second."""
     _view(service, job_id)
     queue.cancel(service.engine, service.client, job_id)
     return _view(service, job_id)
@@ -78,7 +78,7 @@ def _events(service: Service, job_id: str, after: int) -> Events:
 
 
 async def _stream(service: Service, job_id: str, after: int) -> AsyncIterator[str]:
-    """Events as they come; the last one is `end` with the job itself."""
+    """Events as they arrive; the last one is `end` with the job itself."""
     while True:
         batch = await run_in_threadpool(_events, service, job_id, after)
         for event in batch.events:
@@ -88,5 +88,5 @@ async def _stream(service: Service, job_id: str, after: int) -> AsyncIterator[st
             view = await run_in_threadpool(_view, service, job_id)
             yield f"event: end\ndata: {view.model_dump_json()}\n\n"
             return
-        yield f": {json.dumps(batch.status)}\n\n"  # a comment: the client learns that we live
+        yield f": {json.dumps(batch.status)}\n\n"  # a comment, to keep the connection alive
         await asyncio.sleep(POLL_S)

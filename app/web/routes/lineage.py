@@ -1,4 +1,4 @@
-"""Lineage: the chain from a mask or artifact back to source and commit."""
+"""Lineage: the chain from a mask or artifact back to its source and commit."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ router = APIRouter(prefix="/lineage", tags=["lineage"], route_class=GuardedRoute
 
 
 class Chain(BaseModel):
-    """The links, nearest first; `whole` is false where one of them is broken."""
+    """The links, nearest first; `whole` is false if one of them is broken."""
 
     id: str
     kind: str
@@ -27,7 +27,7 @@ class Chain(BaseModel):
 
 @router.get("/{artifact_id}")
 def read_lineage(service: ServiceDep, artifact_id: str) -> Chain:
-    """Where something came from, with every file hashed again; of a prediction from its mask."""
+    """The lineage of an artifact, with every file rehashed; a prediction's starts at its mask."""
     with transaction(service.engine) as session:
         row = artifacts.find(session, artifact_id)
         place = artifacts.artifact_path(service.settings, row)
@@ -37,6 +37,6 @@ def read_lineage(service: ServiceDep, artifact_id: str) -> Chain:
 
 
 def _links(row: Artifact, place: Path) -> list[Link]:
-    if row.kind in {"rules", "source"}:  # what people brought: chains end here
+    if row.kind in {"rules", "source"}:  # user input: chains end here
         return [Link(row.kind, row.id, LinkState.OK, row.label, row.record)]
     return trace(place / row.facts["mask"] if "mask" in row.facts else place)

@@ -1,4 +1,4 @@
-"""Measurements: list, look at, take away as table or page."""
+"""Measurements: list, read, download as CSV, JSON or HTML."""
 
 from fastapi import APIRouter
 from fastapi.responses import FileResponse
@@ -12,7 +12,7 @@ from app.web.views import artifact_view
 
 router = APIRouter(prefix="/measurements", tags=["measurements"], route_class=GuardedRoute)
 
-# The page brings its own style and pictures and runs no script.
+# The page has inline style and pictures and no scripts.
 REPORT_HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
@@ -30,26 +30,26 @@ def list_measurements(service: ServiceDep) -> list[ArtifactView]:
 
 @router.get("/{measurements_id}")
 def read_measurements(service: ServiceDep, measurements_id: str) -> ArtifactView:
-    """One artifact of measurements."""
+    """One measurements artifact."""
     with transaction(service.engine) as session:
         return artifact_view(artifacts.find(session, measurements_id, kind="measurements"))
 
 
 @router.get("/{measurements_id}/report", response_class=FileResponse)
 def read_report(service: ServiceDep, measurements_id: str) -> FileResponse:
-    """The page with scores, tables and outlined objects; it needs nothing beside itself."""
+    """Self-contained HTML report with scores, tables and outlined objects."""
     return _file(service, measurements_id, "report.html", headers=REPORT_HEADERS)
 
 
 @router.get("/{measurements_id}/table", response_class=FileResponse)
 def read_table(service: ServiceDep, measurements_id: str) -> FileResponse:
-    """One row an object, CSV; each row carries the record of the prediction."""
+    """CSV with one row per object, including the prediction's record."""
     return _file(service, measurements_id, "measurements.csv", filename="measurements.csv")
 
 
 @router.get("/{measurements_id}/document", response_class=FileResponse)
 def read_document(service: ServiceDep, measurements_id: str) -> FileResponse:
-    """Scores of each image and rows of each object, JSON."""
+    """JSON with the scores of each image and a row for each object."""
     return _file(service, measurements_id, "measurements.json")
 
 

@@ -1,4 +1,4 @@
-"""Models: list, look at, promote."""
+"""Models: list, read, promote."""
 
 from fastapi import APIRouter
 from fastapi.responses import FileResponse
@@ -16,7 +16,7 @@ router = APIRouter(prefix="/models", tags=["models"], route_class=GuardedRoute)
 
 @router.get("")
 def list_models(service: ServiceDep) -> list[ModelView]:
-    """All models, newest first, with the aliases that point to them."""
+    """All models, newest first, with their aliases."""
     with transaction(service.engine) as session:
         aliases = artifacts.model_aliases(session)
         rows = artifacts.list_artifacts(session, "model")
@@ -25,7 +25,7 @@ def list_models(service: ServiceDep) -> list[ModelView]:
 
 @router.get("/{model_id}")
 def read_model(service: ServiceDep, model_id: str) -> ModelView:
-    """One model, by id or alias; a run stands for its model."""
+    """One model, by its id, an alias or the id of its run."""
     with transaction(service.engine) as session:
         row = artifacts.find_model(session, model_id)
         aliases = artifacts.model_aliases(session).get(row.id, [])
@@ -34,7 +34,7 @@ def read_model(service: ServiceDep, model_id: str) -> ModelView:
 
 @router.get("/{model_id}/card", response_class=FileResponse)
 def read_card(service: ServiceDep, model_id: str) -> FileResponse:
-    """What the model was made of, how good it is, what it is for: Markdown, as plain text."""
+    """The model card (training data, scores, intended use): Markdown, as plain text."""
     with transaction(service.engine) as session:
         row = artifacts.find_model(session, model_id)
         path = artifacts.file_inside(artifacts.artifact_path(service.settings, row), "CARD.md")
@@ -45,7 +45,7 @@ def read_card(service: ServiceDep, model_id: str) -> FileResponse:
 @router.post("/{model_id}/promote")
 @requires_role(Role.ADMIN)
 def promote_model(service: ServiceDep, model_id: str) -> Promoted:
-    """Let `production` point to this model; predictions use it from now on."""
+    """Point `production` to this model; predictions use it from now on."""
     with transaction(service.engine) as session:
         alias = artifacts.promote(session, model_id)
         return Promoted(alias=alias.name, model=alias.artifact_id)

@@ -1,4 +1,4 @@
-"""Pages for people; each shows what the API knows."""
+"""HTML pages on top of the API's data."""
 
 import http
 import json
@@ -30,12 +30,12 @@ PAPER_EXAMPLE = {
     "height": "512", "width": "512", "image_type": "2", "color_model": "1",
     "separate_file_format": "on", "description": "_mask",
 }  # fmt: skip
-MAX_SAMPLES_SHOWN = 60  # on one page
+MAX_SAMPLES_SHOWN = 60  # per page
 
 
 @router.get("/")
 def overview(request: Request, service: ServiceDep) -> Response:
-    """What is here, and what comes next."""
+    """Overview of the steps, with counts and recent jobs."""
     kinds = ("rules", "source", "dataset", "model", "prediction")
     with transaction(service.engine) as session:
         counts = {kind: len(artifacts.list_artifacts(session, kind)) for kind in kinds}
@@ -45,14 +45,14 @@ def overview(request: Request, service: ServiceDep) -> Response:
 
 @router.get("/rules")
 def rules_page(request: Request, service: ServiceDep) -> Response:
-    """The form, and the rules that are stored."""
+    """The rules form and the stored rules."""
     return _rules_page(request, service, PAPER_EXAMPLE)
 
 
 @router.post("/rules")
 @requires_role(Role.ANNOTATOR)
 async def store_rules(request: Request, service: ServiceDep) -> Response:
-    """Store what the form says; its fields are the paper's form."""
+    """Store the rules from the form, whose fields are those of the short form."""
     form = {name: str(value) for name, value in (await request.form()).items()}
     given = {name: value for name, value in form.items() if name in PAPER_KEYS and name != "_token"}
     try:
@@ -77,7 +77,7 @@ def stored_rules_page(request: Request, service: ServiceDep, rules_id: str) -> R
 
 @router.get("/datasets")
 def datasets_page(request: Request, service: ServiceDep) -> Response:
-    """Upload a source, examine it, format it; the datasets."""
+    """Forms to upload, examine and format sources; lists of sources and datasets."""
     with transaction(service.engine) as session:
         sources, rules, datasets = (
             [artifact_view(row) for row in artifacts.list_artifacts(session, kind)]
@@ -93,7 +93,7 @@ def datasets_page(request: Request, service: ServiceDep) -> Response:
 def source_page(
     request: Request, service: ServiceDep, source_id: str, job: str | None = None
 ) -> Response:  # fmt: skip
-    """What the doctor found in a source, by that job, or last."""
+    """The doctor's report on a source by the given job, by default the newest."""
     with transaction(service.engine) as session:
         row = artifact_view(artifacts.find(session, source_id, kind="source"))
     try:
@@ -108,7 +108,7 @@ def source_page(
 
 @router.get("/sources/{source_id}/report.html")
 def source_report(service: ServiceDep, source_id: str, job: str | None = None) -> Response:
-    """The same as one file that needs nothing beside itself."""
+    """The same report as a self-contained file."""
     with transaction(service.engine) as session:
         label = artifacts.find(session, source_id, kind="source").label
     page = find_examination(service, source_id, job).page(label)
@@ -117,7 +117,7 @@ def source_report(service: ServiceDep, source_id: str, job: str | None = None) -
 
 @router.get("/datasets/{dataset_id}")
 def dataset_page(request: Request, service: ServiceDep, dataset_id: str) -> Response:
-    """The samples of a dataset, and the form that starts a training."""
+    """The samples of a dataset and the training form."""
     with transaction(service.engine) as session:
         row = artifacts.find(session, dataset_id, kind="dataset")
         dataset = read_dataset(artifacts.artifact_path(service.settings, row))
@@ -136,7 +136,7 @@ def jobs_page(request: Request, service: ServiceDep) -> Response:
 
 @router.get("/jobs/{job_id}")
 def job_page(request: Request, service: ServiceDep, job_id: str) -> Response:
-    """One job, live."""
+    """One job, updated live."""
     with transaction(service.engine) as session:
         job = queue.find_job(session, job_id)
     view = job_view(job, queue.job_state(service.client, job_id))
@@ -145,7 +145,7 @@ def job_page(request: Request, service: ServiceDep, job_id: str) -> Response:
 
 @router.get("/predict")
 def predict_page(request: Request, service: ServiceDep) -> Response:
-    """Drop an image, see what the model finds."""
+    """Predict an image; earlier predictions."""
     with transaction(service.engine) as session:
         aliases = artifacts.model_aliases(session)
         models = [artifact_view(row) for row in artifacts.list_artifacts(session, "model")]
@@ -158,7 +158,7 @@ def predict_page(request: Request, service: ServiceDep) -> Response:
 
 @router.get("/models")
 def models_page(request: Request, service: ServiceDep) -> Response:
-    """All models and which one is production."""
+    """All models, with the production model marked."""
     with transaction(service.engine) as session:
         aliases = artifacts.model_aliases(session)
         rows = [artifact_view(row) for row in artifacts.list_artifacts(session, "model")]
@@ -167,7 +167,7 @@ def models_page(request: Request, service: ServiceDep) -> Response:
 
 @router.get("/reports")
 def reports_page(request: Request, service: ServiceDep) -> Response:
-    """All measurements, each with its page."""
+    """All measurements, with links to their reports."""
     with transaction(service.engine) as session:
         rows = [artifact_view(row) for row in artifacts.list_artifacts(session, "measurements")]
     return render(request, service.sessions, "reports.html", rows=rows)
@@ -179,10 +179,10 @@ def login(
     request: Request, service: ServiceDep, secret: Annotated[str, Form()] = "",
     target: Annotated[str, Form()] = "/",
 ) -> Response:  # fmt: skip
-    """Take a token and give the browser a session."""
+    """Verify a token and start a session."""
     token = find_token_by_secret(service.engine, secret.strip())
     if token is None:
-        error = Unauthorized("this token is not known")
+        error = Unauthorized("this token is unknown or was revoked")
         return login_page(request, service.sessions, error, target=_local(target))
     response = RedirectResponse(_local(target), status_code=http.HTTPStatus.SEE_OTHER)
     service.sessions.start(request, response, token.id)
@@ -222,7 +222,7 @@ def _pretty(value: Any) -> str:
 
 
 def _local(target: str) -> str:
-    """The path to go on to, never one on another site."""
+    """The path to redirect to; "/" if the target is on another site."""
     parts = urlsplit(target)
     is_local = target.startswith("/") and not target.startswith(("//", "/\\"))
     return target if is_local and not parts.scheme and not parts.netloc else "/"

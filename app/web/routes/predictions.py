@@ -1,4 +1,4 @@
-"""Predictions: one image in, its mask out; what was predicted before."""
+"""Predictions: predict one image, list and read predictions."""
 
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +25,7 @@ PNG = "image/png"
 
 
 class PredictionMade(Made):
-    """A stored prediction: number of objects, share of each class in the image."""
+    """A stored prediction: number of objects and share of each class."""
 
     objects: int
     class_share: dict[str, float]
@@ -36,14 +36,14 @@ class PredictionMade(Made):
 
 @router.post(
     "", status_code=201, response_model=PredictionMade,
-    openapi_extra=multipart_body("image", model="id or alias; production without it"),
+    openapi_extra=multipart_body("image", model="id or alias; default: production"),
     responses={201: {"content": {PNG: {}}}},
 )  # fmt: skip
 @requires_role(Role.ANNOTATOR, takes_file=True)
 def create_prediction(
     service: ServiceDep, upload: ImageUpload, accept: Annotated[str, Header()] = ""
 ) -> Response:
-    """Predict one image: `Accept: image/png` gets the mask, else the numbers and links."""
+    """Predict one image; returns the mask with `Accept: image/png`, else numbers and links."""
     row = predict_upload(service, upload)
     response = Response(status_code=201)
     fields = {**artifact_response(row, response), **_numbers(row)}
@@ -63,20 +63,20 @@ def list_predictions(service: ServiceDep) -> list[ArtifactView]:
 
 @router.get("/{prediction_id}")
 def read_prediction(service: ServiceDep, prediction_id: str) -> ArtifactView:
-    """One prediction: its facts hold objects, class shares, model and source."""
+    """One prediction; its facts contain object count, class shares, model and source."""
     with transaction(service.engine) as session:
         return artifact_view(artifacts.find(session, prediction_id, kind="prediction"))
 
 
 @router.get("/{prediction_id}/mask", response_class=FileResponse)
 def read_prediction_mask(service: ServiceDep, prediction_id: str) -> FileResponse:
-    """The label mask at the image's own size; its text chunk holds the prediction's record."""
+    """The label mask at the image's own size; a PNG text chunk has the prediction's record."""
     return FileResponse(_file(service, prediction_id, "mask"))
 
 
 @router.get("/{prediction_id}/instances", response_class=FileResponse)
 def read_prediction_instances(service: ServiceDep, prediction_id: str) -> FileResponse:
-    """The instance map: PNG of 16 bits, TIFF of 32 above 65,535 objects."""
+    """The instance map: 16-bit PNG, or 32-bit TIFF above 65,535 objects."""
     return FileResponse(_file(service, prediction_id, "instances"))
 
 
@@ -84,7 +84,7 @@ def read_prediction_instances(service: ServiceDep, prediction_id: str) -> FileRe
     "/{prediction_id}/image", response_class=Response, responses={200: {"content": {PNG: {}}}}
 )
 def read_prediction_image(service: ServiceDep, prediction_id: str) -> Response:
-    """The image as a browser shows it: 8 bits, at most 2048 pixels a side."""
+    """The image for browsers: 8 bits, at most 2048 pixels per side."""
     image = read_image(_image(service, prediction_id))
     return Response(encode(displayable(image), ".png"), media_type=PNG)
 
@@ -108,7 +108,7 @@ def _numbers(row: Artifact) -> dict[str, object]:
 
 
 def _prefers_png(accept: str) -> bool:
-    """True if the client names PNG, and JSON not before it."""
+    """True if the client accepts PNG and does not list JSON before it."""
     names = [part.partition(";")[0].strip() for part in accept.split(",")]
     wanted = [name for name in names if name in {PNG, "application/json"}]
     return wanted[:1] == [PNG]
@@ -134,7 +134,7 @@ def _image(service: Service, prediction_id: str) -> Path:
 def _fact(row: Artifact, name: str) -> str:
     if name not in row.facts:
         raise NotFound(
-            "this prediction was not made here from one image", where=row.id,
-            remedy="its files lie in the folder that it was made in",
+            "this prediction was imported, not made from one uploaded image", where=row.id,
+            remedy="its files are in the folder where it was made",
         )  # fmt: skip
     return str(row.facts[name])

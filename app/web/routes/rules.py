@@ -1,4 +1,4 @@
-"""Rules: store, read, convert, schema."""
+"""Rules: store, read, convert; JSON Schema."""
 
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ router = APIRouter(prefix="/rules", tags=["rules"], route_class=GuardedRoute)
 EITHER_FORM: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "the rules document of version 2, or the paper's flat form",
+        "description": "rules in the full form (version 2) or the short form",
         "content": {"application/json": {"schema": {"type": "object"}}},
     }
 }
@@ -28,7 +28,7 @@ EITHER_FORM: dict[str, Any] = {
 @router.post("", status_code=201, openapi_extra=EITHER_FORM)
 @requires_role(Role.ANNOTATOR)
 def create_rules(service: ServiceDep, body: SmallBody, response: Response) -> RulesMade:
-    """Store rules given in either form; the answer holds their canonical document."""
+    """Store rules given in either form; returns the canonical document."""
     rules = parse_rules(body)
     with transaction(service.engine) as session:
         row = artifacts.store_rules(service.settings, session, rules)
@@ -38,7 +38,7 @@ def create_rules(service: ServiceDep, body: SmallBody, response: Response) -> Ru
 @router.post("/convert", openapi_extra=EITHER_FORM)
 @requires_role(Role.VIEWER)
 def convert_rules(body: SmallBody) -> RulesForms:
-    """Check rules and show them in both forms; nothing is stored."""
+    """Validate rules and return them in both forms; nothing is stored."""
     return forms_of(parse_rules(body))
 
 
@@ -52,7 +52,7 @@ def rules_schema() -> dict[str, Any]:
 def read_rules(
     service: ServiceDep, rules_id: str, form: Literal["2", "paper"] = "2"
 ) -> dict[str, Any]:
-    """The canonical document, or with `form=paper` the paper's form."""
+    """The canonical document, or with `form=paper` the short form."""
     with transaction(service.engine) as session:
         rules = artifacts.load_rules(service.settings, session, rules_id)
     return dict(to_paper(rules)) if form == "paper" else rules_document(rules)

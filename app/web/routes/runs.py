@@ -1,4 +1,4 @@
-"""Runs: start a training, see how it goes."""
+"""Runs: start a training, list and read runs."""
 
 from fastapi import APIRouter, Response
 from sqlalchemy.orm import Session
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/runs", tags=["runs"], route_class=GuardedRoute)
 @router.post("", status_code=202)
 @requires_role(Role.ADMIN)
 def create_run(service: ServiceDep, request: RunRequest, response: Response) -> Made:
-    """Train within the time given; the same request again returns the same job."""
+    """Train within the time limit; repeating a request returns the same job."""
     with transaction(service.engine) as session:
         inputs = {"dataset": artifacts.find(session, request.dataset, kind="dataset").id}
     parameters = {"time_limit_s": request.time_limit_s, "seed": request.seed}
@@ -30,7 +30,7 @@ def create_run(service: ServiceDep, request: RunRequest, response: Response) -> 
 
 @router.get("")
 def list_runs(service: ServiceDep) -> list[RunView]:
-    """All runs, newest first, also those that wait, run or failed."""
+    """All runs, newest first, including queued, running and failed ones."""
     with transaction(service.engine) as session:
         rows = queue.list_jobs(session, kind="run", limit=500)
         trained_elsewhere = [
@@ -44,7 +44,7 @@ def list_runs(service: ServiceDep) -> list[RunView]:
 
 @router.get("/{run_id}")
 def read_run(service: ServiceDep, run_id: str) -> RunView:
-    """One run, by its own id or by that of its job; curves are the events of the job."""
+    """One run, by its id or that of its job; the job's events contain the learning curves."""
     with transaction(service.engine) as session:
         artifact = session.get(Artifact, run_id)
         job = session.get(Job, (artifact and artifact.job_id) or run_id)
@@ -53,12 +53,12 @@ def read_run(service: ServiceDep, run_id: str) -> RunView:
     if job is None:
         raise NotFound("no such run", where=run_id, remedy="GET /api/v1/runs lists them")
     if job.kind != "run":
-        raise Unprocessable("this is another kind", where=run_id, expected="run", found=job.kind)
+        raise Unprocessable("wrong kind of job", where=run_id, expected="run", found=job.kind)
     return _view(service, job, queue.job_state(service.client, job.id))
 
 
 def _view(service: Service, job: Job, state: queue.State) -> RunView:
-    """A run as its job shows it."""
+    """The response body of a run, from its job."""
     run = model = None
     if state is queue.State.SUCCEEDED and job.result:
         run = job.result["id"]
@@ -72,7 +72,7 @@ def _view(service: Service, job: Job, state: queue.State) -> RunView:
 
 
 def _finished_view(session: Session, row: Artifact) -> RunView:
-    """A run that was trained on the command line and taken in."""
+    """The response body of a run that was trained on the command line and imported."""
     return RunView(
         id=row.id, status=queue.State.SUCCEEDED, run=row.id, created_at=row.created_at,
         model=artifacts.find_model(session, row.id).id, links=artifact_links(row),

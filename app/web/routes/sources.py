@@ -1,4 +1,4 @@
-"""Sources: upload, fetch, list, examine."""
+"""Sources: upload, download, list, examine."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ router = APIRouter(prefix="/sources", tags=["sources"], route_class=GuardedRoute
 @router.post("", status_code=201, openapi_extra=source_bodies())
 @requires_role(Role.ANNOTATOR, takes_file=True)
 def create_source(service: ServiceDep, body: SourceBody, response: Response) -> Made:
-    """Upload a folder as zip or tar, or name an https address: then a job fetches it (202).
+    """Upload a folder as zip or tar, or pass an https URL, which a job downloads (202).
 
     Equal content is stored once.
     """
@@ -56,27 +56,27 @@ def read_source(service: ServiceDep, source_id: str) -> ArtifactView:
 def examine_source(
     service: ServiceDep, source_id: str, response: Response, request: DoctorRequest | None = None
 ) -> Made:
-    """Have the doctor look at a source; `links.result` shows what this job finds."""
+    """Examine a source with the doctor; `links.result` is the report."""
     rules = request.rules if request else None
     return job_response(*submit_doctor(service, source_id, rules), response)
 
 
 @router.get("/{source_id}/doctor")
 def read_report(service: ServiceDep, source_id: str, job: str | None = None) -> dict[str, Any]:
-    """A report of the doctor on this source, as `unetops doctor --json` writes it.
+    """The doctor's report on this source, as printed by `unetops doctor --json`.
 
-    That of the given job, without one the newest.
+    By the given job, by default the newest.
     """
     return find_examination(service, source_id, job).document
 
 
 def submit_fetch(service: Service, url: str) -> tuple[Job, queue.State]:
-    """The job that fetches an archive; what lies behind an address may change, so it does anew."""
+    """A new job that downloads an archive, even if the URL is known: its content may change."""
     address = address_of(url)
     if address.has_password:
         raise Unprocessable(
-            "a job would keep the password", where=address.redacted,
-            remedy="upload the file, or use an address that needs none",
+            "the password in the URL would be stored with the job", where=address.redacted,
+            remedy="upload the file, or use a URL without a password",
         )  # fmt: skip
     job = queue.submit(service, "source", inputs={}, parameters={"url": url}, rerun=True)
     return job, queue.job_state(service.client, job.id)

@@ -6,13 +6,13 @@ import pytest
 from fastapi import APIRouter, FastAPI
 from starlette.routing import Mount
 
+from app.access.bodies import SMALL_BODY_BYTES
 from app.access.route_roles import GuardedRoute, include_router
 from app.access.tokens import Role, create_token, list_tokens, revoke_token
 from app.ground.errors import AppError
 from app.ground.locks import locked
 from app.supervisor import serve
 from app.web.main import create_app
-from app.web.uploads import SMALL_BODY_BYTES
 from tests.app.conftest import PAPER, browsing, drawn_zip
 
 HTML = {"accept": "text/html"}

@@ -143,7 +143,7 @@ def test_settings_bound_what_is_fetched(host, tmp_path, options, said):
     [({"url": "http://host/a.zip"}, "expected https://HOST/PATH"),
      ({"url": "s3://bucket/x"}, "expected https://HOST/PATH"),
      ({"url": "file:///etc/passwd"}, "expected https://HOST/PATH"),
-     ({"url": "https://me:pw@host/a.zip"}, "a job would keep the password"),
+     ({"url": "https://me:pw@host/a.zip"}, "the password in the URL would be stored"),
      ({"url": "https://host/a#md5=1"}, "no checksum"), ({"url": "x" * 3000}, "2000"),
      ({"link": "https://host/a"}, "link"), ([], "the request is wrong")],
 )  # fmt: skip
