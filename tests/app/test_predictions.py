@@ -57,7 +57,7 @@ def left_behind(home: Path) -> list[str]:
     return [path.name for folder in folders if folder.exists() for path in folder.iterdir()]
 
 
-def test_failed_prediction_leaves_nothing_and_readiness_follows_the_model(http, settings, weights):
+def test_a_failed_prediction_leaves_nothing_and_readiness_tracks_the_model(http, settings, weights):
     kept = weights.read_bytes()
     weights.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
     with predicting(settings.home):
@@ -80,9 +80,7 @@ def test_failed_prediction_leaves_nothing_and_readiness_follows_the_model(http, 
     assert str(settings.home / "sources" / source["id"]) in origins
 
 
-def test_predictor_follows_production_also_after_the_database_failed(
-    http, settings, engine, weights
-):
+def test_the_predictor_reloads_production_after_a_database_failure(http, settings, engine, weights):
     with engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE alias RENAME TO elsewhere")
     with predicting(settings.home):

@@ -144,7 +144,7 @@ def wait_for_checkpoint(home: Path, job: str) -> None:
     wait_for(lambda: (home / "work" / job / "last.safetensors").exists(), 150)
 
 
-def test_run_survives_a_killed_worker_and_a_killed_service(tmp_path):
+def test_a_run_survives_killed_worker_and_service(tmp_path):
     home = tmp_path / "home"
     with serving(home) as service:
         dataset = make_dataset(service)
@@ -319,7 +319,7 @@ def test_promotion_moves_production(tmp_path):
         assert service.post("/predictions", files=files)["model"] == models[1]
 
 
-def test_serve_refuses_what_it_cannot_do(tmp_path):
+def test_serve_refuses_a_used_port_and_open_access(tmp_path):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -339,7 +339,7 @@ def refusal(*arguments: str) -> str:
     return " ".join((done.stdout + done.stderr).split())
 
 
-def test_token_of_the_command_line_opens_the_service(tmp_path):
+def test_a_token_from_the_command_line_is_accepted(tmp_path):
     home = tmp_path / "home"
     made = subprocess.run(
         [sys.executable, "-m", "app.cli", "token", "create", "--role", "admin", "--data",

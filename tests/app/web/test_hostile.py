@@ -48,7 +48,7 @@ def refusal(answer, status: int, what: str) -> None:
          "the form cannot be read"),
         ("/sources", b"--b\r\n" + b"x-a: b\r\n" * 5000, FORM, 400, "the form cannot be read"),
         ("/predictions", b'--b\r\ncontent-disposition: form-data; name="model"\r\n\r\n'
-         + b"x" * 100_000 + b"\r\n--b--\r\n", FORM, 413, "the form has too much beside its file"),
+         + b"x" * 100_000 + b"\r\n--b--\r\n", FORM, 413, "the form's text fields are too large"),
     ],
 )  # fmt: skip
 def test_hostile_bodies(http, path, body, headers, status, what):
@@ -83,7 +83,7 @@ def test_hostile_addresses(http, app, route, path, status, what):
         ("/lineage/x", "/lineage/../../unetops.db"),
     ],
 )
-def test_addresses_that_leave_their_route_lead_nowhere(http, settings, plain, astray):
+def test_paths_that_leave_their_route_are_rejected(http, settings, plain, astray):
     (settings.home / "secret").write_text("secret")
     refusal(http.get(f"/api/v1{plain}"), 404, "no such ")
     refusal(http.get(f"/api/v1{astray}"), 404, "Not Found")
@@ -107,14 +107,14 @@ def test_hostile_file_names(http, settings, name, kept):
 @pytest.mark.parametrize(
     "given", [b"9" * 60, b"-1", b"1.5", b"1e3", b"0x2", "²".encode("latin-1"), b"none"]
 )
-def test_last_event_id_is_only_believed_if_it_is_a_number(http, engine, given):
+def test_last_event_id_must_be_a_number(http, engine, given):
     job = told_job(http, engine)
     everything = streamed(http, job)
     assert len(everything) == 6
     assert streamed(http, job, given) == everything
 
 
-def test_stream_goes_on_behind_the_last_event_that_was_seen(http, engine):
+def test_the_stream_resumes_after_the_last_event_id(http, engine):
     job = told_job(http, engine)
     everything = streamed(http, job)
     for seen, number in enumerate(everything, 1):
@@ -144,7 +144,7 @@ def streamed(http, job: str, last_event_id: bytes = b"", **params: int) -> list[
     return [int(line.removeprefix("id: ")) for line in lines if line.startswith("id: ")]
 
 
-def test_file_name_of_a_page_is_refused_with_its_form(http):
+def test_a_file_named_like_a_page_is_rejected(http):
     answer = http.post("/api/v1/sources", files={"file": ("x" * 5000, b"no archive")})
     refusal(answer, 400, "the form cannot be read")
 
@@ -152,7 +152,7 @@ def test_file_name_of_a_page_is_refused_with_its_form(http):
 SIGNS = ["\u6838", "\U0002070e", "x"]  # of three bytes, four and one
 
 
-def test_names_are_bounded_in_bytes_and_nothing_is_left_behind(http, settings, run):
+def test_file_names_are_limited_in_bytes_and_nothing_is_left_behind(http, settings, run):
     import_artifacts(settings.home, [run])
     before = sorted(path for path in settings.home.rglob("*") if path.is_dir())
     for path, field in (("sources", "file"), ("predictions", "image")):

@@ -19,7 +19,7 @@ def report(tmp_path: Path) -> Path:
     return measure_files([tmp_path / "a.png"], [tmp_path / "a_instances.png"], tmp_path / "report")
 
 
-def test_adopted_folders_are_served(http, settings, report: Path, tmp_path: Path) -> None:
+def test_imported_artifacts_are_served(http, settings, report: Path, tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path / "set", train=1, val=1, test=1)
     for _ in range(2):  # a second time changes nothing
         import_artifacts(settings.home, [dataset, report])
@@ -35,7 +35,7 @@ def test_adopted_folders_are_served(http, settings, report: Path, tmp_path: Path
     assert http.get(made["links"]["lineage"]).json()["whole"]
 
 
-def test_measurements_that_are_not_there(http) -> None:
+def test_unknown_measurements_are_not_found(http) -> None:
     assert http.get("/api/v1/measurements").json() == []
     answer = http.get("/api/v1/measurements/none/report")
     assert (answer.status_code, answer.json()["what"]) == (404, "no such measurements")
