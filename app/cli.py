@@ -68,7 +68,7 @@ def unetops(
             "--version",
             callback=_print_version,
             is_eager=True,
-            help="Print version and commit.",
+            help="Print version and commit",
         ),
     ] = False,
 ) -> None:

@@ -35,7 +35,7 @@ OK, FINDINGS, BAD_INPUT, STOPPED = 0, 1, 2, 130
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON")]
 SPINS = "1000"  # GNU OpenMP's own choice when it detects more threads than cores
 DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 EXTRAS = {

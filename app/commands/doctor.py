@@ -27,18 +27,18 @@ _COLOURS = {"error": "bold red", "warning": "yellow", "info": "dim"}
 def doctor(
     source: Annotated[str, typer.Argument(metavar="SRC", help=SOURCE)],
     rules: Annotated[
-        Path | None, typer.Option(metavar="OUT.json", help="Write the proposed rules here.")
+        Path | None, typer.Option(metavar="OUT.json", help="Write the proposed rules here")
     ] = None,
     by: Annotated[
         Path | None,
-        typer.Option(metavar="RULES.json", help="Apply these rules; infer what they leave open."),
+        typer.Option(metavar="RULES.json", help="Apply these rules; infer what they leave open"),
     ] = None,
     full: Annotated[
-        bool, typer.Option("--full", help="Decode every file instead of a sample.")
+        bool, typer.Option("--full", help="Decode every file instead of a sample")
     ] = False,
     html: Annotated[
         Path | None,
-        typer.Option(metavar="OUT.html", help="Write a self-contained page with sample pairs."),
+        typer.Option(metavar="OUT.html", help="Write a self-contained HTML page with sample pairs"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

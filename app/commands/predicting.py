@@ -33,8 +33,8 @@ class MaskValues(StrEnum):
 
 def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a model or a run")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...")],
-    to: Annotated[Path, typer.Option("--out", metavar="DIR")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Images of any size")],
+    to: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder")],
     tta: Annotated[
         bool,
         typer.Option("--tta", help="Test-time augmentation: 8 rotations and flips, 8x slower"),
@@ -92,7 +92,7 @@ def _load(model: Path, backend: BackendName, *, tta: bool) -> "Predictor":
 def measure(
     image: Annotated[list[Path], typer.Argument(metavar="IMAGE... MASK...",
         help="Images, then as many masks; or images, then a prediction folder")],
-    to: Annotated[Path, typer.Option("--out", metavar="DIR")],
+    to: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder")],
     pixel_size: Annotated[
         float | None, typer.Option(min=0.001, max=50, help="Micrometres per pixel")
     ] = None,

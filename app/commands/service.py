@@ -26,7 +26,7 @@ Data = Annotated[
 
 
 def demo(
-    to: Annotated[Path, typer.Option("--out", metavar="DIR")] = Path("demo"),
+    to: Annotated[Path, typer.Option("--out", metavar="DIR", help="Output folder")] = Path("demo"),
     time_limit: Annotated[str, typer.Option(metavar="150s", help="Training time")] = "150s",
     host: Host = "127.0.0.1",
     port: Port = 8000,

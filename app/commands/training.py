@@ -46,7 +46,7 @@ FoldsText = Annotated[
     ),
 ]
 MIN_STEPS = 50  # below this a network has hardly learned anything
-Seed = Annotated[int, typer.Option(min=0)]
+Seed = Annotated[int, typer.Option(min=0, help="Random seed")]
 
 
 def plan(
@@ -107,13 +107,16 @@ def train(
     to: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder for the run")],
     time_limit: TimeLimit = None,
     plan: Annotated[Path | None, typer.Option(help="Use this plan.json")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Default: the plan's, else 0")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Random seed; default: the plan's, else 0")
+    ] = None,
     start: Annotated[
         Path | None,
         typer.Option(
             "--from",
             metavar="MODEL",
-            help="Fine-tune this model; new classes get a new head",
+            help="Fine-tune this model: keep its weights, scale and network; new classes get a "
+            "new head",
         ),
     ] = None,
     resume: Annotated[
