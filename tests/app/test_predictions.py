@@ -1,4 +1,4 @@
-"""Predictions by a real predictor process, and what is left of those that fail."""
+"""Predictions by a real predictor process, and cleanup after failures."""
 
 import os
 import signal
@@ -61,8 +61,8 @@ def test_a_failed_prediction_leaves_nothing_and_readiness_tracks_the_model(http,
     kept = weights.read_bytes()
     weights.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
     with predicting(settings.home):
-        said = settings.home / "predictor.err"
-        wait_for(lambda: "cannot load production model" in said.read_text(), seconds=90)
+        errors = settings.home / "predictor.err"
+        wait_for(lambda: "cannot load production model" in errors.read_text(), seconds=90)
         answer = predict(http)
         assert answer.status_code == 422, answer.text
         assert left_behind(settings.home) == []

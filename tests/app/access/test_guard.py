@@ -31,7 +31,7 @@ def every_route(app) -> list[tuple[str, str]]:
 
 
 def filled(path: str) -> str:
-    """An address of the route, for which there is nothing."""
+    """The route's path with ids that do not exist."""
     return re.sub(r"{[^}]*}", "x", path)
 
 
@@ -101,8 +101,8 @@ def test_wrong_tokens_are_refused(http, engine, header):
     assert http.get("/api/v1/jobs", headers={"authorization": header}).status_code == 401
 
 
-# What the table of the documentation says in words, as routes; all others only read.
-DEEDS = {
+# The actions in the documentation's table -> routes; all other routes only read.
+ACTIONS = {
     "convert rules": {("POST", "/api/v1/rules/convert")},
     "log out": {("POST", "/logout")},
     "store rules and sources": {
@@ -115,21 +115,21 @@ DEEDS = {
     "promote models": {("POST", "/api/v1/models/{model_id}/promote")},
     "cancel jobs": {("POST", "/api/v1/jobs/{job_id}/cancel")},
 }  # fmt: skip
-LOGIN = ("POST", "/login")  # for those who have no role yet
+LOGIN = ("POST", "/login")  # needs no role
 
 
 def documented_roles(app) -> dict[tuple[str, str], Role]:
-    """The least role of every route, by the table in docs/service.md."""
+    """The minimum role of every route, by the table in docs/service.md."""
     table = re.findall(r"^\| (viewer|annotator|admin) \| (.+) \|$", SERVICE_MD.read_text(), re.M)
-    deeds = {
-        deed: Role(role) for role, words in table
-        for deed in re.sub("^(everything: )?also ", "", words).split(", ")
+    actions = {
+        action: Role(role) for role, words in table
+        for action in re.sub("^(everything: )?also ", "", words).split(", ")
     }  # fmt: skip
-    assert deeds.pop("read everything") is Role.VIEWER
-    assert deeds.keys() == DEEDS.keys()
-    least = {route: deeds[deed] for deed, routes in DEEDS.items() for route in routes}
+    assert actions.pop("read everything") is Role.VIEWER
+    assert actions.keys() == ACTIONS.keys()
+    minimum = {route: actions[action] for action, routes in ACTIONS.items() for route in routes}
     return {
-        route: least.pop(route) if route[0] not in {"GET", "HEAD"} else Role.VIEWER
+        route: minimum.pop(route) if route[0] not in {"GET", "HEAD"} else Role.VIEWER
         for route in every_route(app) if route != LOGIN
     }  # fmt: skip
 
@@ -185,7 +185,7 @@ def test_a_router_without_guarded_routes_is_refused():
 
 
 class Body:
-    """A body of any size that counts how much of it was taken."""
+    """A body of any size that counts how much of it was read."""
 
     def __init__(self, size_bytes: int, head: bytes = b"") -> None:
         self.size_bytes = size_bytes
@@ -202,7 +202,7 @@ class Body:
 
 FORM = {"content-type": "multipart/form-data; boundary=b"}
 FILE_FIELDS = {"/api/v1/sources": "file", "/api/v1/predictions": "image"}
-MAX_BYTES = 2 << 20  # what the tests below accept of a file, its form included
+MAX_BYTES = 2 << 20  # size limit in the tests below of a file with its form
 
 
 @pytest.fixture
@@ -233,12 +233,12 @@ def test_every_route_refuses_too_large_bodies(strict, engine, is_stated):
 
 
 def is_outside_the_router(path: str) -> bool:
-    """Routes of Starlette's own, which keep nothing of a body and do nothing with it."""
+    """Routes of Starlette itself, which ignore the body."""
     return path in {"/static/style.css", OPENAPI}
 
 
 def head_of(field: str | None) -> bytes:
-    """The beginning of a form with a file."""
+    """The start of a form with a file."""
     line = f'--b\r\ncontent-disposition: form-data; name="{field}"; filename="a.zip"\r\n\r\n'
     return line.encode() if field else b""
 

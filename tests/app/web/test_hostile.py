@@ -1,4 +1,4 @@
-"""Requests that nobody sends by mistake: each gets the refusal that is meant for it."""
+"""Hostile requests: each is refused with the intended error."""
 
 import pytest
 
@@ -13,7 +13,7 @@ FILE = b'--b\r\ncontent-disposition: form-data; name="file"'
 
 
 def refusal(answer, status: int, what: str) -> None:
-    """The answer is this very refusal, not any."""
+    """Assert that the response is exactly this error."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["what"].startswith(what)
@@ -124,7 +124,7 @@ def test_the_stream_resumes_after_the_last_event_id(http, engine):
 
 
 def told_job(http, engine) -> str:
-    """A job that has ended, beside another that says something in between."""
+    """A finished job with events, interleaved with those of another job."""
     job, other = post_dataset(http), post_dataset(http, count=5)
     for number in range(5):
         with transaction(engine) as session:
@@ -149,7 +149,7 @@ def test_a_file_named_like_a_page_is_rejected(http):
     refusal(answer, 400, "the form cannot be read")
 
 
-SIGNS = ["\u6838", "\U0002070e", "x"]  # of three bytes, four and one
+SIGNS = ["\u6838", "\U0002070e", "x"]  # three bytes, four and one in UTF-8
 
 
 def test_file_names_are_limited_in_bytes_and_nothing_is_left_behind(http, settings, run):

@@ -12,7 +12,7 @@ from unet.measurement.synthetic import draw_field
 
 @pytest.fixture
 def report(tmp_path: Path) -> Path:
-    """Measurements of one drawn field, made on the command line."""
+    """Measurements of one synthetic field, as made on the command line."""
     field = draw_field(np.random.default_rng(0), height_px=96, width_px=96)
     for name, pixels in (("a.png", field.image), ("a_instances.png", field.instances)):
         (tmp_path / name).write_bytes(encode(pixels, ".png"))
@@ -21,7 +21,7 @@ def report(tmp_path: Path) -> Path:
 
 def test_imported_artifacts_are_served(http, settings, report: Path, tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path / "set", train=1, val=1, test=1)
-    for _ in range(2):  # a second time changes nothing
+    for _ in range(2):  # importing twice changes nothing
         import_artifacts(settings.home, [dataset, report])
     assert report.exists()
     (made,) = http.get("/api/v1/measurements").json()

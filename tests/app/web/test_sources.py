@@ -12,7 +12,7 @@ SOURCES = "/api/v1/sources"
 
 @pytest.fixture
 def host(tmp_path, monkeypatch):
-    """A host on loopback, from which the worker may fetch."""
+    """A host on loopback that the worker may download from."""
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "host.pem"))
     monkeypatch.setenv("UNETOPS_FETCH_LOOPBACK", "1")
     with file_host(tmp_path) as host:
@@ -32,14 +32,14 @@ def test_a_downloaded_source_equals_the_uploaded_one(http, settings, host):
     answer = fetch(http, url)
     job = answer.json()["job"]
     assert answer.headers["Location"] == f"/api/v1/jobs/{job}"
-    assert fetch(http, url).json()["job"] == job  # while it waits it is one
+    assert fetch(http, url).json()["job"] == job  # the same job while it is queued
     with working(settings.home):
         view = finished(http, job)
         assert view["status"] == "succeeded", view
         assert view["result"] == {"id": uploaded, "kind": "source"}
         assert view["progress"]["share"] == 1
         assert http.get(answer.json()["links"]["result"]).json()["id"] == uploaded
-        data = drawn_zip(2)  # what lies behind an address changes: it is fetched anew
+        data = drawn_zip(2)  # the content behind a URL may change: it is downloaded again
         host.answer = file_answer(data, etag='"2"')
         view = finished(http, fetch(http, host.url("/x/set.zip?token=secret")).json()["job"])
         again = finished(http, fetch(http, host.url("/x/set.zip?token=secret")).json()["job"])
