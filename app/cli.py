@@ -1,4 +1,4 @@
-"""The command line `unetops`: which command is which function."""
+"""The command line `unetops`: registers every command."""
 
 import sys
 from importlib.metadata import version
@@ -22,8 +22,8 @@ from dataset_rules.artifacts.provenance import commit
 
 app = typer.Typer(
     name="unetops",
-    help="Messy image folders in; a U-Net that configures itself, masks, measurements and their "
-    "lineage out.",
+    help="Train a self-configuring U-Net on messy image folders; get masks, measurements and "
+    "their lineage.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -53,10 +53,10 @@ app.add_typer(service.token_app, name="token")
 app.add_typer(infra.infra_app, name="infra")
 
 
-def _tell_version(is_asked: bool) -> None:
-    if is_asked:
-        known = commit()
-        print(f"unetops {version('unetops')}" + (f" ({known})" if known else ""))
+def _print_version(is_requested: bool) -> None:
+    if is_requested:
+        revision = commit()
+        print(f"unetops {version('unetops')}" + (f" ({revision})" if revision else ""))
         raise typer.Exit
 
 
@@ -65,15 +65,18 @@ def unetops(
     _: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_tell_version, is_eager=True, help="Version and commit."
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print version and commit",
         ),
     ] = False,
 ) -> None:
-    """What stands before every command."""
+    """Options that precede every command."""
 
 
 def main() -> None:
-    """Entry point: exit 0 ok, 1 findings of severity warning or worse, 2 bad input."""
+    """Entry point. Exit status: 0 success, 1 findings (warning or worse), 2 bad input."""
     sys.exit(run(app))
 
 

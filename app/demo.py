@@ -1,4 +1,4 @@
-"""`unetops demo`: the whole life cycle on a synthetic IHC set that it draws itself."""
+"""`unetops demo`: the full workflow on a synthetic IHC dataset."""
 
 import json
 import os
@@ -24,14 +24,14 @@ from unet.measurement.synthetic import read_truth, write_messy_folder, write_uns
 
 FIELDS, UNSEEN = 40, 8  # 256 x 256 px each, about 40 nuclei
 SEED, UNSEEN_SEED = 1, 2
-PIXEL_SIZE_UM = 0.35  # of the drawn fields, as of a scan at 20x
-THREADS = "2"  # what the times in the README were measured with
+PIXEL_SIZE_UM = 0.35  # of the synthetic fields, as in a 20x scan
+THREADS = "2"  # as for the times in the README
 STEPS = 7
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Where everything lies, and what was found against what was drawn."""
+    """Paths of all results, and the measured against the true counts."""
 
     source: Path
     dataset: Path
@@ -39,29 +39,29 @@ class DemoResult:
     prediction: Path
     measurements: Path
     page: Path  # the HTML report
-    scores: dict[str, Any]  # of the test split, as `unetops evaluate --json`
-    comparisons: dict[str, Comparison]  # by unseen field
+    scores: dict[str, Any]  # on the test split, as in `unetops evaluate --json`
+    comparisons: dict[str, Comparison]  # per unseen field
 
     @property
     def total(self) -> Comparison:
-        """All unseen fields together."""
+        """All unseen fields pooled."""
         return pool_comparisons(tuple(self.comparisons.values()))
 
     @property
     def is_passed(self) -> bool:
-        """True if count and share of all fields together are within the tolerances."""
+        """True if pooled count and share are within the tolerances."""
         return self.total.is_within
 
 
 def run_demo(
     out: Path, *, train_time_limit_s: float = 150.0, console: Console | None = None
 ) -> DemoResult:
-    """Draw, doctor, format, train, evaluate, predict, measure; finished steps are taken up.
+    """Draw, doctor, format, train, evaluate, predict, measure; finished steps are reused.
 
     Args:
-        out: folder of the demo; a later call goes on where an earlier one was cut.
-        train_time_limit_s: wall time of the training.
-        console: where it says what it does.
+        out: folder of the demo; an interrupted demo resumes.
+        train_time_limit_s: wall-clock limit for the training.
+        console: receives the progress messages.
     """
     say = _Narrator(console or Console())
     source = _draw(out, say)
@@ -80,20 +80,20 @@ def run_demo(
 
 
 class _Narrator:
-    """Says what is done, how long it took and what came out."""
+    """Prints each step, its result and how long it took."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.begun = self.step_begun = time.monotonic()
+        self.started_at = self.step_started_at = time.monotonic()
         self.steps = 0
 
     def step(self, what: str) -> None:
         self.steps += 1
-        self.step_begun = time.monotonic()
+        self.step_started_at = time.monotonic()
         self.console.print(f"[bold cyan]{self.steps}/{STEPS}[/] {what}", highlight=False)
 
     def done(self, result: str) -> None:
-        took_s = time.monotonic() - self.step_begun
+        took_s = time.monotonic() - self.step_started_at
         self.console.print(
             f"    {result} [dim]({took_s:.1f} s)[/]", highlight=False, soft_wrap=True
         )
@@ -103,7 +103,7 @@ class _Narrator:
 
     @contextmanager
     def progress(self, total_s: float) -> Iterator[Callable[[float, str], None]]:
-        """A bar that takes seconds and a text; invisible where the output is no terminal."""
+        """Progress bar updated with seconds and a text; hidden if the output is not a terminal."""
         columns = (TextColumn("   "), BarColumn(), TextColumn("{task.description}"))
         shown = self.console.is_terminal
         with Progress(*columns, console=self.console, transient=True, disable=not shown) as bar:
@@ -111,7 +111,7 @@ class _Narrator:
             yield lambda done_s, text: bar.update(task, completed=done_s, description=text)
 
     def table(self, result: DemoResult) -> None:
-        table = Table(title="Found against drawn, on fields that no step had seen")
+        table = Table(title="Predicted against true counts on unseen fields")
         table.add_column("field", no_wrap=True)
         for name in ("drawn", "found", "error", "share drawn", "share found", "error"):
             table.add_column(name, justify="right")
@@ -126,10 +126,10 @@ class _Narrator:
     def _verdict(self, result: DemoResult) -> None:
         verdict = "[green]reached[/]" if result.is_passed else "[red]missed[/]"
         within = sum(c.is_within for c in result.comparisons.values())
-        took_s = time.monotonic() - self.begun
+        took_s = time.monotonic() - self.started_at
         self.console.print(
             f"Count within 10 %, share of positive nuclei within 5 points: [bold]{verdict}[/] "
-            f"({within} of {len(result.comparisons)} fields alone)\n"
+            f"({within} of {len(result.comparisons)} single fields)\n"
             f"Report: {result.page}\nThe whole demo took {took_s:.0f} s.",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
@@ -148,7 +148,7 @@ def _cells(name: str, c: Comparison) -> tuple[str, ...]:
 
 
 def _draw(out: Path, say: _Narrator) -> Path:
-    say.step(f"Draw {FIELDS} fields of stained nuclei into a messy folder, {UNSEEN} more unseen")
+    say.step(f"Draw {FIELDS} fields of stained nuclei as a messy folder, and {UNSEEN} unseen ones")
     source = out / "messy"
     write_messy_folder(source, SEED, FIELDS)
     write_unseen_fields(out / "unseen", UNSEEN_SEED, UNSEEN)
@@ -157,7 +157,7 @@ def _draw(out: Path, say: _Narrator) -> Path:
 
 
 def _doctor(source: Path, out: Path, say: _Narrator) -> Rules:
-    say.step("Doctor: find the pairs, the kind of mask, the junk; propose rules")
+    say.step("Doctor: find pairs, mask kind and junk files; propose rules")
     document = examine(source).document()
     rules = rules_from_mapping(document["rules"], where="the proposed rules")
     write_json(out / "rules.json", rules_document(rules))
@@ -170,7 +170,7 @@ def _doctor(source: Path, out: Path, say: _Narrator) -> Rules:
 
 
 def _format(source: Path, out: Path, rules: Rules, say: _Narrator) -> Path:
-    say.step("Format: write the dataset by the rules")
+    say.step("Format: write the dataset according to the rules")
     dataset = format_dataset(source, out / "dataset", rules)
     samples = json.loads((dataset / "dataset.json").read_bytes())["samples"]
     splits = [sample["split"] for sample in samples]
@@ -181,7 +181,7 @@ def _format(source: Path, out: Path, rules: Rules, say: _Narrator) -> Path:
 
 def _train(dataset: Path, out: Path, time_limit_s: float, say: _Narrator) -> Path:
     os.environ.setdefault("OMP_NUM_THREADS", THREADS)
-    from unet.runs.train import train  # loads torch, which the steps before do without
+    from unet.runs.train import train  # loads torch, which the earlier steps do not need
 
     say.step(f"Plan and train a U-Net, at most {time_limit_s:.0f} s")
     state: dict[str, Any] = {}
@@ -199,7 +199,7 @@ def _train(dataset: Path, out: Path, time_limit_s: float, say: _Narrator) -> Pat
             [dataset], out / "run", time_limit_s=time_limit_s, seed=0, resume=True,
             on_event=on_event,
         )  # fmt: skip
-    say.done(f"{_training(state) if state else 'trained before'}; run in {run}")
+    say.done(f"{_training(state) if state else 'already trained'}; run in {run}")
     return run
 
 
@@ -216,7 +216,7 @@ def _evaluate(run: Path, dataset: Path, say: _Narrator) -> dict[str, Any]:
     from dataset_rules.artifacts.dataset import Split
     from unet.scoring.evaluate import evaluate  # loads torch
 
-    say.step("Evaluate on the test split, which training did not see")
+    say.step("Evaluate on the held-out test split")
     scores = evaluate(run, dataset, Split.TEST).document()
     dice, f1 = scores["dice_mean"], scores["object_f1_50"]
     say.done(f"{scores['n']} images: Dice {dice or 0:.3f}, object F1 at IoU 0.5 {f1 or 0:.3f}")

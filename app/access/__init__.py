@@ -1,1 +1,1 @@
-"""Tokens, sessions and roles; knows no artifacts and no jobs."""
+"""Tokens, sessions and roles; independent of artifacts and jobs."""

@@ -1,4 +1,4 @@
-"""Routes that state who may use them: the role is checked before anything of the body is read."""
+"""Routes that declare the required role; it is checked before the body is read."""
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from starlette.types import Message, Receive
 
-from app.access.bodies import small_body
-from app.access.guard import SAFE, Caller, Way
+from app.access.bodies import read_small_body
+from app.access.guard import SAFE_METHODS, AuthMethod, Caller
 from app.access.service import Service
 from app.access.sessions import FORM_FIELD, FORM_HEADER
 from app.access.tokens import Role
@@ -19,70 +19,70 @@ from app.ground.errors import Forbidden
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
-_NEED = "__unetops_need__"
+_ACCESS = "__unetops_access__"
 
 
 @dataclass(frozen=True)
-class Need:
-    """What a route asks of a request before it is handled."""
+class RouteAccess:
+    """What a route requires of a request before it is handled."""
 
     role: Role
-    takes_file: bool = False  # the route itself reads the body as it streams in, and bounds it
+    takes_file: bool = False  # the route itself streams the body and limits its size
 
 
-def needs(role: Role, *, takes_file: bool = False) -> Callable[[Endpoint], Endpoint]:
-    """Declare the least role a route is for; routes that only read are for viewers without it."""
+def requires_role(role: Role, *, takes_file: bool = False) -> Callable[[Endpoint], Endpoint]:
+    """Declare the minimum role of a route; read-only routes default to viewers."""
 
     def declare(endpoint: Endpoint) -> Endpoint:
-        setattr(endpoint, _NEED, Need(role, takes_file))
+        setattr(endpoint, _ACCESS, RouteAccess(role, takes_file))
         return endpoint
 
     return declare
 
 
-class Guarded(APIRoute):
-    """A route that checks role and form, in this order, and hands on a body of at most 1 MiB."""
+class GuardedRoute(APIRoute):
+    """A route that checks the role, limits the body to 1 MiB and checks the form's CSRF token."""
 
     def get_route_handler(self) -> Handler:
-        """The handler, with the checks before it."""
-        answer, need = super().get_route_handler(), self._need()
+        """The handler, preceded by the checks."""
+        handle, access = super().get_route_handler(), self._access()
 
         async def guarded(request: Request) -> Response:
-            _refuse_lesser_role(request, need.role)
-            if not need.takes_file:
-                body = await small_body(request)
+            _check_role(request, access.role)
+            if not access.takes_file:
+                body = await read_small_body(request)
                 request = Request(request.scope, _replayed(body, request.receive))
-            await _refuse_foreign_form(request, need)
-            return await answer(request)
+            await _check_form(request, access)
+            return await handle(request)
 
         return guarded
 
-    def _need(self) -> Need:
-        need: Need | None = getattr(self.endpoint, _NEED, None)
-        if need is None and not SAFE.issuperset(self.methods or ()):
-            raise ValueError(f"{self.path}: a route that changes something states `needs(role)`")
-        return need or Need(Role.VIEWER)
+    def _access(self) -> RouteAccess:
+        access: RouteAccess | None = getattr(self.endpoint, _ACCESS, None)
+        if access is None and not SAFE_METHODS.issuperset(self.methods or ()):
+            raise ValueError(f"{self.path}: declare `requires_role(role)` on routes that write")
+        return access or RouteAccess(Role.VIEWER)
 
 
-def include(app: FastAPI, router: APIRouter, *, prefix: str = "") -> None:
+def include_router(app: FastAPI, router: APIRouter, *, prefix: str = "") -> None:
     """Add the routes of a router, all of which must be guarded."""
-    open_routes = [route for route in router.routes if not isinstance(route, Guarded)]
+    open_routes = [route for route in router.routes if not isinstance(route, GuardedRoute)]
     if open_routes:
-        raise ValueError(f"{open_routes}: expected routes of a router with route_class=Guarded")
+        raise ValueError(f"{open_routes}: expected a router with route_class=GuardedRoute")
     app.include_router(router, prefix=prefix)
 
 
-def _refuse_lesser_role(request: Request, needed: Role) -> None:
+def _check_role(request: Request, required: Role) -> None:
     caller: Caller = request.state.caller
-    if not caller.role.includes(needed):
+    if not caller.role.includes(required):
         raise Forbidden(
-            "this token may not do that", where=f"{request.method} {request.url.path}",
-            expected=f"role {needed}", found=f"role {caller.role}",
+            "this token's role does not permit this", where=f"{request.method} {request.url.path}",
+            expected=f"role {required}", found=f"role {caller.role}",
         )  # fmt: skip
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
-    """What `receive` said, to be heard once more by the handler."""
+    """A `receive` that yields the body again for the handler."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:
@@ -91,23 +91,23 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-async def _refuse_foreign_form(request: Request, need: Need) -> None:
-    """What a browser sends with its cookies, or to log in, must come from a page of ours."""
+async def _check_form(request: Request, access: RouteAccess) -> None:
+    """Require a CSRF token for requests with a session cookie and for the login form."""
     caller: Caller = request.state.caller
-    if request.method in SAFE or caller.way not in {Way.SESSION, Way.FREE}:
+    if request.method in SAFE_METHODS or caller.auth not in {AuthMethod.SESSION, AuthMethod.PUBLIC}:
         return
     service: Service = request.app.state.service
-    if not service.sessions.is_our_form(request, await _proof(request, need)):
+    if not service.sessions.is_valid_form_token(request, await _csrf_token(request, access)):
         raise Forbidden(
-            "the request does not come from a page of ours",
-            expected=f"the page's proof in {FORM_HEADER} or {FORM_FIELD}",
-            remedy="load the page again and repeat",
+            "the request does not come from one of this service's pages",
+            expected=f"the page's CSRF token in {FORM_HEADER} or {FORM_FIELD}",
+            remedy="reload the page and try again",
         )
 
 
-async def _proof(request: Request, need: Need) -> str:
-    """The proof from the header, or from the form where it has been read within its bound."""
-    if FORM_HEADER in request.headers or need.takes_file:
+async def _csrf_token(request: Request, access: RouteAccess) -> str:
+    """The CSRF token from the header, or from a form whose size was checked."""
+    if FORM_HEADER in request.headers or access.takes_file:
         return request.headers.get(FORM_HEADER, "")
     if request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
         return str((await request.form()).get(FORM_FIELD, ""))

@@ -1,4 +1,4 @@
-"""What the routes share, made once at the start of the web process."""
+"""The objects that all routes share, created at the start of the web process."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -13,7 +13,7 @@ from app.ground.settings import Settings
 
 @dataclass(frozen=True)
 class Service:
-    """Settings, database, queue and the signer of sessions."""
+    """Settings, database, job queue and session signer."""
 
     settings: Settings
     engine: Engine
@@ -21,10 +21,10 @@ class Service:
     sessions: Sessions
 
 
-def service_of(request: Request) -> Service:
-    """The one service of the application."""
+def get_service(request: Request) -> Service:
+    """FastAPI dependency: the application's `Service`."""
     service: Service = request.app.state.service
     return service
 
 
-Here = Annotated[Service, Depends(service_of)]
+ServiceDep = Annotated[Service, Depends(get_service)]

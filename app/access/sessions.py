@@ -1,4 +1,4 @@
-"""Signed cookies: the session of a page's user, and the proof that a form is ours."""
+"""Signed cookies: browser sessions and CSRF tokens of forms."""
 
 import os
 import secrets
@@ -17,69 +17,69 @@ SESSION_S = 12 * 3600
 
 
 class Sessions:
-    """Signs and reads the cookies with one secret."""
+    """Signs and verifies the cookies."""
 
     def __init__(self, secret: str) -> None:
         self._sessions = URLSafeTimedSerializer(secret, salt="session")
         self._forms = URLSafeTimedSerializer(secret, salt="form")
 
-    def begin(self, request: Request, response: Response, token_id: str) -> None:
-        """Give the browser a session of this token."""
+    def start(self, request: Request, response: Response, token_id: str) -> None:
+        """Start a session for this token."""
         _set_cookie(request, response, SESSION_COOKIE, self._sessions.dumps(token_id))
 
     def end(self, response: Response) -> None:
-        """Take the session from the browser."""
+        """Delete the session cookie."""
         response.delete_cookie(SESSION_COOKIE, httponly=True, samesite="strict")
 
     def token_id(self, cookie: str) -> str | None:
-        """The token that the session belongs to; None if it is forged or too old."""
+        """Token id of a session; None if the cookie is forged or expired."""
         try:
             return str(self._sessions.loads(cookie, max_age=SESSION_S))
         except BadSignature:
             return None
 
     def form_token(self, request: Request) -> tuple[str, str]:
-        """The secret of this browser's cookie, and its signed form for the page."""
+        """Nonce of this browser's form cookie, and the CSRF token signed from it."""
         nonce = request.cookies.get(FORM_COOKIE) or secrets.token_urlsafe(16)
         return nonce, self._forms.dumps(nonce)
 
-    def keep_form_token(self, request: Request, response: Response, nonce: str) -> None:
-        """Have the browser remember the secret that its forms are compared with."""
+    def set_form_cookie(self, request: Request, response: Response, nonce: str) -> None:
+        """Set the form cookie unless the browser has it."""
         if request.cookies.get(FORM_COOKIE) != nonce:
             _set_cookie(request, response, FORM_COOKIE, nonce)
 
-    def is_our_form(self, request: Request, proof: str) -> bool:
-        """True if the proof was made by us for this very browser."""
+    def is_valid_form_token(self, request: Request, token: str) -> bool:
+        """True if the CSRF token was issued to this browser."""
         nonce = request.cookies.get(FORM_COOKIE, "")
         try:
-            signed = str(self._forms.loads(proof, max_age=SESSION_S))
+            signed = str(self._forms.loads(token, max_age=SESSION_S))
         except BadSignature:
             return False
         return bool(nonce) and secrets.compare_digest(signed, nonce)
 
 
-def secret_of(settings: Settings) -> str:
-    """The secret from the settings, else the one in `home`, made at the first call."""
+def load_secret(settings: Settings) -> str:
+    """The secret from the settings, else from the data directory, created at the first call."""
     if settings.secret:
         return settings.secret
     path = settings.home / "secret"
     if not path.exists():
-        _make_secret(path)
+        _write_secret(path)
     return path.read_text()
 
 
-def _make_secret(path: Path) -> None:
-    """Complete and readable by us alone before it bears its name; the first one stays."""
-    beside = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+def _write_secret(path: Path) -> None:
+    """Create the file atomically, readable only by its owner; an existing one is kept."""
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "w") as file:
         file.write(secrets.token_urlsafe(48))
     try:
-        os.link(beside, path)
+        os.link(temporary, path)
     except FileExistsError:
         pass
     finally:
-        beside.unlink()
+        temporary.unlink()
 
 
 def _set_cookie(request: Request, response: Response, name: str, value: str) -> None:

@@ -1,4 +1,4 @@
-"""Access tokens: made, listed, revoked, recognised. Only their hash is kept."""
+"""Access tokens: create, list, revoke, verify. Only their hash is stored."""
 
 import hashlib
 import secrets
@@ -12,8 +12,8 @@ from app.store import tables
 from app.store.db import transaction
 from app.store.tables import Token
 
-LONGEST_LABEL_BYTES = 200
-PREFIX = "unetops_"  # lets secret scanners find a token that leaked
+MAX_LABEL_BYTES = 200
+PREFIX = "unetops_"  # lets secret scanners find leaked tokens
 
 
 class Role(StrEnum):
@@ -31,7 +31,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class NewToken:
-    """A token at the only moment at which its secret is known."""
+    """A token just created; its secret is not known later."""
 
     id: str
     secret: str
@@ -39,12 +39,12 @@ class NewToken:
 
 
 def create_token(engine: Engine, role: Role, label: str = "") -> NewToken:
-    """A new token, whose secret cannot be shown again; raises `AppError` for a long label."""
-    size_bytes = len(label.encode(errors="surrogateescape"))  # as the command line hands it over
-    if size_bytes > LONGEST_LABEL_BYTES:
+    """Create a token; its secret cannot be shown again. Raises `AppError` if the label is long."""
+    size_bytes = len(label.encode(errors="surrogateescape"))  # as passed by the command line
+    if size_bytes > MAX_LABEL_BYTES:
         raise AppError(
             "the label is too long", where=f"{label[:40]}...",
-            expected=f"at most {LONGEST_LABEL_BYTES} bytes in UTF-8", found=f"{size_bytes} bytes",
+            expected=f"at most {MAX_LABEL_BYTES} bytes in UTF-8", found=f"{size_bytes} bytes",
         )  # fmt: skip
     secret = PREFIX + secrets.token_urlsafe(32)
     digest = _hash(secret)
@@ -55,13 +55,13 @@ def create_token(engine: Engine, role: Role, label: str = "") -> NewToken:
 
 
 def list_tokens(engine: Engine) -> list[Token]:
-    """All tokens, oldest first, the revoked ones too."""
+    """All tokens, oldest first, including revoked ones."""
     with transaction(engine) as session:
         return list(session.scalars(select(Token).order_by(Token.created_at)))
 
 
 def revoke_token(engine: Engine, token_id: str) -> Token:
-    """End a token and its sessions; raises `NotFound`."""
+    """Revoke a token and its sessions; raises `NotFound`."""
     with transaction(engine) as session:
         row = session.get(Token, token_id)
         if row is None:
@@ -70,20 +70,20 @@ def revoke_token(engine: Engine, token_id: str) -> Token:
         return row
 
 
-def any_token(engine: Engine) -> bool:
-    """True as soon as a token was ever made: revoking the last one opens nothing."""
+def has_any_token(engine: Engine) -> bool:
+    """True if a token was ever created: revoking the last one does not reopen the service."""
     with transaction(engine) as session:
         return session.scalars(select(Token.id).limit(1)).first() is not None
 
 
-def token_of_secret(engine: Engine, secret: str) -> Token | None:
+def find_token_by_secret(engine: Engine, secret: str) -> Token | None:
     """The token with this secret, if it is valid."""
     with transaction(engine) as session:
         row = session.scalars(select(Token).where(Token.hash == _hash(secret))).first()
     return row if row is not None and row.revoked_at is None else None
 
 
-def token_of_id(engine: Engine, token_id: str) -> Token | None:
+def find_token_by_id(engine: Engine, token_id: str) -> Token | None:
     """The token with this id, if it is valid."""
     with transaction(engine) as session:
         row = session.get(Token, token_id)

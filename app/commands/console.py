@@ -1,4 +1,4 @@
-"""What all commands share: the edge where errors, durations and results become text."""
+"""Shared by all commands: errors, durations and results as text."""
 
 import json
 import os
@@ -35,8 +35,8 @@ OK, FINDINGS, BAD_INPUT, STOPPED = 0, 1, 2, 130
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")]
-SPINS = "1000"  # the count that GNU's OpenMP takes itself where it knows of too many threads
+AsJson = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON")]
+SPINS = "1000"  # GNU OpenMP's own choice when it detects more threads than cores
 DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 EXTRAS = {
     **dict.fromkeys(("torch", "scipy", "skimage", "safetensors"), "unet"),
@@ -47,32 +47,32 @@ EXTRAS = {
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
+    """Print one JSON document to standard output."""
     sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def print_json_line(value: Any) -> None:
-    """One line of JSON on standard output, at once."""
+    """Print one line of JSON to standard output and flush."""
     sys.stdout.write(json.dumps(value) + "\n")
     sys.stdout.flush()
 
 
 def number(value: float | None) -> str:
-    """A score as people read it."""
+    """A score, formatted for people."""
     if value is None:
         return "undefined"
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def note(text: str) -> None:
-    """A line for the person; on standard error, so that output stays clean for pipes."""
+    """Print a line to standard error, so that standard output stays clean for pipes."""
     err.print(escape(text), soft_wrap=True)
 
 
 def table(
     title: str, columns: list[str], rows: list[list[str]], *, styles: list[str] | None = None
 ) -> None:
-    """A table on standard output; `styles` are those of the first cell of each row."""
+    """Print a table to standard output; `styles` apply to the first cell of each row."""
     view = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
     for name in columns:
         view.add_column(name, overflow="fold")
@@ -82,7 +82,7 @@ def table(
 
 
 class _Rate(ProgressColumn):
-    """Files a second."""
+    """Files per second."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:.0f} files/s" if task.speed else "", style="progress.data.speed")
@@ -92,7 +92,7 @@ class _Rate(ProgressColumn):
 def progress(
     label: str, *, quiet: bool, is_bytes: bool = False, has_rate: bool = False
 ) -> Iterator[Callable[[int, int], None]]:
-    """A bar with count and remaining time on standard error; nothing where it is no terminal."""
+    """Progress bar with count and remaining time on standard error, if that is a terminal."""
     counts = (DownloadColumn(), TransferSpeedColumn()) if is_bytes else (MofNCompleteColumn(),)
     rate = (_Rate(),) if has_rate else ()
     columns = (TextColumn("{task.description}"), BarColumn(), *counts, *rate, TimeRemainingColumn())
@@ -102,10 +102,10 @@ def progress(
 
 
 def seconds(text: str | None) -> float | None:
-    """Seconds of a duration such as 90, 90s, 10m or 1h30m.
+    """Parse a duration such as 90, 90s, 10m or 1h30m to seconds.
 
     Raises:
-        UserError: if the text is no duration.
+        UserError: if the text is not a duration.
     """
     if text is None:
         return None
@@ -114,14 +114,14 @@ def seconds(text: str | None) -> float | None:
     total = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
     if total <= 0:
         raise UserError(
-            "this is no duration", where="--time-limit",
+            "not a valid duration", where="--time-limit",
             expected="90s, 10m or 1h30m (a bare number is seconds)", found=repr(text),
         )  # fmt: skip
     return total
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people read them: 40 s, 3 min 20 s, 2 h 5 min."""
+    """Seconds, formatted for people: 40 s, 3 min 20 s, 2 h 5 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -131,36 +131,36 @@ def duration(seconds: float) -> str:
 
 
 def new_folder(path: Path) -> Path:
-    """The path, refused where a file is in the way."""
+    """The path of an output folder; raises `UserError` if a file is in the way."""
     if path.exists() and not path.is_dir():
-        raise UserError("a file is in the way", where=str(path), expected="a folder's name")
+        raise UserError("a file with this name exists", where=str(path), expected="a folder")
     return path
 
 
 def source_of(text: str, *, quiet: bool) -> Path:
-    """The folder or archive of a source; one that lies elsewhere is fetched and kept."""
+    """The folder or archive of a source; a remote one is downloaded and cached."""
     if not is_remote(text):
         return Path(text)
     downloads = home_folder(os.environ) / "downloads"
     with progress("fetching", quiet=quiet, is_bytes=True) as show:
         place = local_source(text, downloads, environment=os.environ, on_progress=show)
-    note(f"fetched, and kept for the next time: {place}")
+    note(f"downloaded and cached: {place}")
     return place
 
 
-def _wait_asleep(environment: MutableMapping[str, str]) -> None:
-    """Let torch's threads sleep soon while they wait for each other, before torch is loaded.
+def _limit_spinning(environment: MutableMapping[str, str]) -> None:
+    """Make torch's threads sleep instead of spin while they wait; call before torch is loaded.
 
-    They spin otherwise, which on a busy machine takes the processor from the very thread that
-    they wait for: a training step took 11 s instead of 2.8 s beside four other programs.
+    On a busy machine, spinning threads take the processor from the thread they wait for: a
+    training step took 11 s instead of 2.8 s next to four other programs.
     """
     if "OMP_WAIT_POLICY" not in environment:
         environment.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def run(app: Callable[[], Any]) -> int:
-    """Run a command line and translate what can go wrong into one line and an exit status."""
-    _wait_asleep(os.environ)
+    """Run a command line; report errors as one line and an exit status."""
+    _limit_spinning(os.environ)
     try:
         app()
     except UserError as error:
@@ -177,15 +177,15 @@ def run(app: Callable[[], Any]) -> int:
         place = f"{error.filename}: " if error.filename else ""
         err.print(
             f"[bold red]error:[/] {escape(place)}{escape(error.strerror or str(error))}; "
-            "look at the path, its rights and the free space", soft_wrap=True,
+            "check the path, its permissions and the free disk space", soft_wrap=True,
         )  # fmt: skip
         return BAD_INPUT
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
         err.print(
-            "[bold red]error:[/] memory was refused; end other programs or take a machine with "
-            "more, then give the same command again (train: with --resume)", soft_wrap=True,
+            "[bold red]error:[/] out of memory; close other programs or use a machine with "
+            "more memory, then run the same command again (train: with --resume)", soft_wrap=True,
         )  # fmt: skip
         return BAD_INPUT
     except KeyboardInterrupt:
@@ -199,12 +199,12 @@ def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or "torch" not in sys.modules:
         return isinstance(error, MemoryError)
     from unet.training.out_of_memory import (
-        is_out_of_memory,  # reaches torch, which most commands never load
+        is_out_of_memory,  # imports torch, which most commands never load
     )
 
     return is_out_of_memory(error)
 
 
 def _stopped() -> int:
-    err.print("stopped; the same command goes on where it was (train: with --resume)")
+    err.print("stopped; run the same command again to resume (train: with --resume)")
     return STOPPED

@@ -26,7 +26,7 @@ from dataset_rules.rules.rules import Rules, read_rules, rules_document, rules_i
 from dataset_rules.sources.locations import location_of
 
 PROBLEMS = "problems.json"
-SHOWN = 12  # problems that a terminal shows
+MAX_SHOWN = 12  # problems printed to the terminal
 SOURCE = "Folder, archive, https://... or s3://bucket/prefix"
 
 rules_app = typer.Typer(no_args_is_help=True, help="Check, show or convert a rules document.")
@@ -39,8 +39,8 @@ def format_(
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes; default: all cores")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the formatted dataset. Stop it at any moment; the same command goes on."""
-    from dataset_rules.formatting.format import format_dataset  # opens no pixel library for --help
+    """Write the formatted dataset. Can be stopped at any time; the same command resumes."""
+    from dataset_rules.formatting.format import format_dataset  # --help loads no pixel library
 
     place = source_of(source, quiet=as_json)
     with progress("formatting", quiet=as_json, has_rate=True) as show:
@@ -50,23 +50,26 @@ def format_(
         )  # fmt: skip
     show_dataset(folder, as_json=as_json)
     if not as_json:
-        tell_problems(folder)
+        show_problems(folder)
 
 
-def tell_problems(folder: Path) -> None:
-    """What was seen in all pixels of a new dataset: some may have escaped the doctor's sample."""
+def show_problems(folder: Path) -> None:
+    """Print the problems found in all pixels of a new dataset.
+
+    The doctor, which decodes only a sample, may have missed some.
+    """
     problems = json.loads((folder / PROBLEMS).read_bytes())
-    for problem in problems[:SHOWN]:  # the worst first
+    for problem in problems[:MAX_SHOWN]:  # the worst first
         paths = join_limited(problem["paths"], 3, ", ")
         note(f"{problem['severity']}: {problem['message']}" + (f": {paths}" if paths else ""))
-    if len(problems) > SHOWN:
-        note(f"and {len(problems) - SHOWN} more: {folder / PROBLEMS}")
+    if len(problems) > MAX_SHOWN:
+        note(f"and {len(problems) - MAX_SHOWN} more: {folder / PROBLEMS}")
 
 
 def verify(
     artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT")], as_json: AsJson = False
 ) -> None:
-    """Hash an artifact again and name what differs."""
+    """Rehash an artifact and list the differences."""
     artifact_id = read_artifact(artifact).id
     problems = altered_files(artifact) or contradictions(artifact)
     if as_json:
@@ -82,11 +85,11 @@ def verify(
 def lineage(
     target: Annotated[Path, typer.Argument(metavar="FILE", help="A mask, a file or a folder")],
     artifact: Annotated[
-        Path | None, typer.Option(help="The folder that a copied file came from")
+        Path | None, typer.Option(help="Folder that a copied file came from")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the chain from a file to source and commit; name the link that is broken."""
+    """Print the chain from a file to its source and commit; report broken links."""
     links = trace(target, artifact=artifact)
     if as_json:
         print_json({"intact": is_intact(links), "links": [link.document() for link in links]})
@@ -97,7 +100,7 @@ def lineage(
             out.print(f"{link.kind:<13}{link.id[:16]:<18}{link.detail}", markup=False,
                       soft_wrap=True)  # fmt: skip
         broken = [link.kind for link in links if link.state is LinkState.BROKEN]
-        out.print(f"broken: {', '.join(broken)}" if broken else "the chain is whole")
+        out.print(f"broken: {', '.join(broken)}" if broken else "the chain is intact")
     if not is_intact(links):
         raise typer.Exit(FINDINGS)
 
@@ -123,7 +126,7 @@ def show(file: Path, as_json: AsJson = False) -> None:
 @rules_app.command()
 def convert(
     file: Path,
-    to: Annotated[str, typer.Option("--to", help="'paper' or '2'")] = "2",
+    to: Annotated[str, typer.Option("--to", help="'paper' (short form) or '2' (full form)")] = "2",
     as_json: AsJson = False,
 ) -> None:
     """Print a rules document in the other form."""
@@ -143,7 +146,7 @@ def _paper_or_reason(rules: Rules) -> Any:
 
 
 def show_dataset(folder: Path, *, as_json: bool) -> None:
-    """What a finished dataset holds."""
+    """Print the contents of a finished dataset."""
     artifact, dataset = read_artifact(folder, "dataset"), read_dataset(folder)
     splits = {str(split): len(dataset.of(split)) for split in Split}
     if as_json:

@@ -1,4 +1,4 @@
-"""Commands that bring datasets to other tools and back, and masks back to the source's values."""
+"""Commands that exchange datasets with other tools and restore the source's mask values."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from app.commands.console import AsJson, new_folder, out, print_json, progress, table
-from app.commands.data import show_dataset, tell_problems
+from app.commands.data import show_dataset, show_problems
 from dataset_rules.artifacts.manifest import read_artifact
 from dataset_rules.exchange.layout import EXPORT, Layout
 from dataset_rules.rules.rules import read_rules
@@ -15,12 +15,12 @@ from dataset_rules.rules.rules import read_rules
 
 def export_dataset(
     dataset: Annotated[Path, typer.Argument(metavar="DATASET")],
-    to: Annotated[Layout, typer.Option(help="The tool that is to read it")],
+    to: Annotated[Layout, typer.Option(help="Target tool")],
     folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder")],
     as_json: AsJson = False,
 ) -> None:
-    """Write a dataset as COCO, nnU-Net, Cellpose or YOLO read it; says what they cannot hold."""
-    from dataset_rules.exchange.export import export_dataset  # opens no pixel library for --help
+    """Export a dataset to COCO, nnU-Net, Cellpose or YOLO; report what the format cannot store."""
+    from dataset_rules.exchange.export import export_dataset  # --help loads no pixel library
 
     with progress("exporting", quiet=as_json, has_rate=True) as show:
         made = export_dataset(dataset, new_folder(folder), to, on_progress=show)
@@ -39,33 +39,35 @@ def export_dataset(
 def import_dataset(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder or archive")],
     to: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the dataset")],
-    layout: Annotated[Layout, typer.Option("--from", help="The tool whose layout it is")],
+    layout: Annotated[Layout, typer.Option("--from", help="Layout of the source")],
     rules: Annotated[
         Path | None,
-        typer.Option(help="Rules document: sizes, format, splits, source.exclude. Default: as is"),
+        typer.Option(
+            help="Rules document: sizes, format, splits, source.exclude. Default: unchanged"
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a dataset of a folder of COCO, nnU-Net, Cellpose or YOLO; their splits stay."""
-    from dataset_rules.exchange.importing import import_dataset  # opens no pixel library for --help
+    """Import a COCO, nnU-Net, Cellpose or YOLO folder as a dataset; splits are kept."""
+    from dataset_rules.exchange.importing import import_dataset  # --help loads no pixel library
 
     given = read_rules(rules) if rules else None
     with progress("importing", quiet=as_json, has_rate=True) as show:
         folder = import_dataset(source, new_folder(to), layout, rules=given, on_progress=show)
     show_dataset(folder, as_json=as_json)
-    tell_problems(folder)
+    show_problems(folder)
 
 
 def write_back(
     artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="Dataset or prediction")],
     folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder")],
     rules: Annotated[
-        Path | None, typer.Option(help="Rules document; default: that of the dataset behind it")
+        Path | None, typer.Option(help="Rules document; default: that of the underlying dataset")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write label masks with the grey values or colours that the source's masks have."""
-    from dataset_rules.formatting.write_back import write_back  # opens no pixel library for --help
+    """Write label masks with the grey values or colours of the source's masks."""
+    from dataset_rules.formatting.write_back import write_back  # --help loads no pixel library
 
     made = write_back(artifact, new_folder(folder), rules=read_rules(rules) if rules else None)
     top = read_artifact(made, "masks")

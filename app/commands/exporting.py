@@ -1,4 +1,4 @@
-"""Command that takes a model out of the building."""
+"""The command that exports a model."""
 
 import json
 from pathlib import Path
@@ -13,11 +13,12 @@ def export(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a model or a run")],
     to: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder")],
     images: Annotated[
-        list[Path] | None, typer.Option("--image", help="Compare on these; default: drawn ones")
+        list[Path] | None,
+        typer.Option("--image", help="Compare on these; default: synthetic images"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write ONNX and a runner that needs numpy and onnxruntime alone, and compare both."""
+    """Export to ONNX with a runner that needs only numpy and onnxruntime; compare with torch."""
     from dataset_rules.pixels.images import read_image
 
     pixels = [read_image(path) for path in images or ()]
@@ -29,12 +30,12 @@ def export(
     if as_json:
         print_json({"path": str(folder), **report})
     else:
-        table("torch in float32 against onnxruntime",
-              ["size", "Dice", "largest difference of a probability", "objects", "exported"],
+        table("torch in float32 vs. onnxruntime",
+              ["size", "Dice", "max. probability difference", "objects", "exported"],
               [[f"{i['height_px']} x {i['width_px']}", number(i["dice"]),
                 f"{i['probability_difference']:.1e}", str(i["objects"]),
                 str(i["objects_exported"])] for i in report["images"]])  # fmt: skip
         out.print(f"exported: {folder}", markup=False, soft_wrap=True)
     if not report["same_mask"]:
-        note("the exported model does not give the same mask on every image: see parity.json")
+        note("the exported model's masks differ on some images: see parity.json")
         raise typer.Exit(FINDINGS)

@@ -1,4 +1,4 @@
-"""Commands about the infrastructure; they run beside this program, which never imports it."""
+"""Infrastructure commands; run as subprocesses, since `app` never imports `infra`."""
 
 import subprocess
 import sys
@@ -7,11 +7,11 @@ from importlib.util import find_spec
 import typer
 
 NEEDED = ("pulumi", "pulumi_digitalocean", "pydo", "yaml")
-# All words, --help as well, are the started program's.
+# All arguments, including --help, go to the subprocess.
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 infra_app = typer.Typer(
-    no_args_is_help=True, help="Look at a Pulumi stack and its account, and bring them together."
+    no_args_is_help=True, help="Check a Pulumi stack against its account, and reconcile them."
 )
 
 
@@ -23,13 +23,13 @@ def doctor(context: typer.Context) -> None:
 
 @infra_app.command(context_settings=PASSED_ON)
 def recover(context: typer.Context) -> None:
-    """After a killed `pulumi up`: lift the lock, take in what was made, name what is left over."""
+    """After a killed `pulumi up`: release the lock, import what was created, list the rest."""
     _run("infra.recover", context.args)
 
 
-def _run(module: str, words: list[str]) -> None:
+def _run(module: str, arguments: list[str]) -> None:
     for name in NEEDED:
         if find_spec(name) is None:
             raise ModuleNotFoundError(name=name)
-    done = subprocess.run([sys.executable, "-m", module, *words], check=False)
+    done = subprocess.run([sys.executable, "-m", module, *arguments], check=False)
     raise typer.Exit(done.returncode)

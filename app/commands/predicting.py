@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class BackendName(StrEnum):
-    """What `--backend` takes."""
+    """Values of `--backend`."""
 
     AUTO = "auto"
     FLOAT32 = "float32"
@@ -25,7 +25,7 @@ class BackendName(StrEnum):
 
 
 class MaskValues(StrEnum):
-    """What `--masks` takes."""
+    """Values of `--masks`."""
 
     CLASSES = "classes"
     INSTANCES = "instances"
@@ -33,25 +33,26 @@ class MaskValues(StrEnum):
 
 def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a model or a run")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...")],
-    to: Annotated[Path, typer.Option("--out", metavar="DIR")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Images of any size")],
+    to: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder")],
     tta: Annotated[
-        bool, typer.Option("--tta", help="Average over turned and mirrored views: 8 times as long")
+        bool,
+        typer.Option("--tta", help="Test-time augmentation: 8 rotations and flips, 8x slower"),
     ] = False,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write the probability of each class")
     ] = False,
     uncertainty: Annotated[
-        bool, typer.Option("--uncertainty", help="Also write how undecided each pixel is")
+        bool, typer.Option("--uncertainty", help="Also write the uncertainty of each pixel")
     ] = False,
     backend: Annotated[
-        BackendName, typer.Option(help="What runs the network; auto: the fastest, by measurement")
+        BackendName, typer.Option(help="Inference backend; auto: the fastest, as measured")
     ] = BackendName.AUTO,
     as_json: AsJson = False,
 ) -> None:
-    """Write label mask and instance map of images of any size, at each image's own size.
+    """Write the label mask and instance map of each image, at its own size.
 
-    A TIFF is read by rows, so that one of 30,000 x 30,000 pixels fits into 2 GB of memory.
+    TIFF files are read by rows: 30,000 x 30,000 pixels fit into 2 GB of memory.
     """
     from unet.prediction.predict_files import (  # loads torch
         PREDICTIONS,
@@ -90,17 +91,18 @@ def _load(model: Path, backend: BackendName, *, tta: bool) -> "Predictor":
 
 def measure(
     image: Annotated[list[Path], typer.Argument(metavar="IMAGE... MASK...",
-        help="Images, then as many masks; or images, then the folder of a prediction")],
-    to: Annotated[Path, typer.Option("--out", metavar="DIR")],
+        help="Images, then as many masks; or images, then a prediction folder")],
+    to: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder")],
     pixel_size: Annotated[
         float | None, typer.Option(min=0.001, max=50, help="Micrometres per pixel")
     ] = None,
     masks: Annotated[
-        MaskValues | None, typer.Option(help="What the masks' values are, where they do not tell")
+        MaskValues | None,
+        typer.Option(help="Meaning of the mask values, if it cannot be inferred"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Measure every object of images: shape, stain, IHC scores; writes CSV, JSON and a page."""
+    """Measure every object: shape, stain, IHC scores; write CSV, JSON and an HTML report."""
     from unet.measurement.mask_objects import MaskKind
     from unet.measurement.measure_files import DOCUMENT, REPORT, measure_files
 
@@ -125,8 +127,8 @@ def _images_and_masks(paths: list[Path]) -> tuple[list[Path], Path | list[Path]]
     half, odd = divmod(len(paths), 2)
     if odd or not half:
         raise UserError(
-            "images and masks do not come in equal numbers", found=f"{len(paths)} paths",
-            remedy="give the images, then as many masks, or the folder of a prediction",
+            "the numbers of images and masks differ", found=f"{len(paths)} paths",
+            remedy="pass the images, then as many masks or a prediction folder",
         )  # fmt: skip
     return paths[:half], paths[half:]
 

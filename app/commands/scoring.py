@@ -1,4 +1,4 @@
-"""Commands that score."""
+"""Commands that score and compare models."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from dataset_rules.artifacts.dataset import Split
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a model or a run")]
 Dataset = Annotated[Path, typer.Argument(metavar="DATASET", help="A formatted dataset")]
-SplitOption = Annotated[Split, typer.Option(help="Part of the dataset to look at")]
+SplitOption = Annotated[Split, typer.Option(help="Split of the dataset to score")]
 NAMES = (
     "dice_mean", "dice_pooled", "iou_mean", "precision_pooled", "recall_pooled", "object_f1_50",
     "ap_50_95", "panoptic_quality", "segmentation_quality", "recognition_quality",
@@ -24,14 +24,14 @@ def evaluate(
     dataset: Dataset,
     split: SplitOption = Split.TEST,
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write one page with pictures here")
+        Path | None, typer.Option(metavar="FILE", help="Write an HTML page with pictures")
     ] = None,
     card: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the model card with these scores")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Dice, IoU, object F1 and average precision on a split, worst images first."""
+    """Compute Dice, IoU, object F1 and average precision on a split; list the worst images."""
     from dataset_rules.artifacts.manifest import read_artifact
     from dataset_rules.ground.disk import write_file
     from unet.prediction.model_card import read_card_text, with_scores
@@ -40,7 +40,7 @@ def evaluate(
 
     predictor = Predictor(model)
     text = read_card_text(predictor.folder) if card else ""
-    for path in filter(None, (html, card)):  # what cannot be written is told before the work
+    for path in filter(None, (html, card)):  # fail before the work if a path is not writable
         path.parent.mkdir(parents=True, exist_ok=True)
     with progress("scoring", quiet=as_json) as show:
         scores = evaluate_model(
@@ -62,12 +62,12 @@ def evaluate(
 
 def compare(
     model_a: Annotated[Path, typer.Argument(metavar="MODEL_A", help="A model or a run")],
-    model_b: Annotated[Path, typer.Argument(metavar="MODEL_B", help="The other")],
+    model_b: Annotated[Path, typer.Argument(metavar="MODEL_B", help="The other model or run")],
     dataset: Dataset,
     split: SplitOption = Split.TEST,
     as_json: AsJson = False,
 ) -> None:
-    """Two models on the same images: each difference, and whether these images tell it."""
+    """Compare two models on the same images: score differences and their significance."""
     from unet.scoring.compare import compare as compare_models
 
     with progress("comparing", quiet=as_json) as show:
@@ -80,7 +80,7 @@ def compare(
         print_json({"model_a": a, "model_b": b, **document})
         return
     table(f"B minus A on '{split}', {document['n']} images in {document['groups']} groups",
-          ["score", "A", "B", "difference", "95 % interval", "told apart"],
+          ["score", "A", "B", "difference", "95 % interval", "significant"],
           [[name, number(d["a"]), number(d["b"]), number(d["difference"]),
             _interval(d["interval"]), "yes" if d["told_apart"] else "no"]
            for name, d in document["differences"].items()])  # fmt: skip

@@ -1,4 +1,4 @@
-"""Commands of the service: demo, serve and its parts, migrations and access tokens."""
+"""Service commands: demo, serve and its processes, migrations and access tokens."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -13,50 +13,52 @@ if TYPE_CHECKING:
 
     from app.ground.settings import Settings
 
-token_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke access tokens.")
+token_app = typer.Typer(no_args_is_help=True, help="Create, list and revoke access tokens.")
 
 Host = Annotated[str, typer.Option(help="Address to listen on")]
-Port = Annotated[int, typer.Option(min=0, max=65_535, help="0 takes any free port")]
+Port = Annotated[int, typer.Option(min=0, max=65_535, help="0 picks a free port")]
 Data = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Data folder; default UNETOPS_HOME or ~/.local/share/unetops"),
+    typer.Option(
+        metavar="DIR", help="Data directory; default: UNETOPS_HOME or ~/.local/share/unetops"
+    ),
 ]
 
 
 def demo(
-    to: Annotated[Path, typer.Option("--out", metavar="DIR")] = Path("demo"),
-    time_limit: Annotated[str, typer.Option(metavar="150s", help="Of the training")] = "150s",
+    to: Annotated[Path, typer.Option("--out", metavar="DIR", help="Output folder")] = Path("demo"),
+    time_limit: Annotated[str, typer.Option(metavar="150s", help="Training time")] = "150s",
     host: Host = "127.0.0.1",
     port: Port = 8000,
-    no_serve: Annotated[bool, typer.Option("--no-serve", help="End after the report")] = False,
+    no_serve: Annotated[bool, typer.Option("--no-serve", help="Exit after the report")] = False,
 ) -> None:
-    """The whole life cycle on a synthetic IHC set: draw, doctor, format, train, measure, serve."""
+    """Run the full workflow on a synthetic IHC dataset: doctor to measurements, then serve."""
     from app.demo import run_demo
 
     result = run_demo(new_folder(to), train_time_limit_s=seconds(time_limit) or 150.0)
     if no_serve:
         return
-    from app.store.intake import adopt
+    from app.store.intake import import_artifacts
 
     home = to / "service"
-    adopt(home, [result.dataset, result.run, result.prediction, result.measurements])
+    import_artifacts(home, [result.dataset, result.run, result.prediction, result.measurements])
     _serve(host, port, home, first_page="/reports")
 
 
 def serve(host: Host = "127.0.0.1", port: Port = 8000, data: Data = None) -> None:
-    """Run web, worker and predictor on this machine; Ctrl-C ends them all."""
+    """Run web process, worker and predictor on this machine; Ctrl-C stops all."""
     _serve(host, port, data)
 
 
 def web(host: Host = "127.0.0.1", port: Port = 8000, data: Data = None) -> None:
-    """Run the web process alone, as behind a proxy on this machine; Ctrl-C ends it."""
+    """Run only the web process, e.g. behind a proxy on this machine; Ctrl-C stops it."""
     from app.supervisor import web as run_web
 
     run_web(host, port, data, lambda address: note(f"web on {address}"))
 
 
 class Share(StrEnum):
-    """Of the jobs, which a worker takes."""
+    """Which jobs a worker takes."""
 
     ALL = "all"
     JOBS = "jobs"
@@ -66,11 +68,11 @@ class Share(StrEnum):
 def worker(
     only: Annotated[
         Share,
-        typer.Option(help="fetching: sources by URL alone, with the network; jobs: the rest"),
+        typer.Option(help="fetching: only downloads, which need the network; jobs: all others"),
     ] = Share.ALL,
     data: Data = None,
 ) -> None:
-    """Run worker and predictor alone; Ctrl-C or SIGTERM: jobs save and go on at the next start."""
+    """Run only worker and predictor. On Ctrl-C or SIGTERM jobs save, and resume on restart."""
     from app.supervisor import worker as run_worker
 
     run_worker(data, only)
@@ -78,11 +80,11 @@ def worker(
 
 def migrate(
     backup: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="First copy the database into this folder")
+        Path | None, typer.Option(metavar="DIR", help="Back up the database to this folder first")
     ] = None,
     data: Data = None,
 ) -> None:
-    """Bring the database to this release's version; prints the path of the backup."""
+    """Migrate the database to this release's version; print the path of the backup."""
     from app.store.db import migrate as run_migrations
 
     settings = _settings(data)
@@ -90,17 +92,17 @@ def migrate(
     if copy is not None:
         out.print(str(copy), markup=False, soft_wrap=True)
     elif backup is not None:
-        note("there was no database yet: nothing to back up")
+        note("no database yet: nothing to back up")
 
 
 @token_app.command()
 def create(
     role: Annotated[str, typer.Option(help="viewer, annotator or admin")] = "viewer",
-    label: Annotated[str, typer.Option(help="Whose it is, for the list")] = "",
+    label: Annotated[str, typer.Option(help="Owner or purpose, shown by `token list`")] = "",
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a token and print it, once; only its hash is stored."""
+    """Create a token and print it once; only its hash is stored."""
     from app.access.tokens import Role, create_token
 
     if role not in list(Role):
@@ -114,7 +116,7 @@ def create(
 
 @token_app.command("list")
 def list_(data: Data = None, as_json: AsJson = False) -> None:
-    """List tokens by id; their secrets are not known to anyone."""
+    """List tokens by id; secrets are not stored."""
     from app.access.tokens import list_tokens
 
     rows = list_tokens(_engine(data))
@@ -130,7 +132,7 @@ def list_(data: Data = None, as_json: AsJson = False) -> None:
 
 @token_app.command()
 def revoke(token_id: str, data: Data = None) -> None:
-    """End a token and the sessions that were opened with it."""
+    """Revoke a token and end its sessions."""
     from app.access.tokens import revoke_token
 
     revoke_token(_engine(data), token_id)
@@ -143,7 +145,7 @@ def _serve(host: str, port: int, data: Path | None, *, first_page: str = "") -> 
     run_service(
         host, port, data,
         on_ready=lambda address: out.print(
-            f"ready on {address}{first_page} (Ctrl-C ends it)", soft_wrap=True
+            f"ready on {address}{first_page} (Ctrl-C to stop)", soft_wrap=True
         ),
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Commands that plan and train."""
+"""Commands that plan and train a model."""
 
 import os
 import time
@@ -28,25 +28,25 @@ if TYPE_CHECKING:
 
 Datasets = Annotated[list[Path], typer.Argument(metavar="DATASET...", help="Formatted datasets")]
 TimeLimit = Annotated[
-    str | None, typer.Option(metavar="10m", help="Wall time of the whole command")
+    str | None, typer.Option(metavar="10m", help="Wall-clock limit for the whole command")
 ]
 Memory = Annotated[
     str | None,
-    typer.Option(metavar="8GiB", help="Memory that training may take. Default: the machine's"),
+    typer.Option(metavar="8GiB", help="Memory limit for training. Default: all of the machine's"),
 ]
 DeviceName = Annotated[
-    str, typer.Option("--device", metavar="auto|cpu|cuda", help="auto: a GPU where there is one")
+    str, typer.Option("--device", metavar="auto|cpu|cuda", help="auto: a GPU if available")
 ]
 FoldsText = Annotated[
     str | None,
     typer.Option(
         "--folds",
         metavar="K|FILE",
-        help="Hold each group out once, in K folds; a file may state which groups belong together",
+        help="K-fold cross-validation by group; a file may specify which groups belong together",
     ),
 ]
-FEW_STEPS = 50  # below which a network has hardly begun to learn
-Seed = Annotated[int, typer.Option(min=0)]
+MIN_STEPS = 50  # below this a network has hardly learned anything
+Seed = Annotated[int, typer.Option(min=0, help="Random seed")]
 
 
 def plan(
@@ -59,9 +59,9 @@ def plan(
     folds: FoldsText = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the facts of a dataset and the plan that follows, a reason for each number.
+    """Print a dataset's fingerprint and the resulting plan, with a reason for each number.
 
-    With a time limit the machine's speed is measured for some seconds.
+    With a time limit, the machine's speed is measured for a few seconds.
     """
     from dataset_rules.ground.disk import write_json
     from unet.planning.budget import Budget, machine_bytes, parse_memory_size
@@ -75,7 +75,7 @@ def plan(
         refuse_blind_folds(dealt, facts.classes)
     limit = seconds(time_limit)
     budget = Budget(memory_bytes=parse_memory_size(memory) or machine_bytes())
-    if limit or device != "auto":  # else no torch is needed
+    if limit or device != "auto":  # otherwise torch is not needed
         budget = budget.model_copy(update={"device": _device(device)})
     made = make_plan(facts, budget, seed=seed)
     if limit:
@@ -96,31 +96,34 @@ def plan(
     if dealt:
         show_folds(dealt, datasets)
     note(
-        f"expected duration: {duration(limit)}, the whole command"
+        f"expected duration: {duration(limit)} for the whole command"
         if limit
-        else "expected duration: `unetops train` measures the machine and tells, before it starts"
+        else "expected duration: `unetops train` measures the machine and prints it at the start"
     )
 
 
 def train(
     datasets: Datasets,
-    to: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder of the run")],
+    to: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder for the run")],
     time_limit: TimeLimit = None,
-    plan: Annotated[Path | None, typer.Option(help="A plan.json to follow")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Default: the plan's, else 0")] = None,
+    plan: Annotated[Path | None, typer.Option(help="Use this plan.json")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Random seed; default: the plan's, else 0")
+    ] = None,
     start: Annotated[
         Path | None,
         typer.Option(
             "--from",
             metavar="MODEL",
-            help="Fine-tune this model: its weights, scale and network, a new head for new classes",
+            help="Fine-tune this model: keep its weights, scale and network; new classes get a "
+            "new head",
         ),
     ] = None,
     resume: Annotated[
         bool,
         typer.Option(
             "--resume",
-            help="Go on from the checkpoint; a finished run goes on with a longer time limit",
+            help="Resume from the checkpoint; a finished run continues with a longer time limit",
         ),
     ] = False,
     folds: FoldsText = None,
@@ -130,22 +133,22 @@ def train(
             "--search",
             metavar="N",
             min=0,
-            help="Try N plans in half of the time, the better ones for longer; train the best",
+            help="Hyper-parameter search: N trials in half of the time, then train the best",
         ),
     ] = 0,
     memory: Memory = None,
     device: DeviceName = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Train within the time given; the best model is kept in RUN/model.
+    """Train within the time limit; the best model is saved to RUN/model.
 
-    With folds it is an ensemble: a network for each, scored on the groups it has not seen.
+    With --folds, train an ensemble of one network per fold, scored on its held-out groups.
 
-    Started by `torchrun`, several processes share every batch.
+    Under `torchrun`, several processes share every batch.
     """
     from unet.training.time_budget import process_clock
 
-    clock = process_clock()  # loading torch is part of the time given
+    clock = process_clock()  # loading torch counts towards the time limit
     from dataset_rules.artifacts.manifest import read_artifact
     from unet.planning.budget import Budget, machine_bytes, parse_memory_size
     from unet.planning.plan import read_plan
@@ -177,14 +180,14 @@ def train(
 
 
 def _measured(datasets: list[Path], made: "Plan", budget: "Budget", *, limit_s: float) -> "Budget":
-    """The budget with what this machine, measured for some seconds, trains in a second."""
+    """The budget with this machine's training speed, measured for a few seconds."""
     from unet.training.patches import Patches, split_samples
     from unet.training.throughput import measured
     from unet.training.time_budget import Pace
 
     patches = Patches(split_samples(datasets)[0], made)
     found = measured(made, patches, Pace(limit_s, time.monotonic()), budget)
-    note(f"this machine trains {found.patches_per_s or 0:.1f} patches of {made.patch_px} px a "
+    note(f"this machine trains {found.patches_per_s or 0:.1f} patches of {made.patch_px} px per "
          f"second in {found.precision}")  # fmt: skip
     return found.model_copy(update={"seconds": limit_s})
 
@@ -209,22 +212,22 @@ def _training_event(event: dict[str, Any], show: Any, *, as_json: bool) -> None:
         case "warning":
             note(f"warning: {event['text']}")
         case "shrink":
-            note(f"memory does not suffice: from step {event['step']} on {event['batch']} patches "
-                 f"of {event['patch_px']} px a step")  # fmt: skip
+            note(f"out of memory: from step {event['step']} on, {event['batch']} patches "
+                 f"of {event['patch_px']} px per step")  # fmt: skip
         case "switch":
-            note(f"step {event['step']}: from here on in {event['precision']}: {event['text']}")
+            note(f"step {event['step']}: switching to {event['precision']}: {event['text']}")
         case "early stop":
-            note(f"step {event['step']}: nothing is gained any more; the rate falls, to end at "
-                 f"step {event['steps']}")  # fmt: skip
+            note(f"step {event['step']}: no further improvement; the learning rate decays until "
+                 f"step {event['steps']}, the last")  # fmt: skip
         case "step":
             show(event["step"], event["steps"])
         case "validation":
             note(f"step {event['step']}: validation Dice {number(event['dice'])}")
         case "finished before":
-            note("this run was finished before; another folder trains anew")
+            note("this run is already finished; use another folder to train again")
         case "done":
-            if event["step"] < FEW_STEPS:
-                note(f"only {event['step']} steps: hardly trained, give it more time")
+            if event["step"] < MIN_STEPS:
+                note(f"only {event['step']} steps: hardly trained, increase the time limit")
             dice, f1 = number(event["val_dice"]), number(event["val_object_f1"])
             note(f"done after {event['step']} steps in {event['seconds']:.0f} s: "
                  f"Dice {dice}, object F1 {f1} on the validation split")  # fmt: skip

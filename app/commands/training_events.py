@@ -1,4 +1,4 @@
-"""What a person sees of folds and of a search for hyper-parameters."""
+"""Terminal output of folds and of the hyper-parameter search."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from unet.runs.folds import Folds
 
 Show = Callable[[int, int], None]
-MOST_NAMES = 8  # of tissues in a cell
+MAX_NAMES = 8  # tissues per table cell
 
 
 def part_event(event: dict[str, Any], show: Show) -> bool:
-    """Show an event of a fold, a trial or the whole of them; False if it is none."""
+    """Print an event of the folds or the search; False if it is of another kind."""
     match event["event"]:
         case "folds":
             note("folds: " + "; ".join(
@@ -24,7 +24,7 @@ def part_event(event: dict[str, Any], show: Show) -> bool:
             ))  # fmt: skip
             note_left_out(event["left_out"])
         case "search":
-            note(f"the best of {event['trials']} trials is number {event['best']}, Dice "
+            note(f"the best of {event['trials']} trials is trial {event['best']}, Dice "
                  f"{number(event['dice'])}: {changes_text(event['changes'])}")  # fmt: skip
         case "cross-validation":
             note(f"cross-validation: Dice {number(event['dice_mean'])}, object F1 "
@@ -41,11 +41,11 @@ def _inside(event: dict[str, Any], name: str, show: Show) -> bool:
     match event["event"]:
         case "plan":
             left = event.get("run_seconds_left")
-            whole = f"; {duration(left)} left for the whole run" if left is not None else ""
+            remaining = f"; {duration(left)} left for the whole run" if left is not None else ""
             note(f"{name}: training on {event['patches']} images, about {event['steps']} steps, "
-                 f"expected duration {duration(event['expected_s'])}{whole}")  # fmt: skip
+                 f"expected duration {duration(event['expected_s'])}{remaining}")  # fmt: skip
         case "validation":
-            note(f"{name}: step {event['step']}, Dice {number(event['dice'])} on what is held out")
+            note(f"{name}: step {event['step']}, Dice {number(event['dice'])} on held-out images")
         case "part done":
             note(f"{name}: done after {event['step']} steps, Dice {number(event['val_dice'])}")
         case _:
@@ -62,7 +62,7 @@ def _name(event: dict[str, Any]) -> str:
 
 
 def show_results(run: Path, datasets: Sequence[Path]) -> None:
-    """The tables of a finished run with a search or folds."""
+    """Print the tables of a finished run with a search or folds."""
     if (run / "search.json").exists():
         rows = json.loads((run / "search.json").read_bytes())["trials"]
         table("Search", ["round", "trial", "changed", "steps", "Dice"],
@@ -85,30 +85,30 @@ def _show_scores(document: dict[str, Any], datasets: Sequence[Path]) -> None:
          *(_dice(d) for d in document["datasets"][: len(several)]), ""]
     )  # fmt: skip
     names = [f"Dice of {name}" for name in several]
-    table("Scores of what each fold has not seen",
+    table("Scores on the held-out images of each fold",
           ["fold", "images", "Dice", "object F1", *names, "groups"], rows)  # fmt: skip
 
 
 def show_folds(folds: "Folds", datasets: Sequence[Path]) -> None:
-    """Which groups each fold holds out, and how many images of each dataset."""
+    """Print which groups each fold holds out, and how many images of each dataset."""
     rows = []
     for fold in folds.folds:
         counts = [sum(place == folder for place, _ in fold.held_out) for folder in datasets]
         rows.append([str(fold.number), str(len(fold.training)), *map(str, counts),
                      ", ".join(fold.tissues)])  # fmt: skip
-    names = [f"held out of {folder.name}" for folder in datasets]
-    table("Folds", ["fold", "trained on", *names, "groups that are held out"], rows)
+    names = [f"held out from {folder.name}" for folder in datasets]
+    table("Folds", ["fold", "trained on", *names, "held-out groups"], rows)
     note_left_out([sample.name for _, sample in folds.left_out])
 
 
 def note_left_out(names: Sequence[str]) -> None:
-    """Say which samples no fold takes."""
+    """Print which samples are in no fold."""
     if names:
-        note(f"left out, since a test split holds their group: {_short(names)}")
+        note(f"left out, since their group is in a test split: {_short(names)}")
 
 
 def changes_text(changes: dict[str, float]) -> str:
-    """What a trial changed, for people."""
+    """The changes of a trial as text."""
     return ", ".join(f"{name} x {factor:g}" for name, factor in changes.items()) or "nothing"
 
 
@@ -117,5 +117,5 @@ def _dice(document: dict[str, Any]) -> str:
 
 
 def _short(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(names[:MOST_NAMES]) + more
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more

@@ -1,1 +1,1 @@
-"""Settings, errors, logs and locks between processes; knows no database."""
+"""Settings, errors, logs and locks between processes; no database access."""

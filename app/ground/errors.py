@@ -1,4 +1,4 @@
-"""Errors that know their HTTP status, and the one place that makes them answers."""
+"""Errors with an HTTP status, and their conversion to problem documents (RFC 9457)."""
 
 import http
 import logging
@@ -13,37 +13,37 @@ from dataset_rules.ground.errors import UserError
 
 log = logging.getLogger(__name__)
 
-PROBLEM = "application/problem+json"
+PROBLEM_JSON = "application/problem+json"
 
 
 class AppError(UserError):
-    """What a user of the service can cause."""
+    """Errors caused by users of the service."""
 
     status = 400
     headers: dict[str, str] = {}  # noqa: RUF012 - read only, a fresh one per class
 
 
-class Unauthorized(AppError):  # noqa: N818 - named after the answer that it becomes
-    """No token, or one that is not known (any more)."""
+class Unauthorized(AppError):  # noqa: N818 - named after the HTTP status
+    """No token, or one that is unknown or revoked."""
 
     status = 401
     headers = {"WWW-Authenticate": 'Bearer realm="unetops"'}  # noqa: RUF012
 
 
 class Forbidden(AppError):  # noqa: N818
-    """Known, but not allowed."""
+    """Authenticated, but not permitted."""
 
     status = 403
 
 
 class NotFound(AppError):  # noqa: N818
-    """Nothing with this id or name."""
+    """Nothing has this id or name."""
 
     status = 404
 
 
 class Conflict(AppError):  # noqa: N818
-    """Right in itself, but not in the present state."""
+    """A valid request that conflicts with the current state."""
 
     status = 409
 
@@ -55,52 +55,55 @@ class TooLarge(AppError):  # noqa: N818
 
 
 class Unprocessable(AppError):  # noqa: N818
-    """A body that was read but says something that cannot be."""
+    """A readable body with invalid content."""
 
     status = 422
 
 
 class Unavailable(AppError):  # noqa: N818
-    """A part of the service that is not there at the moment."""
+    """A process of the service is temporarily unavailable."""
 
     status = 503
     headers = {"Retry-After": "5"}  # noqa: RUF012
 
 
-def problem(error: UserError) -> dict[str, Any]:
+def problem_document(error: UserError) -> dict[str, Any]:
     """The RFC 9457 document of an error: what, where, expected, found, remedy."""
-    status = status_of(error)
+    status = http_status(error)
     return {
         "type": "about:blank",
         "title": http.HTTPStatus(status).phrase,
         "status": status,
         "detail": str(error),
-        **parts_of(error),
+        **error_fields(error),
     }
 
 
-def parts_of(error: UserError) -> dict[str, str]:
-    """What an error says of what, where, expected, found and remedy."""
+def error_fields(error: UserError) -> dict[str, str]:
+    """The fields what, where, expected, found and remedy that an error has."""
     names = ("what", "where", "expected", "found", "remedy")
     texts = {name: getattr(error, name) for name in names}
     return {name: text for name, text in texts.items() if text is not None}
 
 
-def status_of(error: UserError) -> int:
-    """HTTP status: of our own errors theirs; what a step refuses is 422."""
+def http_status(error: UserError) -> int:
+    """HTTP status of an error; 422 for user errors raised outside the app."""
     return error.status if isinstance(error, AppError) else Unprocessable.status
 
 
 def problem_response(error: UserError) -> Response:
-    """The answer that an error becomes."""
+    """The HTTP response for an error."""
     headers = error.headers if isinstance(error, AppError) else {}
     return JSONResponse(
-        problem(error), status_code=status_of(error), media_type=PROBLEM, headers=headers
+        problem_document(error),
+        status_code=http_status(error),
+        media_type=PROBLEM_JSON,
+        headers=headers,
     )
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of the application a problem document."""
+    """Answer every error of the application with a problem document."""
     app.add_exception_handler(UserError, _on_user_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_exception)
@@ -115,7 +118,7 @@ async def _on_user_error(_: Request, error: Exception) -> Response:
 async def _on_invalid_request(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     mistakes = [_mistake(item) for item in error.errors()]
-    return problem_response(Unprocessable("the request is wrong in " + "; ".join(mistakes)))
+    return problem_response(Unprocessable("invalid request: " + "; ".join(mistakes)))
 
 
 def _mistake(item: dict[str, Any]) -> str:
@@ -137,7 +140,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
             "where": f"{request.method} {request.url.path}",
         },
         status_code=error.status_code,
-        media_type=PROBLEM,
+        media_type=PROBLEM_JSON,
         headers=dict(error.headers or {}),
     )
 
@@ -149,11 +152,11 @@ async def _on_crash(request: Request, error: Exception) -> Response:
             "type": "about:blank",
             "title": "Internal Server Error",
             "status": 500,
-            "detail": "the service failed at this request; its log says why",
-            "what": "the service failed at this request",
+            "detail": "internal error while handling this request; the log has the reason",
+            "what": "internal error while handling this request",
             "where": f"{request.method} {request.url.path}",
-            "remedy": "look into the log of the web process",
+            "remedy": "see the log of the web process",
         },
         status_code=500,
-        media_type=PROBLEM,
+        media_type=PROBLEM_JSON,
     )

@@ -1,4 +1,4 @@
-"""The folder in which everything lies that is nobody's own."""
+"""The default data directory."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Locks between processes, which end with the process that holds them."""
+"""Locks between processes; released when the holding process ends."""
 
 import fcntl
 import os
@@ -12,12 +12,12 @@ from app.ground.errors import Conflict
 
 @contextmanager
 def locked(path: Path, *, wait_s: float, busy: str) -> Iterator[None]:
-    """Hold a file or folder for this process alone; the lock ends with the process, however.
+    """Lock a file or folder for this process; released at the latest when the process ends.
 
     Args:
-        path: a folder, or a file that is made where it is absent.
+        path: a folder, or a file, which is created if absent.
         wait_s: how long to wait for another holder.
-        busy: what to say if that one stays.
+        busy: error message if the other holder stays.
 
     Raises:
         Conflict: if another process still holds it after `wait_s`.
@@ -37,14 +37,16 @@ def _lock(handle: int, path: Path, *, until: float, busy: str) -> None:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             if time.monotonic() > until:
-                raise Conflict(busy, where=str(path), remedy="end the other one first") from error
+                raise Conflict(
+                    busy, where=str(path), remedy="stop the other process first"
+                ) from error
             time.sleep(0.1)
         else:
             return
 
 
 def is_locked(path: Path) -> bool:
-    """True if a living process holds the lock."""
+    """True if a running process holds the lock."""
     if not path.exists():
         return False
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

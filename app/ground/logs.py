@@ -1,13 +1,13 @@
-"""Logs of our processes: one line each to standard error, others' chatter left out."""
+"""Logging of the service's processes to standard error, with noisy libraries silenced."""
 
 import logging
 
-CHATTY = ("alembic", "dbos", "httpx")
+NOISY = ("alembic", "dbos", "httpx")
 
 
-def configure(part: str) -> None:
-    """Log as this part of the service; called once, by the process's own `main`."""
-    form = f"%(asctime)s {part} %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(level=logging.INFO, format=form)
-    for name in CHATTY:
+def configure(process: str) -> None:
+    """Configure logging under this process name; called once by the process's `main`."""
+    line_format = f"%(asctime)s {process} %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=logging.INFO, format=line_format)
+    for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""Settings of the service: made once from the environment, frozen, passed in."""
+"""Settings of the service: read once from the environment, immutable, passed explicitly."""
 
 import hashlib
 import os
@@ -10,28 +10,28 @@ from pathlib import Path
 from app.ground.errors import AppError
 from app.ground.home import home_folder
 
-LONGEST_SOCKET_PATH = 100  # the kernel takes 107 bytes; macOS takes 103
+MAX_SOCKET_PATH_BYTES = 100  # the kernel takes 107 bytes; macOS takes 103
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Where the service keeps its things and what it accepts.
+    """Data directory, security and limits of the service.
 
-    Every field is read from `UNETOPS_` + its name in capitals.
+    Every field is read from the variable `UNETOPS_<FIELD>`.
     """
 
     home: Path
-    require_auth: bool = False  # refuse everything until a token exists, whatever the address
-    allow_open: bool = False  # start without a token also where a proxy is to be expected
-    secret: str | None = None  # signs sessions; without it one is made and kept in `home`
+    require_auth: bool = False  # refuse all requests until a token exists
+    allow_open: bool = False  # start without a token even if a proxy is possible
+    secret: str | None = None  # signs sessions; default: generated and stored in `home`
     max_upload_bytes: int = 8 << 30
     max_image_bytes: int = 512 << 20
-    max_image_pixels: int = 64 << 20  # of one image that is predicted while the client waits
-    fetch_loopback: bool = False  # sources may be fetched from this machine itself
+    max_image_pixels: int = 64 << 20  # of one image predicted while the client waits
+    fetch_loopback: bool = False  # allow sources from this machine's own servers
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
-        """Settings from `UNETOPS_*`; raises `AppError` for a value that is no number."""
+        """Settings from `UNETOPS_*`; raises `AppError` for an invalid value."""
         given = os.environ if environment is None else environment
         return cls(
             home=home_folder(given),
@@ -46,19 +46,19 @@ class Settings:
 
     @property
     def database(self) -> Path:
-        """The SQLite file with our rows and those of the job queue."""
+        """The SQLite file with the service's tables and the job queue's."""
         return self.home / "unetops.db"
 
     @property
     def uploads(self) -> Path:
-        """Bodies of requests while they stream in."""
+        """Request bodies while they are received."""
         return self.home / "uploads"
 
     @property
     def predictor_socket(self) -> Path:
-        """Unix socket of the predictor; beside `home` in /tmp where the path would be too long."""
+        """Unix socket of the predictor; in /tmp if the path in `home` would be too long."""
         inside = self.home / "run" / "predictor.sock"
-        if len(os.fsencode(inside)) <= LONGEST_SOCKET_PATH:
+        if len(os.fsencode(inside)) <= MAX_SOCKET_PATH_BYTES:
             return inside
         name = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"unetops-{os.getuid()}-{name}" / "predictor.sock"
@@ -70,7 +70,7 @@ def _switch(given: Mapping[str, str], name: str) -> bool:
         return False
     if value in {"1", "true", "yes", "on"}:
         return True
-    raise AppError("the setting is no switch", where=name, expected="0 or 1", found=value)
+    raise AppError("the setting must be 0 or 1", where=name, expected="0 or 1", found=value)
 
 
 def _number(given: Mapping[str, str], name: str, default: int) -> int:
@@ -79,4 +79,4 @@ def _number(given: Mapping[str, str], name: str, default: int) -> int:
         return default
     if value.isascii() and value.isdigit() and int(value) > 0:
         return int(value)
-    raise AppError("the setting is no number", where=name, expected="a number > 0", found=value)
+    raise AppError("invalid setting", where=name, expected="an integer > 0", found=value)

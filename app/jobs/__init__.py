@@ -1,1 +1,1 @@
-"""The job queue, the worker and the steps that it runs; knows no requests and no pages."""
+"""The job queue, the worker and its steps; independent of requests and pages."""

@@ -1,4 +1,4 @@
-"""Reports of the doctor that jobs have left: one that is asked for, as data and as a page."""
+"""Stored doctor reports, as data and as HTML."""
 
 import json
 from dataclasses import dataclass
@@ -19,37 +19,37 @@ PICTURES = "pictures.json"
 
 @dataclass(frozen=True)
 class Examination:
-    """A report, and the pictures that go with it."""
+    """A doctor report and its pictures."""
 
     document: dict[str, Any]
     pictures: Pictures
 
     def body(self, title: str) -> str:
-        """HTML to be put into a page of ours."""
+        """HTML fragment to embed in a page."""
         return page_body(self.document, self.pictures, title=title)
 
     def page(self, title: str) -> str:
-        """HTML that stands by itself."""
+        """Self-contained HTML page."""
         return whole_page(self.document, self.pictures, title=title)
 
 
-def find_examination(here: Service, source_id: str, job_id: str | None = None) -> Examination:
-    """The report on a source that a job has left, without one the newest.
+def find_examination(service: Service, source_id: str, job_id: str | None = None) -> Examination:
+    """The report on a source by the given job, by default the newest.
 
     Raises:
-        NotFound: if there is no such source or job, or it has not looked at the source (yet).
+        NotFound: if there is no such source or job, or the job has no report on the source (yet).
     """
-    with transaction(here.engine) as session:
+    with transaction(service.engine) as session:
         source = artifacts.find(session, source_id, kind="source")
-        newest = queue.newest(session, kind="doctor", limit=1000)
+        newest = queue.list_jobs(session, kind="doctor", limit=1000)
         for job in [queue.find_job(session, job_id)] if job_id else newest:
-            folder = artifacts.work_folder(here.settings, job.id)
-            is_on_it = job.kind == "doctor" and job.inputs["source"] == source.id
-            if is_on_it and job.result and (folder / REPORT).exists():
+            folder = artifacts.work_folder(service.settings, job.id)
+            is_on_source = job.kind == "doctor" and job.inputs["source"] == source.id
+            if is_on_source and job.result and (folder / REPORT).exists():
                 return _read(folder)
     raise NotFound(
         "no report on this source yet", where=job_id or source_id,
-        remedy=f"POST /api/v1/sources/{source_id}/doctor makes one",
+        remedy=f"POST /api/v1/sources/{source_id}/doctor creates one",
     )  # fmt: skip
 
 

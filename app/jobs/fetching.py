@@ -1,4 +1,4 @@
-"""What the service fetches from elsewhere: an archive, from public machines only."""
+"""Download archives by URL, from public machines only."""
 
 import json
 import shutil
@@ -23,21 +23,21 @@ from dataset_rules.sources.download import Bounds, fetch
 from dataset_rules.sources.limits import Progress
 from dataset_rules.sources.public_addresses import PublicOnly
 
-VERSION = 1  # raised by hand when the same archive gives other files
-ARCHIVE, FILES, FACTS = "archive", "files", "fetched.json"  # in the folder of the job
-TELL_EVERY_S = 0.5
+VERSION = 1  # raised by hand when the same archive gives different files
+ARCHIVE, FILES, FACTS = "archive", "files", "fetched.json"  # in the job's folder
+PROGRESS_INTERVAL_S = 0.5
 
 
 def fetch_source(url: str, work: Path, settings: Settings, on_progress: Progress) -> None:
-    """Fetch an archive and unpack it below `work`; an earlier try goes on where it was.
+    """Download an archive and unpack it in `work`; an interrupted download resumes.
 
     Raises:
-        RulesError: if it cannot be had, is none, or holds what no archive should.
-        Unprocessable: if there is no file in it.
+        RulesError: if it cannot be downloaded, is not an archive or is unsafe.
+        Unprocessable: if it contains no file.
     """
     address = address_of(url)
     archive = fetch(
-        address, work / ARCHIVE, on_progress=_now_and_then(on_progress),
+        address, work / ARCHIVE, on_progress=_throttled(on_progress),
         bounds=Bounds(size_bytes=settings.max_upload_bytes),
         transport=partial(PublicOnly, is_loopback_allowed=settings.fetch_loopback),
     )  # fmt: skip
@@ -45,9 +45,9 @@ def fetch_source(url: str, work: Path, settings: Settings, on_progress: Progress
     try:
         unpack(archive, work / FILES)
     except RulesError as error:
-        raise _told_of(error, archive, address.redacted) from error
+        raise _with_url(error, archive, address.redacted) from error
     if not any(path.is_file() for path in (work / FILES).rglob("*")):
-        raise Unprocessable("there is no file in the archive", where=address.redacted)
+        raise Unprocessable("the archive contains no file", where=address.redacted)
     facts = {
         "address": address.redacted, "archive_bytes": archive.stat().st_size,
         "archive_sha256": file_hash(archive),
@@ -55,28 +55,29 @@ def fetch_source(url: str, work: Path, settings: Settings, on_progress: Progress
     write_json(work / FACTS, facts)
 
 
-def keep_fetched(settings: Settings, session: Session, work: Path, url: str) -> Artifact:
-    """The stored source of what `fetch_source` left; equal files are stored once."""
+def store_fetched(settings: Settings, session: Session, work: Path, url: str) -> Artifact:
+    """Store the files of `fetch_source` as a source; equal files are stored once."""
     facts: dict[str, Any] = json.loads((work / FACTS).read_bytes())
     label = address_of(url).name
-    return artifacts.keep_source(settings, session, work / FILES, label=label, facts=facts)
+    return artifacts.store_source(settings, session, work / FILES, label=label, facts=facts)
 
 
-def _told_of(error: RulesError, archive: Path, place: str) -> RulesError:
+def _with_url(error: RulesError, archive: Path, url: str) -> RulesError:
+    """The error with the URL instead of the archive's path."""
     return RulesError(
-        error.what, where=(error.where or "").replace(str(archive), place) or place,
+        error.what, where=(error.where or "").replace(str(archive), url) or url,
         expected=error.expected, found=error.found, remedy=error.remedy,
     )  # fmt: skip
 
 
-def _now_and_then(show: Progress) -> Callable[[int, int], None]:
-    """Every block is told to nobody; some are enough."""
-    told_at = 0.0
+def _throttled(show: Progress) -> Callable[[int, int], None]:
+    """Report at most every `PROGRESS_INTERVAL_S`, and at the end."""
+    shown_at = 0.0
 
-    def tell(done: int, total: int) -> None:
-        nonlocal told_at
-        if time.monotonic() - told_at > TELL_EVERY_S or done == total:
-            told_at = time.monotonic()
+    def report(done: int, total: int) -> None:
+        nonlocal shown_at
+        if time.monotonic() - shown_at > PROGRESS_INTERVAL_S or done == total:
+            shown_at = time.monotonic()
             show(done, total)
 
-    return tell
+    return report

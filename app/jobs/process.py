@@ -1,4 +1,4 @@
-"""Life and death of our processes: children that never outlive their parent, locks, leftovers."""
+"""Process control: children that never outlive their parent, process groups, leftovers."""
 
 import ctypes
 import logging
@@ -18,20 +18,20 @@ from app.ground.errors import Conflict
 
 log = logging.getLogger(__name__)
 
-PARENT = "UNETOPS_PARENT"  # process id that a child of ours was started by
-SHARE = "UNETOPS_SHARE"  # of the jobs, that a worker of ours takes: all, jobs or fetching
-JOB = "UNETOPS_JOB"  # job that a step's process, and each process that it starts, works for
-WORKER_LOCK = "worker.lock"  # in the home; held by the one worker
-TICK_S = 0.25  # between two looks at a silent process
-PATIENCE_S = 10.0  # between asking a process to end and killing it
-DRAIN_S = 25.0  # likewise for the step of a worker that ends: a training saves its checkpoint
+PARENT = "UNETOPS_PARENT"  # id of the process that started a child
+SHARE = "UNETOPS_SHARE"  # which jobs a worker takes: all, jobs or fetching
+JOB = "UNETOPS_JOB"  # job of a step's process and of each process that it starts
+WORKER_LOCK = "worker.lock"  # in the data directory; held by the worker
+POLL_S = 0.25  # interval for checking a silent process
+KILL_AFTER_S = 10.0  # between SIGTERM and SIGKILL
+DRAIN_S = 25.0  # likewise for a step of a stopping worker: a training saves its checkpoint
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 def die_with_parent() -> None:
-    """Have the kernel end this process at once when the process that started it ends.
+    """Have the kernel kill this process as soon as its parent ends.
 
-    Where there is no `prctl` (not Linux) a thread looks once a second.
+    Without `prctl` (not Linux) a thread checks once per second.
     """
     parent = int(os.environ.get(PARENT, "0"))
     if not parent:
@@ -40,7 +40,7 @@ def die_with_parent() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     else:
         threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
-    if os.getppid() != parent:  # it ended before we asked
+    if os.getppid() != parent:  # it ended before prctl was called
         os._exit(1)
 
 
@@ -50,19 +50,19 @@ def _watch_parent(parent: int) -> None:
     os._exit(1)
 
 
-def end_leftovers(job_id: str) -> None:
-    """Kill every process that still works for a job, say the pool of a killed step.
+def kill_leftovers(job_id: str) -> None:
+    """Kill all remaining processes of a job, e.g. the process pool of a killed step.
 
     Raises:
-        Conflict: if one of them cannot be ended: its folder is no other's then.
+        Conflict: if one cannot be killed, so that the job's folder is not free.
     """
-    until = time.monotonic() + PATIENCE_S
-    while left := _workers_for(job_id):
+    until = time.monotonic() + KILL_AFTER_S
+    while left := _processes_of(job_id):
         if time.monotonic() > until:
             raise Conflict(
-                "processes of the job cannot be ended", where=job_id,
+                "processes of the job cannot be killed", where=job_id,
                 found=", ".join(str(process) for process in left),
-                remedy="a process that waits for a disk ends once the disk answers; try again then",
+                remedy="a process waiting for a disk ends once the disk responds; then try again",
             )  # fmt: skip
         for process in left:
             with suppress(ProcessLookupError):
@@ -70,8 +70,8 @@ def end_leftovers(job_id: str) -> None:
         time.sleep(0.01)
 
 
-def _workers_for(job_id: str) -> list[int]:
-    """Processes that bear the job's mark; one that has ended bears nothing any more."""
+def _processes_of(job_id: str) -> list[int]:
+    """Running processes with the job's id in their environment."""
     mark, found = f"{JOB}={job_id}".encode(), []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -80,10 +80,10 @@ def _workers_for(job_id: str) -> list[int]:
     return [process for process in found if process != os.getpid()]
 
 
-def lines_of(child: subprocess.Popen[bytes], pipe: IO[bytes]) -> Iterator[bytes | None]:
-    """What the child writes, line by line, and None while there is nothing for a moment.
+def read_lines(child: subprocess.Popen[bytes], pipe: IO[bytes]) -> Iterator[bytes | None]:
+    """Lines that the child writes, and None whenever it is silent for `POLL_S`.
 
-    Ends with the child, also where a process that it left behind still holds the pipe.
+    Ends with the child, even if a process that it left behind keeps the pipe open.
     """
     lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
 
@@ -95,7 +95,7 @@ def lines_of(child: subprocess.Popen[bytes], pipe: IO[bytes]) -> Iterator[bytes 
     threading.Thread(target=read, daemon=True).start()
     while True:
         try:
-            line = lines.get(timeout=TICK_S)
+            line = lines.get(timeout=POLL_S)
         except queue.Empty:
             if child.poll() is not None:
                 return
@@ -106,15 +106,15 @@ def lines_of(child: subprocess.Popen[bytes], pipe: IO[bytes]) -> Iterator[bytes 
         yield line
 
 
-def end_group(child: subprocess.Popen[bytes], patience_s: float = PATIENCE_S) -> None:
-    """Ask the child and all that it started to end, then kill; with patience 0 kill at once."""
-    hows = (signal.SIGTERM, signal.SIGKILL) if patience_s else (signal.SIGKILL,)
-    for how in hows:
+def stop_process_group(child: subprocess.Popen[bytes], timeout_s: float = KILL_AFTER_S) -> None:
+    """Send SIGTERM to the child's process group, SIGKILL after the timeout; at once if it is 0."""
+    numbers = (signal.SIGTERM, signal.SIGKILL) if timeout_s else (signal.SIGKILL,)
+    for number in numbers:
         if child.poll() is not None:
             return
-        with suppress(ProcessLookupError):  # it ended in this very moment
-            os.killpg(child.pid, how)
+        with suppress(ProcessLookupError):  # it has just ended
+            os.killpg(child.pid, number)
         try:
-            child.wait(patience_s or PATIENCE_S)
+            child.wait(timeout_s or KILL_AFTER_S)
         except subprocess.TimeoutExpired:
-            log.warning("step %s did not end by %s", child.pid, how.name)
+            log.warning("step %s did not exit on %s", child.pid, number.name)

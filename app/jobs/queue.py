@@ -1,4 +1,4 @@
-"""Durable jobs: submit, look at, cancel. The worker runs them; DBOS keeps their state."""
+"""Durable jobs: submit, query, cancel. The worker runs them; DBOS keeps their state."""
 
 import hashlib
 import uuid
@@ -11,7 +11,7 @@ from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
 from app.access.service import Service
-from app.ground.errors import Conflict, NotFound, parts_of
+from app.ground.errors import Conflict, NotFound, error_fields
 from app.jobs.fetching import VERSION as SOURCE_VERSION
 from app.store import artifacts, tables
 from app.store.db import transaction
@@ -23,23 +23,23 @@ from dataset_rules.ground.errors import UserError
 from unet.planning.plan import RUN_VERSION
 
 APPLICATION = "unetops"
-APPLICATION_VERSION = "1"  # pinned: a new release takes up the jobs that the old one left
+APPLICATION_VERSION = "1"  # pinned: a new release continues the jobs of the old one
 WORKFLOW = "run_job"
-# Kind -> queue; every other kind goes to the short queue. A slow server holds up no other work.
+# Kind -> queue; other kinds go to the short queue. A slow server delays no other work.
 QUEUES = {"run": "training", "source": "fetching"}
 SHORT_QUEUE = "steps"
-# Kind -> version of the step: a step that was mended is done again, each other one is not.
+# Kind -> version of the step: only a step whose version changed runs again.
 VERSIONS = {
     "doctor": DOCTOR_VERSION,
     "dataset": DATASET_VERSION,
     "run": RUN_VERSION,
     "source": SOURCE_VERSION,
 }
-MOST_EVENTS = 1000  # in one answer
+MAX_EVENTS = 1000  # per response
 
 
 class State(StrEnum):
-    """Where a job is; it never leaves one of the last three."""
+    """State of a job; the last three are final."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -49,7 +49,7 @@ class State(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """True if nothing can change any more."""
+        """True if the state cannot change any more."""
         return self not in {State.QUEUED, State.RUNNING}
 
 
@@ -65,28 +65,28 @@ STATES = {
 
 
 def open_client(engine: Engine) -> DBOSClient:
-    """A client of the job queue on our database."""
+    """A client of the job queue in the service's database."""
     return DBOSClient(system_database_engine=engine, application_name=APPLICATION)
 
 
 def submit(
-    here: Service, kind: str, *,
+    service: Service, kind: str, *,
     inputs: Mapping[str, str], parameters: Mapping[str, Any], rerun: bool = False,
 ) -> Job:  # fmt: skip
-    """The job for this request: the one that waits, runs or has succeeded, else a new one.
+    """The job for this request: one that is queued, running or succeeded, else a new one.
 
-    One that has succeeded does not count where what it made is gone or altered, nor with
-    `rerun`: what it read may have changed.
+    A succeeded job does not count if its result is gone or altered, or with `rerun`, since its
+    input may have changed.
     """
-    key, client = request_key(kind, inputs, parameters), here.client
-    lost = None if rerun else _lost(here, key)
-    with transaction(here.engine) as session:
-        session.execute(text("BEGIN IMMEDIATE"))  # of two equal requests the later sees the first
+    key, client = request_key(kind, inputs, parameters), service.client
+    lost = None if rerun else _job_without_result(service, key)
+    with transaction(service.engine) as session:
+        session.execute(text("BEGIN IMMEDIATE"))  # of two equal requests the later sees the earlier
         known = next(iter(_with_key(session, key)), None)
-        over = {State.FAILED, State.CANCELLED}
+        ignored = {State.FAILED, State.CANCELLED}
         if known and (rerun or known.id == lost):
-            over.add(State.SUCCEEDED)
-        if known and state_of(client, known.id) not in over:
+            ignored.add(State.SUCCEEDED)
+        if known and job_state(client, known.id) not in ignored:
             return known
         job = Job(
             id=uuid.uuid4().hex, key=key, kind=kind, inputs=dict(inputs),
@@ -104,16 +104,16 @@ def submit(
         return job
 
 
-def _lost(here: Service, key: str) -> str | None:
-    """The newest job for a request, if what it made is not (any more) what it was.
+def _job_without_result(service: Service, key: str) -> str | None:
+    """The newest job for a request, if its result is gone or altered.
 
-    Every byte is read, so this is asked outside of the transaction that others wait for.
+    This reads every byte, so it runs outside the transaction that others wait for.
     """
-    with transaction(here.engine) as session:
+    with transaction(service.engine) as session:
         known = next(iter(_with_key(session, key)), None)
         if known is None or known.result is None:
             return None
-        made = artifacts.made_by(here.settings, session, known)
+        made = artifacts.result_path(service.settings, session, known)
     return None if made and artifacts.is_intact(made) else known.id
 
 
@@ -121,10 +121,10 @@ def request_key(
     kind: str, inputs: Mapping[str, str], parameters: Mapping[str, Any], *,
     version: int | None = None,
 ) -> str:  # fmt: skip
-    """SHA-256 of what is asked for and of the version of the step that does it, today's by default.
+    """SHA-256 of a request and the version of its step, by default the current one.
 
-    Releases before this key put the version of the whole package there: their jobs stay as they
-    are, and a request of that time is a new one.
+    Older releases used the version of the whole package instead: their jobs stay unchanged, and
+    repeating such a request starts a new job.
     """
     request = {
         "kind": kind,
@@ -135,7 +135,7 @@ def request_key(
     return hashlib.sha256(canonical_json(request)).hexdigest()
 
 
-def same_request(session: Session, job: Job) -> list[Job]:
+def jobs_for_same_request(session: Session, job: Job) -> list[Job]:
     """All jobs for the same request, newest first."""
     return _with_key(session, job.key)
 
@@ -153,12 +153,12 @@ def find_job(session: Session, job_id: str) -> Job:
     return job
 
 
-def state_of(client: DBOSClient, job_id: str) -> State:
+def job_state(client: DBOSClient, job_id: str) -> State:
     """The state of one job."""
-    return states_of(client, [job_id])[job_id]
+    return job_states(client, [job_id])[job_id]
 
 
-def states_of(client: DBOSClient, job_ids: Iterable[str]) -> dict[str, State]:
+def job_states(client: DBOSClient, job_ids: Iterable[str]) -> dict[str, State]:
     """Job id -> state."""
     wanted = list(job_ids)
     if not wanted:
@@ -167,18 +167,18 @@ def states_of(client: DBOSClient, job_ids: Iterable[str]) -> dict[str, State]:
     return {workflow.workflow_id: STATES[workflow.status] for workflow in found}
 
 
-def error_of(job: Job, state: State) -> dict[str, Any] | None:
-    """Why a job failed; of one that nobody could write a reason for, where to look for it."""
+def job_error(job: Job, state: State) -> dict[str, Any] | None:
+    """Why a job failed; if no reason could be recorded, where to look for it."""
     if state is not State.FAILED or job.error is not None:
         return job.error
     error = UserError(
-        "the job ended without saying why", where=job.id,
-        remedy="its worker was ended again and again, or could not write; its log says why",
+        "the job ended without a recorded reason", where=job.id,
+        remedy="its worker was stopped repeatedly or could not write; see its log",
     )  # fmt: skip
-    return {**parts_of(error), "text": str(error)}
+    return {**error_fields(error), "text": str(error)}
 
 
-def newest(session: Session, *, kind: str | None = None, limit: int = 100) -> list[Job]:
+def list_jobs(session: Session, *, kind: str | None = None, limit: int = 100) -> list[Job]:
     """Jobs, newest first."""
     rows = select(Job).order_by(Job.created_at.desc()).limit(limit)
     return list(session.scalars(rows.where(Job.kind == kind) if kind else rows))
@@ -190,24 +190,24 @@ def cancel(engine: Engine, client: DBOSClient, job_id: str) -> None:
     Raises:
         Conflict: if the job has ended already.
     """
-    before = state_of(client, job_id)
+    before = job_state(client, job_id)
     if not before.is_final:
         client.cancel_workflow(job_id)
-    after = state_of(client, job_id)
+    after = job_state(client, job_id)
     if after is not State.CANCELLED:
         raise Conflict("the job has ended already", where=job_id, found=after)
     if before is not State.CANCELLED:
         with transaction(engine) as session:
             find_job(session, job_id).finished_at = tables.now()
-            tell(session, job_id, "cancelled", {})
+            record_event(session, job_id, "cancelled", {})
 
 
-def tell(session: Session, job_id: str, event: str, data: Mapping[str, Any]) -> None:
-    """Write down what a job says."""
+def record_event(session: Session, job_id: str, event: str, data: Mapping[str, Any]) -> None:
+    """Store an event of a job."""
     session.add(JobEvent(job_id=job_id, event=event, data=dict(data)))
 
 
 def events_after(session: Session, job_id: str, after: int) -> list[JobEvent]:
-    """Events of a job behind the given event id, oldest first, at most `MOST_EVENTS`."""
+    """Events of a job after the given event id, oldest first, at most `MAX_EVENTS`."""
     rows = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.id > after)
-    return list(session.scalars(rows.order_by(JobEvent.id).limit(MOST_EVENTS)))
+    return list(session.scalars(rows.order_by(JobEvent.id).limit(MAX_EVENTS)))

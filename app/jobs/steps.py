@@ -1,8 +1,8 @@
-"""What a job runs: job kind -> step function, in a process of its own.
+"""The steps that jobs run, each in its own process.
 
 `python -m app.jobs.steps` reads one request as JSON from standard input, runs the step and writes
-one JSON object per line to standard output: its events, and at the end `finished` or `refused`.
-The only caller of training.
+its events to standard output, one JSON object per line, ending with `finished` or `refused`.
+The service trains nowhere else.
 """
 
 import json
@@ -21,32 +21,32 @@ from app.jobs.process import die_with_parent
 from dataset_rules.ground.disk import write_json
 from dataset_rules.ground.errors import UserError
 
-LOCK_WAIT_S = 30.0  # a killed writer is gone long before
-TAKEN = "another process is writing this job's folder"
+LOCK_WAIT_S = 30.0  # a killed writer ends much sooner
+FOLDER_BUSY = "another process is writing this job's folder"
 
 FINISHED = "finished"
 REFUSED = "refused"
-STOPPED = 75  # exit status: asked to end, saved, to be gone on with (EX_TEMPFAIL of sysexits.h)
+STOPPED = 75  # exit status: stopped by signal, saved, to be resumed (EX_TEMPFAIL of sysexits.h)
 
-Tell = Callable[[dict[str, Any]], None]
+Report = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
 class StepRequest:
-    """All that a step needs: folders and numbers, no database."""
+    """All input of a step: folders and parameters, no database."""
 
     kind: str
-    work: str  # the folder to write; of a job that was cut off it holds what was done
+    work: str  # output folder; after an interruption it contains what was done so far
     inputs: dict[str, str]  # role -> finished file or folder
     parameters: dict[str, Any]
 
     def line(self) -> bytes:
-        """As it is sent to the process of the step."""
+        """The request as sent to the step's process."""
         return json.dumps(asdict(self)).encode()
 
 
-def doctor(request: StepRequest, tell: Tell) -> None:
-    """Write `report.json`, what the doctor finds in the source, and pictures of it."""
+def doctor(request: StepRequest, report: Report) -> None:
+    """Write the doctor's `report.json` on the source and `pictures.json`."""
     from dataset_rules.doctor.examine import examine_folder  # each step loads only what it needs
     from dataset_rules.doctor.previews import pictures_of
     from dataset_rules.rules.rules import read_rules
@@ -55,14 +55,14 @@ def doctor(request: StepRequest, tell: Tell) -> None:
     rules = read_rules(Path(request.inputs["rules"])) if "rules" in request.inputs else None
     work = Path(request.work)
     with open_files(Path(request.inputs["source"])) as files:
-        report = examine_folder(files, rules)
-        pictures = pictures_of(files, report.findings, report.pairing, report.rules)
+        result = examine_folder(files, rules)
+        pictures = pictures_of(files, result.findings, result.pairing, result.rules)
     work.mkdir(exist_ok=True)
     write_json(work / "pictures.json", pictures.model_dump(mode="json"))
-    write_json(work / "report.json", report.document())
+    write_json(work / "report.json", result.document())
 
 
-def dataset(request: StepRequest, tell: Tell) -> None:
+def dataset(request: StepRequest, report: Report) -> None:
     """Format the source by the rules."""
     from dataset_rules.formatting.format import format_dataset  # each step loads only what it needs
     from dataset_rules.rules.rules import read_rules
@@ -71,12 +71,12 @@ def dataset(request: StepRequest, tell: Tell) -> None:
         Path(request.inputs["source"]),
         Path(request.work),
         read_rules(Path(request.inputs["rules"])),
-        on_progress=lambda done, total: tell({"event": "progress", "done": done, "total": total}),
+        on_progress=lambda done, total: report({"event": "progress", "done": done, "total": total}),
     )
 
 
-def run(request: StepRequest, tell: Tell) -> None:
-    """Train on the dataset, from the last checkpoint where there is one; SIGTERM saves one."""
+def run(request: StepRequest, report: Report) -> None:
+    """Train on the dataset, from the last checkpoint if there is one; SIGTERM saves one."""
     end = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: end.set())
     from unet.errors import Stopped
@@ -86,23 +86,23 @@ def run(request: StepRequest, tell: Tell) -> None:
         train(
             [Path(request.inputs["dataset"])], Path(request.work),
             time_limit_s=request.parameters["time_limit_s"], seed=request.parameters["seed"],
-            resume=True, on_event=tell, is_to_stop=end.is_set,
+            resume=True, on_event=report, is_to_stop=end.is_set,
         )  # fmt: skip
     except Stopped:
         raise SystemExit(STOPPED) from None
 
 
-def source(request: StepRequest, tell: Tell) -> None:
-    """Fetch an archive and unpack it; `fetched.json` says what it was."""
+def source(request: StepRequest, report: Report) -> None:
+    """Download an archive and unpack it; `fetched.json` records its address and checksum."""
     from app.jobs.fetching import fetch_source  # each step loads only what it needs
 
     fetch_source(
         request.parameters["url"], Path(request.work), Settings.from_environment(),
-        lambda done, total: tell({"event": "progress", "done": done, "total": total}),
+        lambda done, total: report({"event": "progress", "done": done, "total": total}),
     )  # fmt: skip
 
 
-STEPS: Mapping[str, Callable[[StepRequest, Tell], None]] = {
+STEPS: Mapping[str, Callable[[StepRequest, Report], None]] = {
     "doctor": doctor,
     "dataset": dataset,
     "run": run,
@@ -111,34 +111,34 @@ STEPS: Mapping[str, Callable[[StepRequest, Tell], None]] = {
 
 
 def main() -> int:
-    """Run the step that standard input asks for."""
+    """Run the step requested on standard input."""
     die_with_parent()
-    tell = _teller()
+    report = _open_report()
     request = StepRequest(**json.loads(sys.stdin.buffer.readline()))
     work = Path(request.work)
     work.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with locked(work.with_name(f"{work.name}.lock"), wait_s=LOCK_WAIT_S, busy=TAKEN):
-            STEPS[request.kind](request, tell)
-            tell({"event": FINISHED})
+        with locked(work.with_name(f"{work.name}.lock"), wait_s=LOCK_WAIT_S, busy=FOLDER_BUSY):
+            STEPS[request.kind](request, report)
+            report({"event": FINISHED})
     except UserError as error:
         parts = {name: getattr(error, name) for name in ("where", "expected", "found", "remedy")}
-        tell({"event": REFUSED, "what": error.what, **parts, "text": str(error)})
+        report({"event": REFUSED, "what": error.what, **parts, "text": str(error)})
         return 2
     return 0
 
 
-def _teller() -> Tell:
-    """Take standard output for our lines alone: what libraries print goes to the log."""
+def _open_report() -> Report:
+    """Reserve standard output for events; what libraries print goes to the log."""
     lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.set_inheritable(lines.fileno(), False)
     os.dup2(2, 1)
 
-    def tell(event: dict[str, Any]) -> None:
+    def report(event: dict[str, Any]) -> None:
         lines.write(json.dumps(event, default=float) + "\n")
         lines.flush()
 
-    return tell
+    return report
 
 
 if __name__ == "__main__":

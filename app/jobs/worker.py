@@ -1,8 +1,8 @@
 """The executor process: runs each job's step in a child process and stores the result.
 
-A killed worker takes its child with it; the next one takes the job up where the child's
-checkpoint stands. There is one worker to a home: it holds `worker.lock`. Where fetching from the
-network is to be kept apart, a second process takes that queue alone and holds `fetcher.lock`.
+A killed worker takes its child with it; the next one resumes the job from the child's checkpoint.
+Each data directory has one worker, which holds `worker.lock`. To sandbox network access, a second
+process can take only the fetching queue; it holds `fetcher.lock`.
 """
 
 import json
@@ -26,11 +26,11 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from app.ground import logs
-from app.ground.errors import parts_of
+from app.ground.errors import error_fields
 from app.ground.locks import locked
 from app.ground.settings import Settings
 from app.jobs import queue
-from app.jobs.fetching import keep_fetched
+from app.jobs.fetching import store_fetched
 from app.jobs.process import (
     DRAIN_S,
     JOB,
@@ -38,9 +38,9 @@ from app.jobs.process import (
     SHARE,
     WORKER_LOCK,
     die_with_parent,
-    end_group,
-    end_leftovers,
-    lines_of,
+    kill_leftovers,
+    read_lines,
+    stop_process_group,
 )
 from app.jobs.steps import FINISHED, REFUSED, STOPPED, StepRequest
 from app.store import artifacts, tables
@@ -52,38 +52,38 @@ from dataset_rules.ground.errors import UserError
 
 log = logging.getLogger(__name__)
 
-MOST_RECOVERIES = 1000  # of one job; kills are survived, an endless loop of crashes is not
-ORDER_S = 1.0  # in which the end of this process is seen, where step and worker are both told
-LOOK_EVERY_S = 0.5  # for a cancel, and at least this far apart lie two stored progress events
-SETTLE_EVERY_S = 2.0  # a database that took no row is tried again
+MAX_RECOVERIES = 1000  # per job: survives kills, but not an endless crash loop
+STOP_GRACE_S = 1.0  # to notice that this process stops, if step and worker got the same signal
+POLL_S = 0.5  # for a cancel; also the minimum interval between stored progress events
+RETRY_S = 2.0  # between attempts to write to the database
 TRACEBACK_BYTES = 8_000
-FREQUENT = {"step", "progress"}  # frequent events, of which some are enough
+FREQUENT = {"step", "progress"}  # events that are stored only now and then
 
 
 @dataclass(frozen=True)
 class Share:
-    """The part of the queues that one process works on."""
+    """The queues that one process works on."""
 
     queues: tuple[str, ...]
-    executor: str  # pinned: a restarted process is the same one and takes up its own jobs
+    executor: str  # pinned, so that a restarted process resumes its own jobs
     lock: str
 
 
-KEPT_APART = (queue.QUEUES["source"],)
-WITHOUT_NETWORK = tuple(sorted({queue.SHORT_QUEUE, *queue.QUEUES.values()} - {*KEPT_APART}))
+FETCHING_QUEUES = (queue.QUEUES["source"],)
+OFFLINE_QUEUES = tuple(sorted({queue.SHORT_QUEUE, *queue.QUEUES.values()} - {*FETCHING_QUEUES}))
 SHARES = {
-    "all": Share((*WITHOUT_NETWORK, *KEPT_APART), "worker", WORKER_LOCK),
-    "jobs": Share(WITHOUT_NETWORK, "worker", WORKER_LOCK),
-    "fetching": Share(KEPT_APART, "fetcher", "fetcher.lock"),
+    "all": Share((*OFFLINE_QUEUES, *FETCHING_QUEUES), "worker", WORKER_LOCK),
+    "jobs": Share(OFFLINE_QUEUES, "worker", WORKER_LOCK),
+    "fetching": Share(FETCHING_QUEUES, "fetcher", "fetcher.lock"),
 }
 
 
 class JobFailedError(Exception):
-    """Ends the workflow of a failed job; what a person reads is in the job's row."""
+    """Ends the workflow of a failed job; the reason for users is in the job's row."""
 
 
 class Executor:
-    """Runs jobs on one home: what the workflows share."""
+    """Runs the jobs of one data directory; shared by all workflows."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -91,66 +91,66 @@ class Executor:
         self.client: DBOSClient = queue.open_client(self.engine)
         self.stopping = threading.Event()
         self.children: dict[str, subprocess.Popen[bytes]] = {}
-        self._turns: dict[str, threading.Lock] = {}  # key of a request -> one job at a time
+        self._locks: dict[str, threading.Lock] = {}  # by request key: one job at a time
 
     def run(self, job_id: str) -> None:
-        """Run the job's step to its end and store what it made.
+        """Run the job's step and store its result.
 
         Raises:
-            JobFailedError: if it has failed; why is in the job's row by then.
+            JobFailedError: if it failed; the reason is in the job's row by then.
         """
         self._hold_if_stopping()
         try:
             self._work(job_id)
         except JobFailedError:
             raise
-        except Exception as error:  # whatever it was: nobody else can say what became of the job
+        except Exception as error:  # any error: nothing else would record the job's failure
             self._hold_if_stopping()
             log.exception("job failed: %s", job_id)
-            self._fail(job_id, _failure(error), is_kept=True)
+            self._fail(job_id, _worker_error(error), keeps_work=True)
 
     def _work(self, job_id: str) -> None:
         with transaction(self.engine) as session:
             job = queue.find_job(session, job_id)
         if job.result is not None:
             return
-        if job.error is not None:  # settled by a worker that ended before the queue heard of it
+        if job.error is not None:  # settled by a worker that ended before the queue was updated
             raise JobFailedError(job.error["text"])
-        with self._turns.setdefault(job.key, threading.Lock()):
+        with self._locks.setdefault(job.key, threading.Lock()):
             self._make(job)
 
     def _make(self, job: Job) -> None:
-        end_leftovers(job.id)
+        kill_leftovers(job.id)
         self._take_over(job)
         if artifacts.moved_folder(self.settings, job.id) is None:
             self._run_step(job)
-        self._keep(job)
+        self._finish(job)
 
     def _take_over(self, job: Job) -> None:
-        """Go on with what an earlier job for the same request had done when it failed."""
+        """Continue from the unfinished work of an earlier failed job for the same request."""
         with transaction(self.engine) as session:
-            earlier = [row for row in queue.same_request(session, job) if row.id != job.id]
+            earlier = [row for row in queue.jobs_for_same_request(session, job) if row.id != job.id]
         for row in earlier:
-            end_leftovers(row.id)
+            kill_leftovers(row.id)
             if row.result is None and artifacts.hand_over(self.settings, row.id, job.id):
                 return
 
     def _run_step(self, job: Job) -> None:
         code = STOPPED
-        while code == STOPPED and not self._is_cancelled(job.id):  # told to end, but not we
-            self._tell(job.id, "started", {"kind": job.kind, "release": commit()})
+        while code == STOPPED and not self._is_cancelled(job.id):  # only the step was stopped
+            self._record_event(job.id, "started", {"kind": job.kind, "release": commit()})
             last, code = self._run_child(job)
         if self._is_cancelled(job.id):
             self._clear(job.id)
             raise JobFailedError("cancelled")
         if code != 0 or last.get("event") != FINISHED:
-            error = _why(last, code, self._log_of(job.id))
-            self._fail(job.id, error, is_kept="traceback" in error)
+            error = _step_error(last, code, self._log_of(job.id))
+            self._fail(job.id, error, keeps_work="traceback" in error)
 
     def _run_child(self, job: Job) -> tuple[dict[str, Any], int]:
-        """The last event of the step's process and its exit status.
+        """Run the step's process; return its last event and exit status.
 
-        However this ends, no process works for the job any more.
+        In any case, no process of the job is left afterwards.
         """
         request = self._request(job)
         child = self._start(job)
@@ -159,16 +159,16 @@ class Executor:
             last = self._follow(job, child)
             code = child.wait()
             if code != 0:
-                self.stopping.wait(ORDER_S)
+                self.stopping.wait(STOP_GRACE_S)
         finally:
             self._hold_if_stopping()
-            end_group(child, patience_s=0)
+            stop_process_group(child, timeout_s=0)
             self.children.pop(job.id, None)
-            end_leftovers(job.id)
+            kill_leftovers(job.id)
         return last, code
 
     def _hold_if_stopping(self) -> None:
-        if self.stopping.is_set():  # the process ends now; the job stays ours and goes on later
+        if self.stopping.is_set():  # this process is about to exit; the job resumes later
             threading.Event().wait()
 
     def _start(self, job: Job) -> subprocess.Popen[bytes]:
@@ -185,43 +185,43 @@ class Executor:
 
     def _send(self, child: subprocess.Popen[bytes], request: StepRequest) -> None:
         assert child.stdin is not None
-        with suppress(BrokenPipeError), child.stdin as pipe:  # then its exit code tells more
+        with suppress(BrokenPipeError), child.stdin as pipe:  # then its exit code has the reason
             pipe.write(request.line() + b"\n")
 
     def _request(self, job: Job) -> StepRequest:
         with transaction(self.engine) as session:
             inputs = {
-                role: str(artifacts.place(self.settings, artifacts.find(session, name)))
+                role: str(artifacts.artifact_path(self.settings, artifacts.find(session, name)))
                 for role, name in job.inputs.items()
             }
         work = artifacts.work_folder(self.settings, job.id)
         return StepRequest(job.kind, str(work), inputs, job.parameters)
 
     def _follow(self, job: Job, child: subprocess.Popen[bytes]) -> dict[str, Any]:
-        """Store what the child tells until it ends; its last event. Ends it when it is to stop."""
+        """Store the child's events until it ends, or kill it if cancelled; return the last one."""
         assert child.stdout is not None
         last: dict[str, Any] = {}
-        waiting: dict[str, Any] | None = None  # a frequent event, not stored yet
-        stored_at = asked_at = 0.0
-        for line in lines_of(child, child.stdout):
+        pending: dict[str, Any] | None = None  # a frequent event, not stored yet
+        stored_at = checked_at = 0.0
+        for line in read_lines(child, child.stdout):
             now = time.monotonic()
             if line is not None:
                 last = json.loads(line)
-                if last["event"] in FREQUENT and now - stored_at < LOOK_EVERY_S:
-                    waiting = last
+                if last["event"] in FREQUENT and now - stored_at < POLL_S:
+                    pending = last
                     continue
-                if waiting and last["event"] not in FREQUENT:
-                    self._store_event(job.id, waiting)
+                if pending and last["event"] not in FREQUENT:
+                    self._store_event(job.id, pending)
                 self._store_event(job.id, last)
-                waiting, stored_at = None, now
-            if now - asked_at > LOOK_EVERY_S:
-                asked_at = now
+                pending, stored_at = None, now
+            if now - checked_at > POLL_S:
+                checked_at = now
                 if self._is_cancelled(job.id):
-                    end_group(child, patience_s=0)
+                    stop_process_group(child, timeout_s=0)
         return last
 
     def _is_cancelled(self, job_id: str) -> bool:
-        return queue.state_of(self.client, job_id) is queue.State.CANCELLED
+        return queue.job_state(self.client, job_id) is queue.State.CANCELLED
 
     def _store_event(self, job_id: str, event: dict[str, Any]) -> None:
         data = {name: value for name, value in event.items() if name != "event"}
@@ -229,31 +229,33 @@ class Executor:
             if event["event"] in FREQUENT:
                 queue.find_job(session, job_id).progress = _progress(data)
             if event["event"] not in {FINISHED, REFUSED}:
-                queue.tell(session, job_id, event["event"], data)
+                queue.record_event(session, job_id, event["event"], data)
 
-    def _keep(self, job: Job) -> None:
+    def _finish(self, job: Job) -> None:
         work = artifacts.work_folder(self.settings, job.id)
         moved = artifacts.moved_folder(self.settings, job.id)
         if moved is None and is_artifact(work):
-            artifacts.note_move(self.settings, job.id, artifacts.artifact_id(work))
+            artifacts.record_move(self.settings, job.id, artifacts.artifact_id(work))
         with transaction(self.engine) as session:
             row = queue.find_job(session, job.id)
             row.finished_at = tables.now()
-            row.result = self._stored(session, job, moved or work)
-            queue.tell(session, job.id, "succeeded", row.result)
-        artifacts.forget_move(self.settings, job.id)
+            row.result = self._store_result(session, job, moved or work)
+            queue.record_event(session, job.id, "succeeded", row.result)
+        artifacts.clear_move_record(self.settings, job.id)
         if job.kind == "source":
-            self._clear(job.id)  # the archive: its files are in the store
+            self._clear(job.id)  # the archive; its files are in the store
 
-    def _stored(self, session: Session, job: Job, folder: Path) -> dict[str, str]:
-        """What a finished job has made, in the store."""
+    def _store_result(self, session: Session, job: Job, folder: Path) -> dict[str, str]:
+        """Move a finished job's result into the store; return its id and kind."""
         if job.kind == "doctor":
             return {"id": job.id, "kind": "doctor"}
         if job.kind == "source":
-            made = keep_fetched(self.settings, session, folder, job.parameters["url"])
+            made = store_fetched(self.settings, session, folder, job.parameters["url"])
         else:
             label = self._label(job)
-            made = artifacts.keep_folder(self.settings, session, folder, job_id=job.id, label=label)
+            made = artifacts.store_folder(
+                self.settings, session, folder, job_id=job.id, label=label
+            )
         return {"id": made.id, "kind": made.kind}
 
     def _label(self, job: Job) -> str:
@@ -261,33 +263,33 @@ class Executor:
             role = "source" if "source" in job.inputs else "dataset"
             return artifacts.find(session, job.inputs[role]).label
 
-    def _fail(self, job_id: str, error: dict[str, Any], *, is_kept: bool) -> NoReturn:
-        """Settle a failed job; after anything but a refusal its work is kept for the next one."""
+    def _fail(self, job_id: str, error: dict[str, Any], *, keeps_work: bool) -> NoReturn:
+        """Record a job's failure; except after a refusal, its work is kept for the next job."""
         trace = error.pop("traceback", None)
-        if not is_kept:
+        if not keeps_work:
             self._clear(job_id)
-        while not self._is_settled(job_id, error, trace):  # till then the job counts as running
-            self.stopping.wait(SETTLE_EVERY_S)
+        while not self._is_settled(job_id, error, trace):  # until then the job counts as running
+            self.stopping.wait(RETRY_S)
             self._hold_if_stopping()
         raise JobFailedError(error["text"])
 
     def _is_settled(self, job_id: str, error: dict[str, Any], trace: str | None) -> bool:
-        """Write down why a job failed; False while the database takes nothing, say when full."""
+        """Record why a job failed; False while the database cannot be written, e.g. disk full."""
         try:
             with transaction(self.engine) as session:
                 row = queue.find_job(session, job_id)
                 row.error, row.finished_at = error, tables.now()
                 if trace:
-                    queue.tell(session, job_id, "traceback", {"text": trace})
-                queue.tell(session, job_id, "failed", error)
-        except OperationalError as refusal:
-            log.error("job cannot be settled yet: %s: %s", job_id, refusal.orig)
+                    queue.record_event(session, job_id, "traceback", {"text": trace})
+                queue.record_event(session, job_id, "failed", error)
+        except OperationalError as failure:
+            log.error("job failure cannot be recorded yet: %s: %s", job_id, failure.orig)
             return False
         return True
 
-    def _tell(self, job_id: str, event: str, data: dict[str, Any]) -> None:
+    def _record_event(self, job_id: str, event: str, data: dict[str, Any]) -> None:
         with transaction(self.engine) as session:
-            queue.tell(session, job_id, event, data)
+            queue.record_event(session, job_id, event, data)
 
     def _clear(self, job_id: str) -> None:
         shutil.rmtree(artifacts.work_folder(self.settings, job_id), ignore_errors=True)
@@ -296,48 +298,48 @@ class Executor:
         return self.settings.home / "logs" / f"{job_id}.log"
 
     def stop(self) -> None:
-        """Drain: no new jobs; running steps save and end, and go on with the next worker."""
+        """Drain: start no jobs; running steps save and exit, and resume with the next worker."""
         self.stopping.set()
         for child in list(self.children.values()):
-            end_group(child, DRAIN_S)
+            stop_process_group(child, DRAIN_S)
 
 
 def _progress(data: dict[str, Any]) -> dict[str, Any]:
-    """What a job shows of how far it is: a share of 1 and the numbers that it told last."""
+    """The progress that a job shows: a share from 0 to 1 and its latest numbers."""
     done, total = data.get("done", data.get("step")), data.get("total", data.get("steps"))
     share = min(1.0, done / total) if done is not None and total else None
     return {"share": share, **data}
 
 
-def _why(last: dict[str, Any], code: int, log_file: Path) -> dict[str, Any]:
-    """The error of a job whose step refused (its own words) or crashed (the end of its log)."""
+def _step_error(last: dict[str, Any], code: int, log_file: Path) -> dict[str, Any]:
+    """The error of a step that refused its input (its message) or crashed (the end of its log)."""
     if last.get("event") == REFUSED:
         return {name: value for name, value in last.items() if name != "event" and value}
     tail = log_file.read_bytes()[-TRACEBACK_BYTES:].decode(errors="replace").strip()
     if code < 0:
         name = signal.Signals(-code).name
-        remedy = "often too little memory: free some, or ask for less, and submit it again"
+        remedy = "often out of memory: free some or reduce the request, and submit it again"
         error = UserError("the step was killed", found=name, remedy=remedy)
     else:
         error = UserError(
             "the step crashed", found=tail.splitlines()[-1][:300] if tail else f"exit code {code}",
-            remedy="the traceback is in the job's events; this is our mistake, please report it",
+            remedy="this is a bug, please report it; the traceback is in the job's events",
         )  # fmt: skip
-    return {**parts_of(error), "text": str(error), "traceback": tail}
+    return {**error_fields(error), "text": str(error), "traceback": tail}
 
 
-def _failure(error: Exception) -> dict[str, Any]:
-    """The error of a job that failed outside of its step's process."""
+def _worker_error(error: Exception) -> dict[str, Any]:
+    """The error of a job that failed outside its step's process."""
     trace = "".join(traceback.format_exception(error))[-TRACEBACK_BYTES:]
-    said = error if isinstance(error, UserError) else _said(error)
-    return {**parts_of(said), "text": str(said), "traceback": trace}
+    shown = error if isinstance(error, UserError) else _as_user_error(error)
+    return {**error_fields(shown), "text": str(shown), "traceback": trace}
 
 
-def _said(error: Exception) -> UserError:
+def _as_user_error(error: Exception) -> UserError:
     return UserError(
-        "the worker failed at this job", found=f"{type(error).__name__}: {error}"[:300],
-        remedy="mend what it names, say free space or rights, and submit it again: it goes on "
-        "from there",
+        "the worker failed on this job", found=f"{type(error).__name__}: {error}"[:300],
+        remedy="fix the cause, e.g. disk space or permissions, and submit the request again; it "
+        "resumes",
     )  # fmt: skip
 
 
@@ -359,7 +361,7 @@ def launch(settings: Settings, share: Share) -> Executor:
     def run_step(job_id: str) -> None:
         executor.run(job_id)
 
-    @DBOS.workflow(name=queue.WORKFLOW, max_recovery_attempts=MOST_RECOVERIES)
+    @DBOS.workflow(name=queue.WORKFLOW, max_recovery_attempts=MAX_RECOVERIES)
     def run_job(job_id: str) -> None:
         run_step(job_id)
 
@@ -371,7 +373,7 @@ def launch(settings: Settings, share: Share) -> Executor:
 
 
 def main() -> None:
-    """Run until SIGTERM or SIGINT; jobs that are running then stay and go on later."""
+    """Run until SIGTERM or SIGINT; running jobs then resume later."""
     die_with_parent()
     logs.configure("worker")
     settings = Settings.from_environment()
@@ -380,16 +382,16 @@ def main() -> None:
     end = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: end.set())
-    busy = "another worker runs on this home"
+    busy = "another worker uses this data directory"
     lock = settings.home / share.lock
     with locked(lock, wait_s=30, busy=busy):
-        lock.write_text(commit() or "")  # for /readyz, as long as the lock is held
+        lock.write_text(commit() or "")  # for /readyz, while the lock is held
         executor = launch(settings, share)
         log.info("ready")
         end.wait()
         executor.stop()
         logging.shutdown()
-        os._exit(0)  # not through DBOS: the steps that we ended must not count as failed
+        os._exit(0)  # bypasses DBOS: the stopped steps must not count as failed
 
 
 if __name__ == "__main__":

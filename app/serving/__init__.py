@@ -1,1 +1,1 @@
-"""Predictions while a client waits; knows no routes and no pages."""
+"""Predictions over HTTP while the client waits; independent of routes and pages."""

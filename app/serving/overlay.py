@@ -1,54 +1,56 @@
-"""What people look at: an image as any browser shows it, and with the objects drawn on it."""
+"""Images for browsers: 8 bit RGB, and with outlined objects."""
 
 import cv2
 import numpy as np
 
 from dataset_rules.pixels.images import Pixels, encode
 
-LONGEST_SIDE_PX = 2048  # beyond it a page shows no more, and the answer gets slow
-# Okabe and Ito's colours that stand out from brown, blue and pink stain; by class id from 1.
+MAX_SIDE_PX = 2048  # larger images add no detail on a page and are slow to send
+# Okabe-Ito colours that stand out from brown, blue and pink stain; by class id from 1.
 COLOURS = ((0, 255, 120), (255, 220, 0), (0, 200, 255), (255, 80, 200), (255, 140, 0))
-FILL = 0.25
+FILL_OPACITY = 0.25
 
 
-def shown(image: Pixels) -> Pixels:
-    """The image in 8 bits and RGB, no side longer than `LONGEST_SIDE_PX`."""
+def displayable(image: Pixels) -> Pixels:
+    """The image in 8 bits and RGB, no side longer than `MAX_SIDE_PX`."""
     if image.dtype == np.uint16:
         low, high = np.percentile(image, (0.5, 99.5))
         scaled = (image.astype(np.float32) - low) / max(1.0, float(high - low))
         image = (scaled.clip(0, 1) * 255).astype(np.uint8)
     if image.ndim == 2:
         image = np.repeat(image[..., None], 3, axis=2)
-    return _shrunk(image, cv2.INTER_AREA)
+    return _downscale(image, cv2.INTER_AREA)
 
 
 def overlay_png(image: Pixels, mask: Pixels, instances: Pixels) -> bytes:
     """PNG of the image, each object and class outlined and lightly filled in its colour."""
-    picture = shown(image).copy()
-    mask = _shrunk(mask, cv2.INTER_NEAREST)
-    outlines = _outlines(_shrunk(instances, cv2.INTER_NEAREST)) | _outlines(mask)
+    picture = displayable(image).copy()
+    mask = _downscale(mask, cv2.INTER_NEAREST)
+    outlines = _outlines(_downscale(instances, cv2.INTER_NEAREST)) | _outlines(mask)
     for class_id in np.unique(mask[mask > 0]):
         colour = np.array(COLOURS[(int(class_id) - 1) % len(COLOURS)], np.float32)
         inside = mask == class_id
-        picture[inside] = (picture[inside] * (1 - FILL) + colour * FILL).astype(np.uint8)
+        picture[inside] = (picture[inside] * (1 - FILL_OPACITY) + colour * FILL_OPACITY).astype(
+            np.uint8
+        )
         picture[inside & outlines] = colour.astype(np.uint8)
     return encode(picture, ".png")
 
 
-def _outlines(numbers: Pixels) -> Pixels:
-    """True where a pixel with a number touches one with another number, or none."""
-    padded = np.pad(numbers.astype(np.int32), 1)
+def _outlines(labels: Pixels) -> Pixels:
+    """True at pixels of an object that touch another object or the background."""
+    padded = np.pad(labels.astype(np.int32), 1)
     middle = padded[1:-1, 1:-1]
-    sides = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
+    neighbours = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
     differs = np.zeros(middle.shape, bool)
-    for side in sides:
-        differs |= side != middle
+    for neighbour in neighbours:
+        differs |= neighbour != middle
     return differs & (middle > 0)
 
 
-def _shrunk(pixels: Pixels, interpolation: int) -> Pixels:
+def _downscale(pixels: Pixels, interpolation: int) -> Pixels:
     height, width = pixels.shape[:2]
-    scale = LONGEST_SIDE_PX / max(height, width)
+    scale = MAX_SIDE_PX / max(height, width)
     if scale >= 1:
         return pixels
     size = (max(1, round(width * scale)), max(1, round(height * scale)))

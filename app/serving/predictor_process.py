@@ -1,8 +1,7 @@
-"""The process that keeps the model loaded: HTTP on a unix socket that only this user may open.
+"""The predictor, which keeps models loaded: HTTP on a Unix socket private to this user.
 
 `POST /predict` {"model": folder, "image": file, "out": folder} writes a prediction artifact. The
-model that `production` points to is loaded before anybody asks for it, and again when the alias
-moves.
+production model is loaded in advance, and again when the alias changes.
 """
 
 import logging
@@ -31,10 +30,10 @@ from unet.prediction.predictor import Predictor
 
 log = logging.getLogger(__name__)
 
-MOST_MODELS = 2  # loaded at once: production and the one that it is compared with
-LOOK_EVERY_S = 2.0
-LONGEST_DELAY_S = 30.0  # before a model that could not be loaded is tried again
-MOST_WAITING = 8
+MAX_LOADED_MODELS = 2  # production and one to compare it with
+POLL_S = 2.0
+MAX_DELAY_S = 30.0  # before another attempt to load a model
+MAX_WAITING = 8
 
 
 class PredictRequest(BaseModel):
@@ -43,27 +42,29 @@ class PredictRequest(BaseModel):
     model: Path
     image: Path
     out: Path
-    location: str | None = None  # folder that the image will lie in
+    location: str | None = None  # folder where the image will be stored
 
 
-class Models:
-    """The models that are loaded; one prediction at a time, so that two do not share the cores."""
+class ModelCache:
+    """Loaded models; one prediction at a time, so that two do not compete for the cores."""
 
-    def __init__(self, notes: Path | None = None) -> None:
-        self._notes = notes  # of the backend that is the fastest for each model
+    def __init__(self, backend_choices: Path | None = None) -> None:
+        self._backend_choices = backend_choices  # file with each model's fastest backend
         self._loaded: OrderedDict[Path, Predictor] = OrderedDict()
         self._turn = threading.Lock()
-        self._waiting = threading.BoundedSemaphore(MOST_WAITING)
-        self.trouble: str | None = "production was not looked at yet"  # why it is not ready
+        self._waiting = threading.BoundedSemaphore(MAX_WAITING)
+        self.not_ready_reason: str | None = "the production model has not been loaded yet"
 
     def predict(self, request: PredictRequest) -> None:
         """Write the prediction artifact.
 
         Raises:
-            Unavailable: if too many others wait already.
+            Unavailable: if too many predictions are waiting.
         """
         if not self._waiting.acquire(blocking=False):
-            raise errors.Unavailable("too many predictions wait", remedy="try again in a moment")
+            raise errors.Unavailable(
+                "too many predictions are waiting", remedy="try again in a moment"
+            )
         try:
             with self._turn:
                 predictor = self._get(request.model)
@@ -75,24 +76,24 @@ class Models:
             self._waiting.release()
 
     def load(self, folder: Path) -> None:
-        """Load a model ahead of its first use."""
+        """Load a model before its first use."""
         with self._turn:
             self._get(folder)
 
     def _get(self, folder: Path) -> Predictor:
         if folder not in self._loaded:
             predictor = Predictor(folder)
-            choice = predictor.choose_backend(self._notes)
+            choice = predictor.choose_backend(self._backend_choices)
             log.info("model %s runs on %s", predictor.artifact.id[:12], choice.backend)
             self._loaded[folder] = predictor
         self._loaded.move_to_end(folder)
-        while len(self._loaded) > MOST_MODELS:
+        while len(self._loaded) > MAX_LOADED_MODELS:
             self._loaded.popitem(last=False)
         return self._loaded[folder]
 
 
-def create_app(models: Models) -> FastAPI:
-    """The application behind the socket."""
+def create_app(models: ModelCache) -> FastAPI:
+    """The application served on the socket."""
     app = FastAPI(openapi_url=None)
     errors.install(app)
 
@@ -102,8 +103,10 @@ def create_app(models: Models) -> FastAPI:
 
     @app.get("/readyz")
     def readyz() -> dict[str, str]:
-        if models.trouble is not None:
-            raise errors.Unavailable("the production model is not loaded", found=models.trouble)
+        if models.not_ready_reason is not None:
+            raise errors.Unavailable(
+                "the production model is not loaded", found=models.not_ready_reason
+            )
         return {"status": "ok"}
 
     @app.post("/predict")
@@ -114,39 +117,39 @@ def create_app(models: Models) -> FastAPI:
     return app
 
 
-def _follow_production(settings: Settings, engine: Engine, models: Models) -> None:
-    """Load what `production` points to, now and whenever it changes; again where that failed."""
-    loaded, delay_s = "", LOOK_EVERY_S
+def _follow_production(settings: Settings, engine: Engine, models: ModelCache) -> None:
+    """Load the production model now and whenever it changes; retry after failures."""
+    loaded, delay_s = "", POLL_S
     while True:
         try:
             loaded = _load_production(settings, engine, models, loaded)
-        except Exception as error:  # of any kind: nobody else would follow the alias from here on
-            _note_trouble(models, error)
-            loaded, delay_s = "", min(2 * delay_s, LONGEST_DELAY_S)
+        except Exception as error:  # any error: this thread must keep running
+            _record_failure(models, error)
+            loaded, delay_s = "", min(2 * delay_s, MAX_DELAY_S)
         else:
-            models.trouble, delay_s = None, LOOK_EVERY_S
+            models.not_ready_reason, delay_s = None, POLL_S
         time.sleep(delay_s)
 
 
-def _load_production(settings: Settings, engine: Engine, models: Models, loaded: str) -> str:
-    """Load the production model unless it is loaded; its id, "" where there is none."""
+def _load_production(settings: Settings, engine: Engine, models: ModelCache, loaded: str) -> str:
+    """Load the production model unless it is loaded; return its id, "" if there is none."""
     with transaction(engine) as session:
         alias = session.get(Alias, artifacts.PRODUCTION)
         row = session.get(Artifact, alias.artifact_id) if alias else None
     if row is None:
         return ""
     if row.id != loaded:
-        models.load(artifacts.place(settings, row))
+        models.load(artifacts.artifact_path(settings, row))
         log.info("loaded production model %s", row.id)
     return row.id
 
 
-def _note_trouble(models: Models, error: Exception) -> None:
-    said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-    if said != models.trouble:  # once, not at every try
-        is_ours = not isinstance(error, UserError)
-        log.error("cannot load production model: %s", said, exc_info=error if is_ours else None)
-    models.trouble = said
+def _record_failure(models: ModelCache, error: Exception) -> None:
+    reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    if reason != models.not_ready_reason:  # once, not at every attempt
+        is_bug = not isinstance(error, UserError)
+        log.error("cannot load production model: %s", reason, exc_info=error if is_bug else None)
+    models.not_ready_reason = reason
 
 
 def main() -> None:
@@ -159,11 +162,11 @@ def main() -> None:
     socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if socket.parent.stat().st_uid != os.getuid():
         raise errors.AppError(
-            "the folder of the socket belongs to another", where=str(socket.parent)
+            "the folder of the socket belongs to another user", where=str(socket.parent)
         )
-    with locked(socket.parent / "predictor.lock", wait_s=30, busy="another predictor runs here"):
+    with locked(socket.parent / "predictor.lock", wait_s=30, busy="another predictor is running"):
         socket.unlink(missing_ok=True)
-        models = Models(settings.home / CHOICES_FILE)
+        models = ModelCache(settings.home / CHOICES_FILE)
         arguments = (settings, open_engine(settings), models)
         threading.Thread(target=_follow_production, args=arguments, daemon=True).start()
         try:

@@ -1,1 +1,1 @@
-"""Artifacts on disk and their database rows; knows no jobs and no requests."""
+"""Artifacts on disk and their database rows; independent of jobs and requests."""

@@ -1,4 +1,4 @@
-"""Uploaded archives -> sources in the store, and finished folders -> zip on the way out."""
+"""Uploaded archives -> stored sources; finished folders -> zip streams."""
 
 import shutil
 import zipfile
@@ -20,29 +20,29 @@ from dataset_rules.ground.errors import RulesError
 from dataset_rules.sources.archive import unpack
 
 CHUNK_BYTES = 1 << 20
-MAX_NAME_BYTES = 200  # the disk takes 255; predictions put `_instances.png` and more behind it
-TEXTS = (".json", ".txt", ".yaml")
+MAX_NAME_BYTES = 200  # file systems allow 255; predictions append `_instances.png` and more
+TEXT_SUFFIXES = (".json", ".txt", ".yaml")
 
 
-def keep_archive(settings: Settings, engine: Engine, upload: Upload) -> Artifact:
+def store_archive(settings: Settings, engine: Engine, upload: Upload) -> Artifact:
     """Unpack an uploaded archive into the store.
 
     Raises:
-        RulesError: if it is no archive, unsafe or too large.
-        Unprocessable: if there is no file in it, or its name is too long.
+        RulesError: if it is not an archive, unsafe or too large.
+        Unprocessable: if it contains no file, or its name is too long.
     """
     name = file_name(upload.name)
     suffix = ".zip" if zipfile.is_zipfile(upload.path) else ".tar"  # by content, not by name
     archive = upload.path.with_name(f"{upload.path.name}{suffix}")
-    folder = artifacts.new_upload(settings)
+    folder = artifacts.new_upload_path(settings)
     upload.path.rename(archive)
     try:
         _unpack(archive, folder, name)
         if not any(path.is_file() for path in folder.rglob("*")):
-            raise Unprocessable("there is no file in the archive", where=name)
+            raise Unprocessable("the archive contains no file", where=name)
         with transaction(engine) as session:
             facts = {"archive_bytes": upload.size_bytes}
-            return artifacts.keep_source(settings, session, folder, label=name, facts=facts)
+            return artifacts.store_source(settings, session, folder, label=name, facts=facts)
     finally:
         archive.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
@@ -52,71 +52,71 @@ def _unpack(archive: Path, folder: Path, name: str) -> None:
     try:
         unpack(archive, folder)
     except RulesError as error:
-        raise renamed(error, archive, name) from error
+        raise with_client_name(error, archive, name) from error
 
 
-def renamed(error: RulesError, path: Path, name: str) -> RulesError:
-    """The error with the client's name of the file instead of our path."""
+def with_client_name(error: RulesError, path: Path, name: str) -> RulesError:
+    """The error with the client's file name instead of the server's path."""
 
-    def said(text: str | None) -> str | None:
+    def rename(text: str | None) -> str | None:
         return text.replace(str(path), name).replace(path.name, name) if text else text
 
-    parts = {part: said(getattr(error, part)) for part in ("expected", "found", "remedy")}
-    return RulesError(said(error.what) or "", where=said(error.where) or name, **parts)
+    fields = {field: rename(getattr(error, field)) for field in ("expected", "found", "remedy")}
+    return RulesError(rename(error.what) or "", where=rename(error.where) or name, **fields)
 
 
 def file_name(name: str) -> str:
-    """A client's file name without its folders and without what a file system may not like.
+    """A client's file name without folders and special characters.
 
     Raises:
-        Unprocessable: if it is longer than 200 bytes, of which some characters take up to four.
+        Unprocessable: if it is longer than 200 bytes in UTF-8.
     """
     last = PureWindowsPath(PurePosixPath(name).name).name
     kept = "".join(c if c.isalnum() or c in "._- ()" else "_" for c in last).strip(" .")
     size_bytes = len(kept.encode())
     if size_bytes > MAX_NAME_BYTES:
         raise Unprocessable(
-            "the name of the file is too long", where=f"{kept[:40]}...",
+            "the file name is too long", where=f"{kept[:40]}...",
             expected=f"at most {MAX_NAME_BYTES} bytes in UTF-8", found=f"{size_bytes} bytes",
             remedy="rename the file",
         )  # fmt: skip
     return kept or "upload"
 
 
-def zipped(folder: Path) -> Iterator[bytes]:
-    """A zip of the folder, made while it is sent."""
+def zip_folder(folder: Path) -> Iterator[bytes]:
+    """A zip of the folder, created while it is sent."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return zipped_files(ExportFile(path.relative_to(folder).as_posix(), path) for path in paths)
+    return zip_files(ExportFile(path.relative_to(folder).as_posix(), path) for path in paths)
 
 
-def zipped_files(files: Iterable[ExportFile]) -> Iterator[bytes]:
-    """A zip of files, made while it is sent; images are compressed already, so stored."""
+def zip_files(files: Iterable[ExportFile]) -> Iterator[bytes]:
+    """A zip of files, created while it is sent; images are stored without compression."""
     sink = _Sink()
     with zipfile.ZipFile(sink, "w") as archive:
         for item in files:
             entry = zipfile.ZipInfo(item.path)
-            if item.path.endswith(TEXTS):
+            if item.path.endswith(TEXT_SUFFIXES):
                 entry.compress_type = zipfile.ZIP_DEFLATED
-            with archive.open(entry, "w", force_zip64=True) as out, _opened(item.content) as file:
+            with archive.open(entry, "w", force_zip64=True) as out, _open(item.content) as file:
                 while chunk := file.read(CHUNK_BYTES):
                     out.write(chunk)
-                    yield sink.taken()
-    yield sink.taken()
+                    yield sink.take()
+    yield sink.take()
 
 
-def _opened(content: bytes | Path) -> IO[bytes]:
+def _open(content: bytes | Path) -> IO[bytes]:
     return BytesIO(content) if isinstance(content, bytes) else content.open("rb")
 
 
 class _Sink:
-    """What zipfile writes to: a stream that cannot seek."""
+    """Unseekable output buffer for zipfile."""
 
     def __init__(self) -> None:
-        self._waiting = bytearray()
+        self._buffer = bytearray()
 
     def write(self, data: bytes) -> int:
-        """Keep it until it is taken."""
-        self._waiting += data
+        """Append to the buffer."""
+        self._buffer += data
         return len(data)
 
     def flush(self) -> None:
@@ -125,8 +125,8 @@ class _Sink:
     def close(self) -> None:
         """Nothing to do."""
 
-    def taken(self) -> bytes:
-        """What waits; then nothing waits any more."""
-        data = bytes(self._waiting)
-        self._waiting.clear()
+    def take(self) -> bytes:
+        """Return and clear the buffer."""
+        data = bytes(self._buffer)
+        self._buffer.clear()
         return data

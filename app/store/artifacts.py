@@ -1,8 +1,8 @@
 """Artifacts on the volume: `artifacts/<id>/`, `sources/<id>/`, `rules/<id>.json`, `work/<job>/`.
 
-Everything that a step reads or writes lies two folders deep, so that the relative links of the
-lineage hold before and after a finished folder moves from `work/` to `artifacts/`. The folder
-is in place before its row is written: a crash leaves garbage to prune, never a dangling row.
+All inputs and outputs of steps are two folders deep, so that the lineage's relative links stay
+valid when a finished folder moves from `work/` to `artifacts/`. The folder is moved before its
+row is written: a crash leaves garbage to prune, never a dangling row.
 """
 
 import hashlib
@@ -32,34 +32,34 @@ from dataset_rules.rules.rules import Rules, read_rules, rules_document, rules_i
 
 PRODUCTION = "production"
 JOB_ID_LENGTH = 32
-PROCESS = uuid.uuid4().hex  # this one, in the names of its uploads
-REPORT = "report.json"  # in the folder of a job of the doctor
+PROCESS_ID = uuid.uuid4().hex  # of this process; prefix of its uploads
+REPORT = "report.json"  # in the folder of a doctor job
 
 
 def work_folder(settings: Settings, job_id: str) -> Path:
-    """Where a job writes until it is finished; its parent exists."""
+    """Folder of an unfinished job; creates the parent."""
     folder = settings.home / "work" / job_id
     folder.parent.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def place(settings: Settings, row: Artifact) -> Path:
-    """File or folder of an artifact; raises `NotFound` where it is gone from the volume."""
+def artifact_path(settings: Settings, row: Artifact) -> Path:
+    """File or folder of an artifact; raises `NotFound` if it is missing on disk."""
     path = settings.home / row.path
     if not path.exists():
         raise NotFound(
-            f"the {row.kind} is known, but gone from the volume", where=row.id,
-            remedy="bring the folder back from a backup, or make it again",
+            f"the {row.kind} is registered but missing on disk", where=row.id,
+            remedy="restore the folder from a backup, or create it again",
         )  # fmt: skip
     return path
 
 
-def keep_rules(settings: Settings, session: Session, rules: Rules) -> Artifact:
-    """The stored rules; equal rules are stored once."""
+def store_rules(settings: Settings, session: Session, rules: Rules) -> Artifact:
+    """Store rules; equal rules are stored once."""
     name = rules_id(rules)
     path = settings.home / "rules" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, rules_document(rules))  # also where it is: what was altered is mended so
+    write_json(path, rules_document(rules))  # always, which also repairs an altered file
     size = f"{rules.width} x {rules.height}" if rules.width else "own size"
     return _row(
         settings, session, Artifact(id=name, kind="rules", label=f"{size} {rules.image_format}"),
@@ -69,13 +69,13 @@ def keep_rules(settings: Settings, session: Session, rules: Rules) -> Artifact:
 
 def load_rules(settings: Settings, session: Session, name: str) -> Rules:
     """The rules with this id."""
-    return read_rules(place(settings, find(session, name, kind="rules")))
+    return read_rules(artifact_path(settings, find(session, name, kind="rules")))
 
 
-def keep_source(
+def store_source(
     settings: Settings, session: Session, folder: Path, *, label: str, facts: dict[str, Any]
 ) -> Artifact:
-    """The stored source; `folder` moves into the store. Equal files are stored once."""
+    """Move `folder` into the store as a source; equal files are stored once."""
     target = source_folder(settings, folder)
     name = target.name
     facts = {"files": sum(1 for _ in _files(folder)), **facts}
@@ -86,7 +86,7 @@ def keep_source(
 
 
 def source_folder(settings: Settings, folder: Path) -> Path:
-    """Where the files of a folder will lie once they are kept as a source."""
+    """The folder's path once it is stored as a source."""
     return settings.home / "sources" / _source_id(folder)
 
 
@@ -96,11 +96,11 @@ def _source_id(folder: Path) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def keep_folder(
+def store_folder(
     settings: Settings, session: Session, folder: Path, *, job_id: str | None = None,
     label: str = "", facts: dict[str, Any] | None = None,
 ) -> Artifact:  # fmt: skip
-    """The stored artifact; the finished `folder` moves into the store, a run with its model.
+    """Move a finished `folder` into the store and register it, a run with its model.
 
     The first finished model becomes `production`.
     """
@@ -131,7 +131,7 @@ def _keep_model(
 
 
 def promote(session: Session, model_id: str, alias: str = PRODUCTION) -> Alias:
-    """Let the alias point to the model."""
+    """Point the alias to the model."""
     model = find_model(session, model_id)
     row = session.get(Alias, alias) or Alias(name=alias)
     row.artifact_id, row.changed_at = model.id, tables.now()
@@ -140,11 +140,12 @@ def promote(session: Session, model_id: str, alias: str = PRODUCTION) -> Alias:
 
 
 def find(session: Session, name: str, *, kind: str | None = None) -> Artifact:
-    """The artifact with this id; the id of a finished job stands for its result.
+    """The artifact with this id, or the result of the finished job with this id.
 
     Raises:
         NotFound: if there is none.
-        Conflict: if it is of another kind, or the job has no result (yet).
+        Unprocessable: if it is of another kind.
+        Conflict: if the job has no result (yet).
     """
     row = session.get(Artifact, name)
     if row is None and (job := session.get(Job, name)) is not None:
@@ -152,12 +153,12 @@ def find(session: Session, name: str, *, kind: str | None = None) -> Artifact:
     if row is None:
         raise NotFound(f"no such {kind or 'artifact'}", where=name, remedy="see the lists of ids")
     if kind is not None and row.kind != kind:
-        raise Unprocessable("this is another kind", where=name, expected=kind, found=row.kind)
+        raise Unprocessable("wrong kind of artifact", where=name, expected=kind, found=row.kind)
     return row
 
 
 def find_model(session: Session, name: str) -> Artifact:
-    """The model with this alias or id; a run, or its job, stands for its model."""
+    """The model with this alias or id, or the model of a run or its job."""
     alias = session.get(Alias, name)
     if alias is not None:
         return find(session, alias.artifact_id, kind="model")
@@ -173,17 +174,17 @@ def find_model(session: Session, name: str) -> Artifact:
         )
         row = session.scalars(models).first() or row
     if row.kind != "model":
-        raise Unprocessable("this is no model", where=name, expected="model", found=row.kind)
+        raise Unprocessable("this is not a model", where=name, expected="model", found=row.kind)
     return row
 
 
-def listed(session: Session, kind: str, *, limit: int = 500) -> list[Artifact]:
+def list_artifacts(session: Session, kind: str, *, limit: int = 500) -> list[Artifact]:
     """Artifacts of a kind, newest first."""
     rows = select(Artifact).where(Artifact.kind == kind)
     return list(session.scalars(rows.order_by(Artifact.created_at.desc()).limit(limit)))
 
 
-def aliases_of(session: Session) -> dict[str, list[str]]:
+def model_aliases(session: Session) -> dict[str, list[str]]:
     """Model id -> its aliases."""
     found: dict[str, list[str]] = {}
     for alias in session.scalars(select(Alias).order_by(Alias.name)):
@@ -191,43 +192,43 @@ def aliases_of(session: Session) -> dict[str, list[str]]:
     return found
 
 
-def inside(folder: Path, name: str) -> Path:
-    """A file of an artifact by its relative name, never one outside of it."""
+def file_inside(folder: Path, name: str) -> Path:
+    """A file of an artifact by its relative path; raises `NotFound` for paths outside of it."""
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()) or not path.is_file():
         raise NotFound("no such file in the artifact", where=name)
     return path
 
 
-def new_upload(settings: Settings) -> Path:
-    """A name in the folder of uploads that nobody has; its beginning tells whose it is."""
-    return settings.uploads / f"{PROCESS}-{uuid.uuid4().hex}"
+def new_upload_path(settings: Settings) -> Path:
+    """A unique path in the uploads folder, prefixed with the id of this process."""
+    return settings.uploads / f"{PROCESS_ID}-{uuid.uuid4().hex}"
 
 
 @contextmanager
-def keeping_uploads(settings: Settings) -> Iterator[None]:
-    """Remove the uploads of web processes that have ended; mark those of this one as alive."""
+def managed_uploads(settings: Settings) -> Iterator[None]:
+    """Remove uploads of web processes that have ended; protect those of this one by a lock."""
     busy = "another web process has been clearing the uploads for a minute"
-    with ExitStack() as held:
+    with ExitStack() as locks:
         with locked(settings.home / "uploads.lock", wait_s=60, busy=busy):
-            own = _owner(settings, PROCESS)
-            held.enter_context(locked(own, wait_s=0, busy="this process serves the home already"))
+            own = _owner_lock(settings, PROCESS_ID)
+            locks.enter_context(locked(own, wait_s=0, busy="this process serves it already"))
             _clear_uploads(settings)
         yield
 
 
 def _clear_uploads(settings: Settings) -> None:
     settings.uploads.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for left in settings.uploads.iterdir():
-        if not is_locked(_owner(settings, left.name.partition("-")[0])):
-            _remove(left)
+    for path in settings.uploads.iterdir():
+        if not is_locked(_owner_lock(settings, path.name.partition("-")[0])):
+            _remove(path)
     for owner in (settings.home / "run").glob("web-*.lock"):
         if not is_locked(owner):
             owner.unlink(missing_ok=True)
 
 
-def _owner(settings: Settings, process: str) -> Path:
-    """The file that a web process holds locked as long as it lives."""
+def _owner_lock(settings: Settings, process: str) -> Path:
+    """The file that a web process keeps locked while it runs."""
     folder = settings.home / "run"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return folder / f"web-{process}.lock"
@@ -240,8 +241,8 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def made_by(settings: Settings, session: Session, job: Job) -> Path | None:
-    """File or folder that a finished job has made, whether it is still there or not."""
+def result_path(settings: Settings, session: Session, job: Job) -> Path | None:
+    """File or folder that a finished job produced; it may no longer exist."""
     if job.kind == "doctor":
         return work_folder(settings, job.id) / REPORT
     row = session.get(Artifact, (job.result or {}).get("id"))
@@ -249,8 +250,8 @@ def made_by(settings: Settings, session: Session, job: Job) -> Path | None:
 
 
 def is_intact(made: Path) -> bool:
-    """True if an artifact is what was sealed, byte for byte, and a run has its model."""
-    if made.is_file():  # a report: no seal tells of it
+    """True if an artifact equals its seal byte for byte, and a run has its model."""
+    if made.is_file():  # a report has no seal
         return True
     if not is_artifact(made) or altered_files(made):
         return False
@@ -263,34 +264,34 @@ def artifact_id(folder: Path) -> str:
     return read_artifact(folder).id
 
 
-def note_move(settings: Settings, job_id: str, artifact_id: str) -> None:
-    """Say where a job's folder is about to move, so that a kill in between loses nothing."""
+def record_move(settings: Settings, job_id: str, artifact_id: str) -> None:
+    """Record where a job's folder is about to move, so that a kill in between loses nothing."""
     write_file(settings.home / "work" / f"{job_id}.moved", artifact_id.encode())
 
 
 def moved_folder(settings: Settings, job_id: str) -> Path | None:
-    """The folder of a job that was moved into the store before its row was written."""
+    """A job's folder that was moved into the store while its row was not yet written."""
     note = settings.home / "work" / f"{job_id}.moved"
-    if not note.exists() or work_folder(settings, job_id).exists():  # it was about to be moved
+    if not note.exists() or work_folder(settings, job_id).exists():  # not moved yet
         return None
     folder = settings.home / "artifacts" / note.read_text()
     return folder if is_artifact(folder) else None
 
 
 def hand_over(settings: Settings, earlier_id: str, job_id: str) -> bool:
-    """Let a job go on with what an earlier one left; True if it has something to go on with."""
+    """Hand the work of an earlier job to another; True if there is work to continue."""
     work = settings.home / "work"
-    for suffix in ("", ".moved"):  # the folder, and where it was about to move
-        left, own = work / f"{earlier_id}{suffix}", work / f"{job_id}{suffix}"
-        if own.exists():
+    for suffix in ("", ".moved"):  # the folder, and the record of its move
+        old, new = work / f"{earlier_id}{suffix}", work / f"{job_id}{suffix}"
+        if new.exists():
             return True
-        if left.exists():
-            left.rename(own)
+        if old.exists():
+            old.rename(new)
     return (work / job_id).exists() or moved_folder(settings, job_id) is not None
 
 
-def forget_move(settings: Settings, job_id: str) -> None:
-    """The row is written: the note and the lock of the folder have done their work."""
+def clear_move_record(settings: Settings, job_id: str) -> None:
+    """Remove the record of the move and the folder's lock, once the row is written."""
     for suffix in ("moved", "lock"):
         (settings.home / "work" / f"{job_id}.{suffix}").unlink(missing_ok=True)
 
@@ -300,8 +301,8 @@ def _result_of(session: Session, job: Job) -> Artifact:
     row = session.get(Artifact, name) if name else None
     if row is None:
         raise Conflict(
-            "the job has made nothing (yet)", where=job.id, expected="a finished job",
-            remedy=f"GET /api/v1/jobs/{job.id} says how far it is",
+            "the job has no result (yet)", where=job.id, expected="a finished job",
+            remedy=f"GET /api/v1/jobs/{job.id} shows its progress",
         )  # fmt: skip
     return row
 
@@ -322,7 +323,7 @@ def _row(settings: Settings, session: Session, row: Artifact, *, path: Path) -> 
 
 
 def _move(folder: Path, target: Path, *, is_kept: Callable[[], bool]) -> None:
-    """Rename into the store; what is there already stays, if `is_kept` finds it unaltered."""
+    """Rename into the store; an existing target is kept if `is_kept` finds it unaltered."""
     if folder == target:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -334,22 +335,22 @@ def _move(folder: Path, target: Path, *, is_kept: Callable[[], bool]) -> None:
     try:
         folder.rename(target)
     except OSError as error:
-        if target.exists():  # another process stored the same in this very moment
+        if target.exists():  # another process has just stored the same
             _discard(folder)
             return
         raise ArtifactError(
             "the finished folder cannot be moved into the store", where=str(folder),
-            found=str(error.strerror), remedy="look at the free space and rights of the volume",
+            found=str(error.strerror), remedy="check free space and permissions of the disk",
         ) from error  # fmt: skip
     _flush(target.parent)
 
 
 def _discard(folder: Path) -> None:
-    """Remove a folder at once: a kill leaves none of which a part is gone under its name."""
-    beside = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.gone")
-    with suppress(FileNotFoundError):  # another process has found it altered, too
-        folder.rename(beside)
-        shutil.rmtree(beside)
+    """Remove a folder atomically: rename it first, so that a kill leaves no partial folder."""
+    renamed = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.gone")
+    with suppress(FileNotFoundError):  # another process also found it altered
+        folder.rename(renamed)
+        shutil.rmtree(renamed)
 
 
 def _flush(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The database: engine, migrations, and the one place that commits."""
+"""The database: engine, transactions, migrations and backups."""
 
 import os
 import sqlite3
@@ -24,12 +24,12 @@ BUSY_TIMEOUT_MS = 30_000
 
 
 def database_url(settings: Settings) -> str:
-    """URL of the SQLite file that holds our rows and those of the job queue."""
+    """URL of the SQLite file with the service's tables and the job queue's."""
     return f"sqlite:///{settings.database}"
 
 
 def open_engine(settings: Settings) -> Engine:
-    """An engine whose transactions write one after another while others read."""
+    """An engine whose write transactions are serialized while others read."""
     engine = create_engine(database_url(settings))
 
     @event.listens_for(engine, "connect")
@@ -44,28 +44,28 @@ def open_engine(settings: Settings) -> Engine:
 
 @contextmanager
 def transaction(engine: Engine) -> Iterator[Session]:
-    """A session that is committed at the end of the block and rolled back on an error."""
+    """A session, committed at the end of the block and rolled back on errors."""
     with Session(engine, expire_on_commit=False) as session, session.begin():
         yield session
 
 
 def migrate(settings: Settings, backups: Path | None = None) -> Path | None:
-    """Bring the database to the newest version; safe to call from several processes at once.
+    """Migrate the database to the newest version; safe to call from several processes at once.
 
     Args:
-        settings: name the database.
-        backups: folder that a copy of the database goes to before anything is changed.
+        settings: specify the database.
+        backups: folder for a copy of the database, made before any change.
 
     Returns:
-        The copy; None where none is asked for or no database exists yet.
+        Path of the copy; None if none was requested or no database exists yet.
 
     Raises:
-        Conflict: if a newer release has changed the database already; nothing is touched then.
-        AppError: if no whole copy can be made; nothing is changed then.
+        Conflict: if a newer release has migrated the database; it is left unchanged.
+        AppError: if the backup fails; the database is left unchanged.
     """
     for folder in (settings.home, settings.uploads):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    busy = "another process has been changing the database for a minute"
+    busy = "another process has been migrating the database for a minute"
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     with locked(settings.home / "migrate.lock", wait_s=60, busy=busy):
@@ -85,40 +85,40 @@ def migrate(settings: Settings, backups: Path | None = None) -> Path | None:
 
 
 def _known_version(connection: Connection, config: Config, database: Path) -> str | None:
-    """The version of the database, None before the first; `Conflict` where it is a newer one."""
+    """Version of the database, None before the first; raises `Conflict` for a newer one."""
     scripts = ScriptDirectory.from_config(config)
     known = {script.revision for script in scripts.walk_revisions()}
     found = MigrationContext.configure(connection).get_current_revision()
     if found is not None and found not in known:
         raise Conflict(
-            "the database was changed by a newer release", where=str(database),
+            "the database was migrated by a newer release", where=str(database),
             expected=f"version {scripts.get_current_head()} or older", found=f"version {found}",
-            remedy="run that release, or stop all and put back the backup from before it",
+            remedy="run that release, or stop the service and restore the backup made before it",
         )  # fmt: skip
     return found
 
 
 def _back_up(database: Path, folder: Path) -> Path:
-    """A whole, checked copy of the database as one file, while others read and write it.
+    """A complete, verified copy of the database as one file, made while others use it.
 
-    Only a copy that passed the check and lies on the disk has a name that ends in `.db`; of one
-    that fails nothing is left.
+    Only a copy that was verified and flushed to disk gets a name ending in `.db`; a failed one is
+    removed.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _remove_parts(folder)  # of a copy that was killed
+    _remove_parts(folder)  # of a killed backup
     copy = folder / f"unetops-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.db"
-    beside = copy.with_suffix(".part")
+    partial = copy.with_suffix(".part")
     try:
-        _copy(database, beside)
-        _check(beside)
-        _flush(beside)
-        beside.replace(copy)
+        _copy(database, partial)
+        _check(partial)
+        _flush(partial)
+        partial.replace(copy)
         _flush(folder)
     except (OSError, sqlite3.Error) as error:
         raise AppError(
             "the database could not be backed up, nothing was changed", where=str(database),
-            expected=f"a whole copy in {folder}", found=str(error),
-            remedy="make room on the disk; a damaged database is mended from an earlier backup",
+            expected=f"a complete copy in {folder}", found=str(error),
+            remedy="free disk space; restore a damaged database from an earlier backup",
         ) from error  # fmt: skip
     finally:
         _remove_parts(folder)
@@ -126,19 +126,19 @@ def _back_up(database: Path, folder: Path) -> Path:
 
 
 def _remove_parts(folder: Path) -> None:
-    for path in folder.glob("unetops-*.part*"):  # and SQLite's own files beside it
+    for path in folder.glob("unetops-*.part*"):  # including SQLite's auxiliary files
         path.unlink()
 
 
 def _copy(database: Path, to: Path) -> None:
-    os.close(os.open(to, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))  # tokens' hashes
-    with closing(sqlite3.connect(database)) as here, closing(sqlite3.connect(to)) as there:
-        here.backup(there)
-        there.execute("PRAGMA journal_mode=DELETE")  # else the copy is three files, not one
+    os.close(os.open(to, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))  # it has the tokens' hashes
+    with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(to)) as target:
+        source.backup(target)
+        target.execute("PRAGMA journal_mode=DELETE")  # otherwise the copy is three files
 
 
 def _check(copy: Path) -> None:
-    """Raise `sqlite3.Error` unless the copy is undamaged and has our tables."""
+    """Raise `sqlite3.Error` unless the copy is undamaged and has a version."""
     with closing(sqlite3.connect(copy)) as opened:
         (found,) = opened.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
@@ -148,7 +148,7 @@ def _check(copy: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
+    """Flush a file, or the entries of a folder, to disk."""
     opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)

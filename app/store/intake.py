@@ -1,4 +1,4 @@
-"""Take finished folders that were made on the command line into the service's store."""
+"""Import artifacts created on the command line into the service's store."""
 
 import shutil
 import uuid
@@ -12,8 +12,8 @@ from app.store.db import migrate, open_engine, transaction
 from dataset_rules.artifacts.manifest import read_artifact
 
 
-def adopt(home: Path, folders: Sequence[Path]) -> None:
-    """Copy artifacts into the store of `home` and list them there; known ones are left alone."""
+def import_artifacts(home: Path, folders: Sequence[Path]) -> None:
+    """Copy artifacts into the store of `home` and register them; known ones are skipped."""
     settings = replace(Settings.from_environment(), home=home.expanduser().resolve())
     migrate(settings)
     engine = open_engine(settings)
@@ -23,5 +23,5 @@ def adopt(home: Path, folders: Sequence[Path]) -> None:
         copy = artifacts.work_folder(settings, uuid.uuid4().hex)
         shutil.copytree(folder, copy)
         with transaction(engine) as session:
-            artifacts.keep_folder(settings, session, copy, label=folder.name)
+            artifacts.store_folder(settings, session, copy, label=folder.name)
     engine.dispose()

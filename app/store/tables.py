@@ -1,4 +1,4 @@
-"""Rows: artifacts, documents, aliases, jobs and their events, tokens."""
+"""Database tables: artifacts, aliases, jobs and their events, tokens."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -9,39 +9,39 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """A moment in UTC; SQLite forgets the zone, so it is put back on reading."""
+    """A time in UTC; SQLite drops the time zone, so it is restored on reading."""
 
     impl = DateTime
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """To UTC without a zone."""
+        """Convert to naive UTC."""
         return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """With the zone again."""
+        """Restore the time zone."""
         return None if value is None else value.replace(tzinfo=UTC)
 
 
 class Row(DeclarativeBase):
-    """Base of all rows."""
+    """Base class of all rows."""
 
 
 def now() -> datetime:
-    """This moment, UTC."""
+    """Current time in UTC."""
     return datetime.now(UTC)
 
 
 class Artifact(Row):
-    """Something finished on the volume: rules, source, dataset, run, model, prediction."""
+    """A finished artifact on disk: rules, source, dataset, run, model, prediction."""
 
     __tablename__ = "artifact"
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     kind: Mapped[str] = mapped_column(String(32), index=True)
-    path: Mapped[str]  # relative to the home of the service
+    path: Mapped[str]  # relative to the data directory
     record: Mapped[str | None] = mapped_column(String(64))
-    label: Mapped[str] = mapped_column(default="")  # what a person calls it
+    label: Mapped[str] = mapped_column(default="")  # display name
     facts: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     job_id: Mapped[str | None] = mapped_column(ForeignKey("job.id"))
     created_at: Mapped[datetime] = mapped_column(UtcTime, default=now)
@@ -58,7 +58,7 @@ class Alias(Row):
 
 
 class Job(Row):
-    """What was asked for and what came of it; the state is kept by the job queue."""
+    """A request and its outcome; the state is kept by the job queue."""
 
     __tablename__ = "job"
     __table_args__ = (Index("job_by_key", "key", "created_at"),)
@@ -76,7 +76,7 @@ class Job(Row):
 
 
 class JobEvent(Row):
-    """Something that a job said while it ran."""
+    """An event that a job reported."""
 
     __tablename__ = "job_event"
 
@@ -88,7 +88,7 @@ class JobEvent(Row):
 
 
 class Token(Row):
-    """An access token: its hash and what it may do. A revoked one stays as a row."""
+    """An access token: its hash and role. Revoked tokens stay in the table."""
 
     __tablename__ = "token"
 

@@ -1,4 +1,4 @@
-"""A file that a client has sent."""
+"""A file sent by a client."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 
 @dataclass
 class Upload:
-    """A file that was received, and the text fields beside it."""
+    """A received file and the form's text fields."""
 
     path: Path
-    name: str = ""  # as the client calls the file
+    name: str = ""  # the client's name of the file
     size_bytes: int = 0
     fields: dict[str, str] = field(default_factory=dict)

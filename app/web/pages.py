@@ -1,4 +1,4 @@
-"""Rendering of pages: one Jinja environment, one function."""
+"""Rendering of HTML pages with Jinja."""
 
 import http
 from pathlib import Path
@@ -14,7 +14,7 @@ from app.ground.errors import Unauthorized
 HERE = Path(__file__).parent
 STYLE = HERE / "static" / "style.css"
 
-# Nothing from elsewhere, no frame around us; 'unsafe-inline' is the login page's own style.
+# No external content, no framing; 'unsafe-inline' is for the login page's inline style.
 PAGE_HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; "
@@ -30,12 +30,12 @@ def render(
     request: Request, sessions: Sessions, name: str, *, status: int = http.HTTPStatus.OK,
     **values: Any,
 ) -> Response:  # fmt: skip
-    """A page, with the proof that its forms are ours."""
+    """Render a page with a CSRF token for its forms."""
     nonce, proof = sessions.form_token(request)
     caller = getattr(request.state, "caller", None)
     context = {"proof": proof, "proof_field": FORM_FIELD, "caller": caller, **values}
     response = templates.TemplateResponse(request, name, context, status_code=status)
-    sessions.keep_form_token(request, response, nonce)
+    sessions.set_form_cookie(request, response, nonce)
     response.headers.update(PAGE_HEADERS)
     return response
 
@@ -43,9 +43,9 @@ def render(
 def login_page(
     request: Request, sessions: Sessions, error: Unauthorized, *, target: str | None = None
 ) -> Response:
-    """The form that takes a token, as the answer to a page that needs one.
+    """The login form, in response to a page that requires a token.
 
-    It brings its own style: the style sheet, too, is not given without a token.
+    Its style is inline, since the style sheet requires a token, too.
     """
     response = render(
         request, sessions, "login.html", status=error.status, error=error,

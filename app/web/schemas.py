@@ -1,4 +1,4 @@
-"""Bodies of requests and answers."""
+"""Request and response bodies."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -7,35 +7,35 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.jobs.queue import State
 
-LONGEST_TRAINING_S = 14 * 24 * 3600
+MAX_TRAINING_S = 14 * 24 * 3600
 
 
-# Ids and aliases; what cannot be one is refused before it is looked up.
+# Ids and aliases; anything else is rejected before the lookup.
 Id = Annotated[str, Field(max_length=64, pattern=r"^[0-9A-Za-z_-]+$")]
 
 
 class Body(BaseModel):
-    """A body of a request: unknown keys are refused."""
+    """A request body; unknown keys are rejected."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class SourceRequest(Body):
-    """Fetch an archive and keep its files as a source."""
+    """Download an archive and store its files as a source."""
 
     url: str = Field(
-        max_length=2000, description="https address, with #sha256= or #md5= at its end if known"
+        max_length=2000, description="https URL, optionally ending in #sha256= or #md5="
     )
 
 
 class DoctorRequest(Body):
-    """Examine a source, by rules where they are given."""
+    """Examine a source, optionally with stored rules."""
 
     rules: Id | None = Field(default=None, description="id of stored rules")
 
 
 class DatasetRequest(Body):
-    """Format a source by rules."""
+    """Format a source according to rules."""
 
     source: Id = Field(description="id of a source")
     rules: Id = Field(description="id of stored rules")
@@ -44,13 +44,13 @@ class DatasetRequest(Body):
 class RunRequest(Body):
     """Train on a dataset."""
 
-    dataset: Id = Field(description="id of a dataset, or of the job that makes it")
-    time_limit_s: float = Field(ge=1, le=LONGEST_TRAINING_S, allow_inf_nan=False)
+    dataset: Id = Field(description="id of a dataset, or of the job that creates it")
+    time_limit_s: float = Field(ge=1, le=MAX_TRAINING_S, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0, lt=2**32)
 
 
 class Made(BaseModel):
-    """The answer of every POST that makes something; `id` of a job stands for what it makes."""
+    """Response of every POST that creates something; a job's `id` can be used for its result."""
 
     id: str
     kind: str
@@ -70,11 +70,13 @@ class RulesForms(BaseModel):
 
     id: str
     rules: dict[str, Any]
-    paper: dict[str, str] | None = Field(description="null where that form cannot say it")
+    paper: dict[str, str] | None = Field(
+        description="null if the short form cannot express the rules"
+    )
 
 
 class ArtifactView(BaseModel):
-    """Something finished."""
+    """A finished artifact."""
 
     id: str
     kind: str
@@ -87,13 +89,13 @@ class ArtifactView(BaseModel):
 
 
 class ModelView(ArtifactView):
-    """A model and the names that point to it."""
+    """A model and its aliases."""
 
     aliases: list[str]
 
 
 class JobView(BaseModel):
-    """A job: `progress.share` goes from 0 to 1 where it is known."""
+    """A job; `progress.share` goes from 0 to 1, if known."""
 
     id: str
     kind: str
@@ -109,7 +111,7 @@ class JobView(BaseModel):
 
 
 class EventView(BaseModel):
-    """Something that a job said."""
+    """An event of a job."""
 
     id: int
     at: datetime
@@ -118,7 +120,7 @@ class EventView(BaseModel):
 
 
 class Events(BaseModel):
-    """Events of a job; ask again with `after` = `next` for those that follow."""
+    """Events of a job; request the following ones with `after` = `next`."""
 
     events: list[EventView]
     next: int
@@ -126,7 +128,7 @@ class Events(BaseModel):
 
 
 class RunView(BaseModel):
-    """A run: how its job goes, and the model that came of it."""
+    """A run: the status of its job, and its model."""
 
     id: str
     kind: Literal["run"] = "run"
@@ -142,7 +144,7 @@ class RunView(BaseModel):
 
 
 class Promoted(BaseModel):
-    """The alias and the model that it points to now."""
+    """The alias and the model that it now points to."""
 
     alias: str
     model: str
@@ -165,10 +167,10 @@ class Samples(BaseModel):
 
 
 class Ready(BaseModel):
-    """Which parts are there."""
+    """Which processes are available."""
 
     database: bool
     worker: bool
     predictor: bool
-    release: str | None  # commit or release that this web process runs
-    worker_release: str | None  # and the one that the worker runs; None without a worker
+    release: str | None  # commit or release of the web process
+    worker_release: str | None  # that of the worker; None without a worker

@@ -48,7 +48,7 @@ def app(settings: Settings) -> FastAPI:
 
 
 class Browser:
-    """What a program or browser on some machine sees of the application, and its cookies."""
+    """A client of the application at a given address, with cookies."""
 
     def __init__(self, app: FastAPI, portal: BlockingPortal, address: str) -> None:
         transport = httpx.ASGITransport(app, client=(address, 50_000), raise_app_exceptions=False)
@@ -71,7 +71,7 @@ class Browser:
 
 @contextmanager
 def browsing(app: FastAPI, address: str = "127.0.0.1") -> Iterator[Browser]:
-    """The started application, seen from a machine with this address."""
+    """A client at this address of the started application."""
     with (
         start_blocking_portal() as portal,
         portal.wrap_async_context_manager(app.router.lifespan_context(app)),
@@ -87,8 +87,8 @@ def http(app: FastAPI) -> Iterator[Browser]:
 
 @pytest.fixture
 def run(discs: Path, tmp_path: Path) -> Path:
-    """A run of four patches, whose model has learned next to nothing."""
-    from unet.planning.fingerprint import fingerprint  # torch, which most tests never load
+    """A run of four patches, with a barely trained model."""
+    from unet.planning.fingerprint import fingerprint  # loads torch, which most tests do not need
     from unet.planning.plan import make_plan
     from unet.runs.train import train
 
@@ -117,7 +117,7 @@ def post_source(http, count: int = 4) -> str:
 
 
 def post_dataset(http, count: int = 4) -> str:
-    """Job of a dataset."""
+    """Submit a dataset; return its job."""
     rules = http.post("/api/v1/rules", json=PAPER).json()["id"]
     body = {"source": post_source(http, count), "rules": rules}
     answer = http.post("/api/v1/datasets", json=body)
@@ -161,7 +161,7 @@ def working(home: Path, share: str = "all") -> Iterator[subprocess.Popen]:
 
 
 def processes_of(job: str) -> list[int]:
-    """Every process that works for a job."""
+    """All running processes of a job."""
     mark, found = f"UNETOPS_JOB={job}".encode(), []
     for folder in Path("/proc").glob("[0-9]*"):
         try:

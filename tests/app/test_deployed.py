@@ -1,4 +1,4 @@
-"""What a deployed service needs: parts alone, a proxy in front, migrations, readiness."""
+"""What a deployed service needs: separate processes, a proxy, migrations, readiness."""
 
 import io
 import json
@@ -27,7 +27,7 @@ from tests.app.conftest import browsing, drawn_zip, wait_for, working
 
 @contextmanager
 def command(home: Path, *words: str, **environment: str):
-    """A running command of ours, ended by SIGTERM."""
+    """A running `unetops` command, stopped by SIGTERM."""
     with (home.parent / "command.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "app.cli", *words, "--data", str(home)],
@@ -42,7 +42,7 @@ def command(home: Path, *words: str, **environment: str):
 
 @contextmanager
 def web(home: Path, **environment: str):
-    """The address of `unetops web` on a free port."""
+    """A client of `unetops web` on a free port."""
     log = home.parent / "command.log"
     before = log.read_text().count("web on http") if log.exists() else 0
     with command(home, "web", "--port", "0", **environment):
@@ -61,17 +61,17 @@ def ended(home: Path, *words: str, **environment: str) -> subprocess.CompletedPr
     )  # fmt: skip
 
 
-def test_behind_https_cookies_are_secure_and_forms_are_bound_to_the_outer_name(settings, engine):
+def test_behind_https_cookies_are_secure_and_forms_are_bound_to_the_public_host(settings, engine):
     token = create_token(engine, Role.ADMIN)
-    outer = {"host": "cells.example", "x-forwarded-proto": "https", "x-forwarded-for": "10.1.2.3"}
+    proxied = {"host": "cells.example", "x-forwarded-proto": "https", "x-forwarded-for": "10.1.2.3"}
     page = {"accept": "text/html"}
     with web(settings.home) as http:
-        answer = http.get("/", headers={**outer, **page})
+        answer = http.get("/", headers={**proxied, **page})
         assert "secure" in answer.headers["set-cookie"].lower()
         proof = answer.text.split('name="csrf_token" value="')[1].split('"')[0]
         cookie = answer.headers["set-cookie"].split(";")[0]
         form = {"secret": token.secret, "csrf_token": proof}
-        ours = {**outer, "cookie": cookie, "origin": "https://cells.example"}
+        ours = {**proxied, "cookie": cookie, "origin": "https://cells.example"}
         answer = http.post("/login", data=form, headers=ours)
         assert answer.status_code == 303, answer.text
         assert "secure" in answer.headers["set-cookie"].lower()
@@ -84,15 +84,15 @@ def test_behind_https_cookies_are_secure_and_forms_are_bound_to_the_outer_name(s
         assert "secure" not in plain.headers["set-cookie"].lower()
 
 
-def test_a_proxy_elsewhere_is_not_believed_whatever_the_environment_says(settings, engine):
+def test_a_remote_proxy_is_never_trusted(settings, engine):
     with web(settings.home, FORWARDED_ALLOW_IPS="*", UNETOPS_ALLOW_OPEN="1") as http:
         assert http.get("/api/v1/jobs").status_code == 200, "open on this machine"
         through = {"x-forwarded-for": "127.0.0.1, 10.1.2.3"}
         assert http.get("/api/v1/jobs", headers=through).status_code == 401
 
 
-def test_what_speaks_as_proxies_do_is_not_served_without_a_token(settings, engine):
-    """As nginx does by default: no header of its own, the name of this machine, HTTP/1.0."""
+def test_http_1_0_is_not_served_without_a_token(settings, engine):
+    """nginx by default adds no header, sends a local Host and speaks HTTP/1.0."""
     with web(settings.home, UNETOPS_ALLOW_OPEN="1") as http:
         for version, status in ((b"1.0", b"401"), (b"1.1", b"200")):
             head = b"GET /api/v1/jobs HTTP/%s\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
@@ -104,20 +104,22 @@ def test_what_speaks_as_proxies_do_is_not_served_without_a_token(settings, engin
 @pytest.mark.parametrize(
     ("command", "environment"), [("web", {}), ("serve", {"FORWARDED_ALLOW_IPS": "*"})]
 )
-def test_nothing_is_open_where_a_proxy_is_to_be_expected(settings, engine, command, environment):
+def test_no_open_access_behind_a_possible_proxy(settings, engine, command, environment):
     done = ended(settings.home, command, "--port", "0", **environment)
     assert done.returncode == 2
-    assert "without a token nothing is opened where a proxy may stand in front" in done.stderr
+    assert "without a token the service does not start behind a possible proxy" in done.stderr
     assert "unetops token create --role admin" in done.stderr
     assert "UNETOPS_ALLOW_OPEN=1" in done.stderr
 
 
-def test_behind_a_proxy_a_service_that_asks_for_tokens_starts_without_one(settings, engine):
+def test_behind_a_proxy_a_service_that_requires_tokens_starts_without_one(settings, engine):
     with web(settings.home, UNETOPS_REQUIRE_AUTH="1") as http:
         assert http.get("/api/v1/jobs").status_code == 401
 
 
-def test_readiness_is_free_for_this_machine_alone_and_names_the_release(app, engine, settings):
+def test_readiness_needs_no_token_only_on_this_machine_and_reports_the_release(
+    app, engine, settings
+):
     create_token(engine, Role.VIEWER)
     with browsing(app) as http:
         answer = http.get("/readyz")
@@ -125,14 +127,14 @@ def test_readiness_is_free_for_this_machine_alone_and_names_the_release(app, eng
         assert http.get("/readyz", headers={"x-forwarded-for": "127.0.0.1"}).status_code == 401
         assert http.get("/readyz", headers={"host": "cells.example"}).status_code == 401
         with working(settings.home):
-            there = wait_for(lambda: (view := http.get("/readyz").json())["worker"] and view)
-            wait_for(lambda: http.get("/readyz").json()["worker_release"] == there["release"])
+            ready = wait_for(lambda: (view := http.get("/readyz").json())["worker"] and view)
+            wait_for(lambda: http.get("/readyz").json()["worker_release"] == ready["release"])
         assert http.get("/readyz").json()["worker_release"] is None
     with browsing(app, "10.1.2.3") as http:
         assert http.get("/readyz").status_code == 401
 
 
-def test_backup_is_one_file_with_our_rows_and_those_of_the_queue(settings, engine, tmp_path):
+def test_backup_is_one_file_including_the_job_queue(settings, engine, tmp_path):
     token = create_token(engine, Role.VIEWER)
     done = ended(settings.home, "migrate", "--backup", str(tmp_path / "backups"))
     assert done.returncode == 0, done.stderr
@@ -145,15 +147,13 @@ def test_backup_is_one_file_with_our_rows_and_those_of_the_queue(settings, engin
     database.close()
 
 
-def test_without_a_database_there_is_nothing_to_back_up(settings, tmp_path):
+def test_without_a_database_no_backup_is_made(settings, tmp_path):
     assert migrate(settings, tmp_path / "backups") is None
     assert settings.database.exists()
     assert not (tmp_path / "backups").exists()
 
 
-def test_backup_for_which_there_is_no_room_leaves_nothing_and_changes_nothing(
-    settings, engine, tmp_path
-):
+def test_a_backup_without_disk_space_leaves_nothing_and_changes_nothing(settings, engine, tmp_path):
     with sqlite3.connect(settings.database) as database:
         database.execute("CREATE TABLE filler AS SELECT zeroblob(4000000) AS bytes")
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -169,7 +169,7 @@ def test_backup_for_which_there_is_no_room_leaves_nothing_and_changes_nothing(
     assert list(backups.iterdir()) == []
 
 
-def test_backup_removes_what_a_killed_one_left_behind(settings, engine, tmp_path):
+def test_backup_removes_leftovers_of_a_killed_one(settings, engine, tmp_path):
     for end in (".part", ".part-journal"):
         (tmp_path / f"unetops-20260101T000000.000000Z{end}").touch()
     copy = migrate(settings, tmp_path)
@@ -177,7 +177,7 @@ def test_backup_removes_what_a_killed_one_left_behind(settings, engine, tmp_path
     assert list(tmp_path.glob("unetops-*")) == [copy]
 
 
-def test_damaged_database_is_no_backup(settings, engine, tmp_path):
+def test_a_damaged_database_is_not_backed_up(settings, engine, tmp_path):
     engine.dispose()
     with sqlite3.connect(settings.database) as database:
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -195,16 +195,14 @@ def test_damaged_database_is_no_backup(settings, engine, tmp_path):
     assert list((tmp_path / "backups").iterdir()) == []
 
 
-def test_empty_file_of_a_first_migration_that_was_killed_is_no_database_to_back_up(
-    settings, tmp_path
-):
+def test_the_empty_file_of_a_killed_first_migration_is_not_backed_up(settings, tmp_path):
     settings.home.mkdir(exist_ok=True)
     settings.database.touch()
     assert migrate(settings, tmp_path / "backups") is None
     assert not (tmp_path / "backups").exists()
 
 
-def test_database_of_a_newer_release_is_refused_and_left_alone(settings, engine, tmp_path):
+def test_a_database_of_a_newer_release_is_refused_and_unchanged(settings, engine, tmp_path):
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(Conflict, match="newer release"):
@@ -216,15 +214,15 @@ def test_database_of_a_newer_release_is_refused_and_left_alone(settings, engine,
         assert "9999" in done.stderr, words
 
 
-def test_a_home_has_one_worker(settings, engine):
+def test_a_data_directory_has_one_worker(settings, engine):
     with command(settings.home, "worker"):
         wait_for(lambda: (settings.home / "worker.lock").exists())
         done = ended(settings.home, "worker")
     assert done.returncode == 2
-    assert "served already" in done.stderr
+    assert "already in use" in done.stderr
 
 
-def test_provenance_names_the_deployment_where_there_is_one(monkeypatch):
+def test_provenance_records_the_deployment(monkeypatch):
     now = datetime.now(UTC)
     plain = provenance_document("0" * 64, (), started=now)
     assert "deployment" not in plain
@@ -235,7 +233,7 @@ def test_provenance_names_the_deployment_where_there_is_one(monkeypatch):
     assert json.loads(json.dumps(made))["commit"] == plain["commit"]
 
 
-def test_a_second_web_process_leaves_the_uploads_of_the_first_alone(settings, engine):
+def test_a_second_web_process_keeps_the_uploads_of_the_first(settings, engine):
     left = settings.uploads / f"{'0' * 32}-cut-off"
     left.write_bytes(b"of a process that was killed")
     data, may_end = drawn_zip(), threading.Event()
@@ -254,15 +252,15 @@ def test_a_second_web_process_leaves_the_uploads_of_the_first_alone(settings, en
 
 
 class Slow(io.BytesIO):
-    """A file of which the second half is sent once it may."""
+    """A file whose second half is sent once `may_end` is set."""
 
     def __init__(self, data: bytes, may_end: threading.Event) -> None:
         super().__init__(data)
         self._half, self._may_end = len(data) // 2, may_end
 
     def read(self, size: int | None = -1) -> bytes:
-        here = self.tell()
-        if here < self._half:
-            return super().read(self._half - here)
+        position = self.tell()
+        if position < self._half:
+            return super().read(self._half - position)
         self._may_end.wait(60)
         return super().read(size)

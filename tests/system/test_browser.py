@@ -39,14 +39,14 @@ def page(service: Service):
         page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
         yield page
         browser.close()
-    assert not [text for text in problems if "status of 4" not in text]  # refusals are asked for
+    assert not [text for text in problems if "status of 4" not in text]  # 4xx answers are expected
 
 
 def shown_json(page: Page) -> dict:
     return json.loads(page.locator("#json").inner_text())
 
 
-def test_the_form_of_the_rules_shows_both_forms_and_stores_them(
+def test_the_rules_page_shows_both_forms_and_stores_rules(
     page: Page, service: Service, tmp_path: Path
 ) -> None:
     page.goto("/rules")
@@ -74,14 +74,14 @@ def test_the_form_of_the_rules_shows_both_forms_and_stores_them(
     assert service.http.get(f"/rules/{stored}").json()["layout"] == "together"
 
 
-def test_a_width_of_nothing_is_said_beside_the_form(page: Page) -> None:
+def test_an_invalid_width_is_reported_in_the_form(page: Page) -> None:
     page.goto("/rules")
     page.get_by_label("Width").fill("0")
     page.get_by_role("button", name="Save these rules").click()
     assert "width" in page.get_by_role("alert").inner_text()
 
 
-def test_a_source_shows_what_the_doctor_found_with_pictures(
+def test_the_source_page_shows_findings_with_pictures(
     page: Page, service: Service, tmp_path: Path
 ) -> None:
     two_folders(tmp_path / "s")
@@ -91,48 +91,44 @@ def test_a_source_shows_what_the_doctor_found_with_pictures(
     page.get_by_label("Archive of images and masks").set_input_files(archive)
     page.get_by_role("button", name="Upload").click()
     page.get_by_role("link", name="wells.zip").wait_for()
-    page.get_by_role("button", name="Ask the doctor").click()
-    page.get_by_role("link", name="The whole report, with pictures").click(timeout=60_000)
+    page.get_by_role("button", name="Examine").click()
+    page.get_by_role("link", name="Full report with pictures").click(timeout=60_000)
     page.wait_for_url("**/sources/*")
     finding = page.locator("article.warning").first
     expect(finding).to_contain_text("images are equal byte for byte")
     shown = "[...document.images].map((image) => (image.loading = 'eager', image.decode()))"
-    page.evaluate(f"Promise.all({shown})")  # fails where a picture is none
+    page.evaluate(f"Promise.all({shown})")  # fails if a picture cannot be decoded
     assert finding.locator("img").count() == 6
 
 
-def test_an_address_is_fetched_by_a_job_and_what_is_no_archive_is_said(
-    page: Page, service: Service
-) -> None:
+def test_a_url_is_fetched_by_a_job_and_failures_are_shown(page: Page, service: Service) -> None:
     page.goto("/datasets")
-    page.get_by_label("Or the address of an archive").fill("https://127.0.0.1:1/set.zip")
-    page.get_by_role("button", name="Fetch").click()
+    page.get_by_label("Or the URL of an archive").fill("https://127.0.0.1:1/set.zip")
+    page.get_by_role("button", name="Download").click()
     page.wait_for_url("**/jobs/*")
-    expect(page.get_by_role("heading", level=1)).to_have_text("Fetching")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Download")
     expect(page.get_by_role("alert")).to_contain_text("127.0.0.1", timeout=30_000)
     page.goto("/datasets")
-    page.get_by_label("Or the address of an archive").fill("http://example.org/set.zip")
-    page.get_by_role("button", name="Fetch").click()
-    assert page.url.endswith("/datasets")  # the browser says that it wants https
+    page.get_by_label("Or the URL of an archive").fill("http://example.org/set.zip")
+    page.get_by_role("button", name="Download").click()
+    assert page.url.endswith("/datasets")  # the browser itself requires https
 
 
-def test_the_page_of_an_examination_fits_a_phone_and_asks_for_nothing(
-    page: Page, tmp_path: Path
-) -> None:
+def test_the_doctor_page_fits_a_phone_and_loads_nothing_else(page: Page, tmp_path: Path) -> None:
     two_folders(tmp_path / "a_source_with_a_long_name_that_does_not_break_anywhere_at_all")
     (source,) = tmp_path.iterdir()
     (source / "images/2.png").write_bytes((source / "images/1.png").read_bytes())
     words = [sys.executable, "-m", "app.cli", "doctor", source, "--html", tmp_path / "page.html"]
     assert subprocess.run(words, check=False, capture_output=True).returncode == 1
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
     page.set_viewport_size({"width": 360, "height": 800})
     page.goto((tmp_path / "page.html").as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    assert {url.partition(":")[0] for url in asked} <= {"file", "data"}
+    assert {url.partition(":")[0] for url in requested} <= {"file", "data"}
 
 
-def test_a_token_closes_the_pages_and_opens_them_again(page: Page, service: Service) -> None:
+def test_a_token_closes_the_pages_until_login(page: Page, service: Service) -> None:
     home = service.home
     words = [sys.executable, "-m", "app.cli", "token", "create", "--role", "admin", "--data", home]
     secret = subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()

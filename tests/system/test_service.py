@@ -1,4 +1,4 @@
-"""The whole service as users run it: `unetops serve`, killed in every way, spoken to by HTTP."""
+"""The whole service as users run it: `unetops serve`, killed and restarted, used over HTTP."""
 
 import io
 import json
@@ -100,7 +100,7 @@ def wait_for(condition, seconds: float) -> None:
 
 
 def processes_with(mark: str) -> dict[int, str]:
-    """Process id -> module, of every living process with this in its environment."""
+    """Process id -> module, of every running process with this in its environment."""
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -112,7 +112,7 @@ def processes_with(mark: str) -> dict[int, str]:
     return found
 
 
-def part_of(home: Path, module: str) -> int:
+def process_id(home: Path, module: str) -> int:
     return next(p for p, m in processes_with(f"UNETOPS_HOME={home}").items() if m == module)
 
 
@@ -135,7 +135,7 @@ def make_dataset(service: Service) -> str:
     return service.finished(job)["result"]["id"]
 
 
-def begin_run(service: Service, dataset: str, *, seed: int = 0, limit_s: int = TIME_LIMIT_S) -> str:
+def start_run(service: Service, dataset: str, *, seed: int = 0, limit_s: int = TIME_LIMIT_S) -> str:
     body = {"dataset": dataset, "time_limit_s": limit_s, "seed": seed}
     return service.post("/runs", json=body)["job"]
 
@@ -144,13 +144,13 @@ def wait_for_checkpoint(home: Path, job: str) -> None:
     wait_for(lambda: (home / "work" / job / "last.safetensors").exists(), 150)
 
 
-def test_run_survives_a_killed_worker_and_a_killed_service(tmp_path):
+def test_a_run_survives_killed_worker_and_service(tmp_path):
     home = tmp_path / "home"
     with serving(home) as service:
         dataset = make_dataset(service)
-        job = begin_run(service, dataset)
+        job = start_run(service, dataset)
         wait_for_checkpoint(home, job)
-        os.kill(part_of(home, "app.jobs.worker"), signal.SIGKILL)
+        os.kill(process_id(home, "app.jobs.worker"), signal.SIGKILL)
         wait_for(lambda: plans(service, job) == 2, 60)
         assert len(steps_of(job)) == 1, "never two writers"
         os.kill(service.process.pid, signal.SIGKILL)
@@ -158,18 +158,18 @@ def test_run_survives_a_killed_worker_and_a_killed_service(tmp_path):
         assert not steps_of(job)
     with serving(home) as service:
         run = service.finished(job)["result"]["id"]
-        began_at = [e["data"]["step"] for e in service.events(job) if e["event"] == "plan"]
-        assert len(began_at) == 3, "begun, and taken up after each kill"
-        assert began_at[0] == 0
-        assert all(step > 0 for step in began_at[1:]), "went on from a checkpoint"
+        first_steps = [e["data"]["step"] for e in service.events(job) if e["event"] == "plan"]
+        assert len(first_steps) == 3, "started, and resumed after each kill"
+        assert first_steps[0] == 0
+        assert all(step > 0 for step in first_steps[1:]), "resumed from a checkpoint"
         assert altered_files(home / "artifacts" / run) == []
-        assert begin_run(service, dataset) == job, "the same request is the same job"
+        assert start_run(service, dataset) == job, "the same request is the same job"
         check_predictions(service, home, run)
-        os.kill(part_of(home, "app.web.main"), signal.SIGKILL)
-        os.kill(part_of(home, "app.serving.predictor_process"), signal.SIGKILL)
+        os.kill(process_id(home, "app.web.main"), signal.SIGKILL)
+        os.kill(process_id(home, "app.serving.predictor_process"), signal.SIGKILL)
         wait_for(lambda: is_ready(service.http.base_url.port), 60)
         check_predictions(service, home, run)
-    assert service.process.returncode == 0, "Ctrl-C ends it cleanly"
+    assert service.process.returncode == 0, "Ctrl-C stops it cleanly"
     assert processes_with(f"UNETOPS_HOME={home}") == {}
 
 
@@ -223,9 +223,9 @@ RELEASE = {"UNETOPS_STACK": "test", "UNETOPS_DROPLET": "one"}
 
 @contextmanager
 def deployed(home: Path, release: str, **more: str):
-    """Web and worker as their two units run them, under a release."""
+    """Web process and worker of a release, as run by their two systemd units."""
     environment = {**os.environ, **RELEASE, **more, "UNETOPS_COMMIT": release}
-    environment["UNETOPS_ALLOW_OPEN"] = "1"  # no proxy stands in front of the tests
+    environment["UNETOPS_ALLOW_OPEN"] = "1"  # the tests use no proxy
     port = free_port()
     with (home.parent / "deployed.log").open("ab") as log:
         web, worker = (
@@ -248,7 +248,7 @@ def deployed(home: Path, release: str, **more: str):
 
 
 def newer_package(folder: Path) -> str:
-    """A folder for PYTHONPATH that has this code call itself a later version."""
+    """A folder for PYTHONPATH that gives this code a later version."""
     info = folder / "unetops-99.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: unetops\nVersion: 99.0\n")
@@ -259,7 +259,7 @@ def test_a_training_survives_a_release_with_a_migration_and_a_backup(tmp_path):
     home = tmp_path / "home"
     with deployed(home, "release-a") as service:
         dataset = make_dataset(service)
-        job = begin_run(service, dataset, limit_s=60)
+        job = start_run(service, dataset, limit_s=60)
         wait_for_checkpoint(home, job)
         service.process.terminate()
         assert service.process.wait(30) == 0
@@ -276,12 +276,12 @@ def test_a_training_survives_a_release_with_a_migration_and_a_backup(tmp_path):
     path = os.pathsep.join([newer_package(tmp_path / "newer"), str(Path(__file__).parents[2])])
     with deployed(home, "release-b", PYTHONPATH=path, PYTHONSAFEPATH="1") as service:
         run = service.finished(job)["result"]["id"]
-        told = service.events(job)
-        assert begin_run(service, dataset, limit_s=60) == job, "no step is another in this release"
-    began_at = [event["data"]["step"] for event in told if event["event"] == "plan"]
-    assert len(began_at) == 2
-    assert began_at[0] == 0 < began_at[1], "went on from the checkpoint of the drain"
-    releases = [event["data"]["release"] for event in told if event["event"] == "started"]
+        events = service.events(job)
+        assert start_run(service, dataset, limit_s=60) == job, "the step versions are unchanged"
+    first_steps = [event["data"]["step"] for event in events if event["event"] == "plan"]
+    assert len(first_steps) == 2
+    assert first_steps[0] == 0 < first_steps[1], "resumed from the checkpoint of the drain"
+    releases = [event["data"]["release"] for event in events if event["event"] == "started"]
     assert releases == ["release-a", "release-b"]
     made = json.loads((home / "artifacts" / run / "provenance.json").read_text())
     assert (made["commit"], made["unetops"]) == ("release-b", "99.0")
@@ -292,7 +292,7 @@ def test_a_training_survives_a_release_with_a_migration_and_a_backup(tmp_path):
 def test_cancel_stops_a_training(tmp_path):
     home = tmp_path / "home"
     with serving(home) as service:
-        job = begin_run(service, make_dataset(service))
+        job = start_run(service, make_dataset(service))
         wait_for(lambda: steps_of(job), 30)
         assert service.post(f"/jobs/{job}/cancel")["status"] == "cancelled"
         wait_for(lambda: not steps_of(job), 15)
@@ -306,7 +306,7 @@ def test_promotion_moves_production(tmp_path):
     with serving(home) as service:
         dataset = make_dataset(service)
         first, second = (
-            service.finished(begin_run(service, dataset, seed=seed, limit_s=5))["id"]
+            service.finished(start_run(service, dataset, seed=seed, limit_s=5))["id"]
             for seed in (1, 2)
         )
         models = [service.http.get(f"/runs/{job}").json()["model"] for job in (first, second)]
@@ -319,7 +319,7 @@ def test_promotion_moves_production(tmp_path):
         assert service.post("/predictions", files=files)["model"] == models[1]
 
 
-def test_serve_refuses_what_it_cannot_do(tmp_path):
+def test_serve_refuses_a_used_port_and_open_access(tmp_path):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -339,7 +339,7 @@ def refusal(*arguments: str) -> str:
     return " ".join((done.stdout + done.stderr).split())
 
 
-def test_token_of_the_command_line_opens_the_service(tmp_path):
+def test_a_token_from_the_command_line_is_accepted(tmp_path):
     home = tmp_path / "home"
     made = subprocess.run(
         [sys.executable, "-m", "app.cli", "token", "create", "--role", "admin", "--data",

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations on the connection that `app.store.db` hands over."""
+"""Alembic entry point: runs the migrations on the connection from `app.store.db`."""
 
 from alembic import context
 

@@ -1,4 +1,4 @@
-"""Datasets: make, list, look into, take away."""
+"""Datasets: create, list, read, export."""
 
 from typing import Annotated, Literal
 
@@ -6,59 +6,59 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from sqlalchemy.orm import Session
 
-from app.access.route_roles import Guarded, needs
-from app.access.service import Here, Service
+from app.access.route_roles import GuardedRoute, requires_role
+from app.access.service import Service, ServiceDep
 from app.access.tokens import Role
 from app.ground.errors import NotFound
 from app.jobs import queue
 from app.store import artifacts
-from app.store.archives import zipped, zipped_files
+from app.store.archives import zip_files, zip_folder
 from app.store.db import transaction
 from app.store.tables import Artifact
 from app.web.schemas import ArtifactView, DatasetRequest, Made, Samples, SampleView
-from app.web.views import API, artifact_view, made_job
+from app.web.views import API, artifact_view, job_response
 from dataset_rules.artifacts.dataset import Sample, read_dataset
 from dataset_rules.exchange.export import export_files
 from dataset_rules.exchange.layout import Layout
 
 ExportForm = Literal["zip", "coco", "nnunet", "cellpose", "yolo"]
 
-router = APIRouter(prefix="/datasets", tags=["datasets"], route_class=Guarded)
+router = APIRouter(prefix="/datasets", tags=["datasets"], route_class=GuardedRoute)
 
 
 @router.post("", status_code=202)
-@needs(Role.ANNOTATOR)
-def create_dataset(here: Here, request: DatasetRequest, response: Response) -> Made:
-    """Format a source by rules; the same request again returns the same job."""
-    with transaction(here.engine) as session:
+@requires_role(Role.ANNOTATOR)
+def create_dataset(service: ServiceDep, request: DatasetRequest, response: Response) -> Made:
+    """Format a source according to rules; repeating a request returns the same job."""
+    with transaction(service.engine) as session:
         inputs = {
             "source": artifacts.find(session, request.source, kind="source").id,
             "rules": artifacts.find(session, request.rules, kind="rules").id,
         }
-    job = queue.submit(here, "dataset", inputs=inputs, parameters={})
-    return made_job(job, queue.state_of(here.client, job.id), response)
+    job = queue.submit(service, "dataset", inputs=inputs, parameters={})
+    return job_response(job, queue.job_state(service.client, job.id), response)
 
 
 @router.get("")
-def list_datasets(here: Here) -> list[ArtifactView]:
+def list_datasets(service: ServiceDep) -> list[ArtifactView]:
     """All datasets, newest first."""
-    with transaction(here.engine) as session:
-        return [artifact_view(row) for row in artifacts.listed(session, "dataset")]
+    with transaction(service.engine) as session:
+        return [artifact_view(row) for row in artifacts.list_artifacts(session, "dataset")]
 
 
 @router.get("/{dataset_id}")
-def read_dataset_row(here: Here, dataset_id: str) -> ArtifactView:
-    """One dataset; the id of the finished job that made it will do."""
-    with transaction(here.engine) as session:
+def read_dataset_row(service: ServiceDep, dataset_id: str) -> ArtifactView:
+    """One dataset, by its id or that of the job that created it."""
+    with transaction(service.engine) as session:
         return artifact_view(_find(session, dataset_id))
 
 
 @router.get("/{dataset_id}/samples")
-def list_samples(here: Here, dataset_id: str) -> Samples:
-    """The samples of a dataset, with links to image and mask."""
-    with transaction(here.engine) as session:
+def list_samples(service: ServiceDep, dataset_id: str) -> Samples:
+    """The samples of a dataset, with links to images and masks."""
+    with transaction(service.engine) as session:
         row = _find(session, dataset_id)
-        dataset = read_dataset(artifacts.place(here.settings, row))
+        dataset = read_dataset(artifacts.artifact_path(service.settings, row))
     return Samples(
         samples=[_sample_view(row, sample) for sample in dataset.samples],
         classes=[known.model_dump() for known in dataset.classes],
@@ -66,30 +66,30 @@ def list_samples(here: Here, dataset_id: str) -> Samples:
 
 
 @router.get("/{dataset_id}/samples/{name}/image", response_class=FileResponse)
-def read_sample_image(here: Here, dataset_id: str, name: str) -> FileResponse:
+def read_sample_image(service: ServiceDep, dataset_id: str, name: str) -> FileResponse:
     """The image of a sample."""
-    return _sample_file(here, dataset_id, name, "image")
+    return _sample_file(service, dataset_id, name, "image")
 
 
 @router.get("/{dataset_id}/samples/{name}/mask", response_class=FileResponse)
-def read_sample_mask(here: Here, dataset_id: str, name: str) -> FileResponse:
-    """The label mask of a sample: class ids, 255 ignore."""
-    return _sample_file(here, dataset_id, name, "mask")
+def read_sample_mask(service: ServiceDep, dataset_id: str, name: str) -> FileResponse:
+    """The label mask of a sample: class ids, 255 for ignored pixels."""
+    return _sample_file(service, dataset_id, name, "mask")
 
 
 @router.get("/{dataset_id}/export", response_class=StreamingResponse)
 def export_dataset(
-    here: Here, dataset_id: str, form: Annotated[ExportForm, Query(alias="format")] = "zip"
+    service: ServiceDep, dataset_id: str, form: Annotated[ExportForm, Query(alias="format")] = "zip"
 ) -> StreamingResponse:
-    """The dataset as a zip: its own folder, or the files that another tool reads.
+    """The dataset as a zip: the folder itself, or another tool's format.
 
-    The folder comes with manifest, seal and lineage. COCO, nnU-Net, Cellpose and YOLO come with
-    an `export.json` that names the dataset and says what the format cannot hold.
+    The folder includes manifest, seal and lineage. COCO, nnU-Net, Cellpose and YOLO include an
+    `export.json` with the dataset's id and what the format cannot store.
     """
-    with transaction(here.engine) as session:
+    with transaction(service.engine) as session:
         row = _find(session, dataset_id)
-        folder = artifacts.place(here.settings, row)
-    sent = zipped(folder) if form == "zip" else zipped_files(export_files(folder, Layout(form)))
+        folder = artifacts.artifact_path(service.settings, row)
+    sent = zip_folder(folder) if form == "zip" else zip_files(export_files(folder, Layout(form)))
     name = f"dataset-{row.id[:12]}{'' if form == 'zip' else f'-{form}'}.zip"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return StreamingResponse(sent, media_type="application/zip", headers=headers)
@@ -100,16 +100,16 @@ def _find(session: Session, dataset_id: str) -> Artifact:
 
 
 def _sample_view(row: Artifact, sample: Sample) -> SampleView:
-    here = f"{API}/datasets/{row.id}/samples/{sample.name}"
-    links = {"image": f"{here}/image", "mask": f"{here}/mask"}
+    url = f"{API}/datasets/{row.id}/samples/{sample.name}"
+    links = {"image": f"{url}/image", "mask": f"{url}/mask"}
     return SampleView(name=sample.name, split=sample.split, group=sample.group, links=links)
 
 
-def _sample_file(here: Service, dataset_id: str, name: str, part: str) -> FileResponse:
-    with transaction(here.engine) as session:
-        folder = artifacts.place(here.settings, _find(session, dataset_id))
+def _sample_file(service: Service, dataset_id: str, name: str, part: str) -> FileResponse:
+    with transaction(service.engine) as session:
+        folder = artifacts.artifact_path(service.settings, _find(session, dataset_id))
     for sample in read_dataset(folder).samples:
         if sample.name == name:
             path = sample.image.path if part == "image" else sample.mask.path
-            return FileResponse(artifacts.inside(folder, path))
+            return FileResponse(artifacts.file_inside(folder, path))
     raise NotFound("no such sample in the dataset", where=name)

@@ -1,5 +1,5 @@
-// One way to call the API: with the page's proof, and problem documents as errors.
-const proof = document.querySelector('meta[name="csrf-token"]').content;
+// Client of the API: sends the page's CSRF token, throws problem documents as errors.
+const csrfToken = document.querySelector('meta[name="csrf-token"]').content;
 
 export class Problem extends Error {
   constructor(document) {
@@ -10,35 +10,35 @@ export class Problem extends Error {
 }
 
 export async function api(path, { method = 'GET', json, body, headers = {} } = {}) {
-  const sent = { Accept: 'application/json', 'X-CSRF-Token': proof, ...headers };
+  const allHeaders = { Accept: 'application/json', 'X-CSRF-Token': csrfToken, ...headers };
   if (json !== undefined) {
-    sent['Content-Type'] = 'application/json';
+    allHeaders['Content-Type'] = 'application/json';
     body = JSON.stringify(json);
   }
-  const answer = await fetch(`/api/v1${path}`, { method, body, headers: sent });
-  const document = await answer.json();
-  if (!answer.ok) throw new Problem(document);
+  const response = await fetch(`/api/v1${path}`, { method, body, headers: allHeaders });
+  const document = await response.json();
+  if (!response.ok) throw new Problem(document);
   return document;
 }
 
-// fetch cannot tell how much of an upload is sent; XMLHttpRequest can.
+// XMLHttpRequest reports upload progress; fetch does not.
 export function upload(path, form, onProgress) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     request.open('POST', `/api/v1${path}`);
-    request.setRequestHeader('X-CSRF-Token', proof);
+    request.setRequestHeader('X-CSRF-Token', csrfToken);
     request.setRequestHeader('Accept', 'application/json');
     request.responseType = 'json';
     request.upload.onprogress = (event) => event.lengthComputable && onProgress(event.loaded / event.total);
-    request.onerror = () => reject(new Problem({ what: 'the connection broke', remedy: 'try again' }));
+    request.onerror = () => reject(new Problem({ what: 'the connection was lost', remedy: 'try again' }));
     request.onload = () => (request.status < 300
       ? resolve(request.response)
-      : reject(new Problem(request.response ?? { what: `the service answered ${request.status}` })));
+      : reject(new Problem(request.response ?? { what: `the service responded with ${request.status}` })));
     request.send(form);
   });
 }
 
-// Runs an action of a form: one at a time, its error beside the button that started it.
+// Runs a form's action: disables its buttons meanwhile, shows an error in the form.
 export async function attempt(form, action) {
   const mistake = form.querySelector('.mistake');
   const buttons = [...form.querySelectorAll('button')];

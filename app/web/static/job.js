@@ -54,7 +54,7 @@ async function showReport(job) {
   byId('report').hidden = false;
   byId('pictures').href = `/sources/${job.inputs.source}?job=${id}`;
   byId('report-summary').textContent = `${report.pairs.length} pairs; ${report.unpaired_images.length} images and `
-    + `${report.unpaired_masks.length} masks without partner; ${report.questions.length} open questions.`;
+    + `${report.unpaired_masks.length} masks without a partner; ${report.questions.length} open questions.`;
   byId('findings').replaceChildren(...report.findings.map((finding) => {
     const line = document.createElement('li');
     line.className = finding.severity;
@@ -71,7 +71,7 @@ async function showReport(job) {
 function showResult(job) {
   const { kind, id: made } = job.result;
   const where = {
-    source: ['/datasets', 'Examine and format it'],
+    source: ['/datasets', 'Examine and format the source'],
     dataset: [`/datasets/${made}`, 'Open the dataset'],
     run: ['/predict', 'Try the model on an image'],
   }[kind];

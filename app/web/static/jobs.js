@@ -1,7 +1,7 @@
 import { api, stateTag } from './api.js';
 
-// Rows of jobs that wait or run: their state and progress, every two seconds.
-async function look() {
+// Refreshes state and progress of unfinished jobs every two seconds.
+async function refresh() {
   const rows = [...document.querySelectorAll('[data-live-job]')];
   await Promise.allSettled(rows.map(async (row) => {
     const job = await api(`/jobs/${row.dataset.liveJob}`);
@@ -10,7 +10,7 @@ async function look() {
     if (share != null) row.querySelector('progress').value = share;
     if (!['queued', 'running'].includes(job.status)) row.removeAttribute('data-live-job');
   }));
-  if (document.querySelector('[data-live-job]')) setTimeout(look, 2000);
+  if (document.querySelector('[data-live-job]')) setTimeout(refresh, 2000);
 }
 
-look();
+refresh();

@@ -8,9 +8,9 @@ const tabs = [...document.querySelectorAll('[role=tab]')];
 let forms = null;
 let shown = 'rules';
 let waiting = 0;
-let asked = 0;
+let latestRequest = 0;
 
-function given() {
+function formFields() {
   const fields = Object.fromEntries(new FormData(form));
   delete fields.csrf_token;
   return fields;
@@ -41,16 +41,16 @@ function show() {
 }
 
 async function convert() {
-  const turn = ++asked;
+  const request = ++latestRequest;
   showTree();
   try {
-    const answer = await api('/rules/convert', { method: 'POST', json: given() });
-    if (turn !== asked) return;
-    forms = answer;
+    const converted = await api('/rules/convert', { method: 'POST', json: formFields() });
+    if (request !== latestRequest) return;
+    forms = converted;
     mistake.hidden = true;
     show();
   } catch (error) {
-    if (turn !== asked) return;
+    if (request !== latestRequest) return;
     mistake.textContent = error.message;
     mistake.hidden = false;
   }

@@ -6,13 +6,13 @@ import pytest
 from fastapi import APIRouter, FastAPI
 from starlette.routing import Mount
 
-from app.access.route_roles import Guarded, include
+from app.access.bodies import SMALL_BODY_BYTES
+from app.access.route_roles import GuardedRoute, include_router
 from app.access.tokens import Role, create_token, list_tokens, revoke_token
 from app.ground.errors import AppError
 from app.ground.locks import locked
 from app.supervisor import serve
 from app.web.main import create_app
-from app.web.uploads import SMALL_BODY_BYTES
 from tests.app.conftest import PAPER, browsing, drawn_zip
 
 HTML = {"accept": "text/html"}
@@ -31,7 +31,7 @@ def every_route(app) -> list[tuple[str, str]]:
 
 
 def filled(path: str) -> str:
-    """An address of the route, for which there is nothing."""
+    """The route's path with ids that do not exist."""
     return re.sub(r"{[^}]*}", "x", path)
 
 
@@ -45,7 +45,7 @@ def _paths(routes, prefix=""):
             yield from _paths(route.effective_route_contexts(), prefix)
 
 
-def test_the_routes_that_are_tried_are_those_of_the_document_and_the_pages(app):
+def test_all_routes_of_the_api_and_the_pages_are_tested(app):
     routes = set(every_route(app))
     described = {
         (method.upper(), path) for path, item in app.openapi()["paths"].items() for method in item
@@ -56,7 +56,7 @@ def test_the_routes_that_are_tried_are_those_of_the_document_and_the_pages(app):
     assert len(described) > 25
 
 
-def test_every_route_but_health_asks_once_a_token_exists(app, http, engine):
+def test_every_route_except_health_requires_a_token_once_one_exists(app, http, engine):
     create_token(engine, Role.VIEWER)
     for method, path in every_route(app):
         address = filled(path)
@@ -80,7 +80,7 @@ def test_open_until_the_first_token(http, engine):
     assert http.get("/api/v1/jobs", headers=bearer(token)).status_code == 200
 
 
-def test_revoking_the_last_token_opens_nothing(http, engine):
+def test_revoking_the_last_token_does_not_reopen_the_service(http, engine):
     token = create_token(engine, Role.ADMIN)
     revoke_token(engine, token.id)
     assert http.get("/api/v1/jobs").status_code == 401
@@ -101,41 +101,41 @@ def test_wrong_tokens_are_refused(http, engine, header):
     assert http.get("/api/v1/jobs", headers={"authorization": header}).status_code == 401
 
 
-# What the table of the documentation says in words, as routes; all others only read.
-DEEDS = {
+# The actions in the documentation's table -> routes; all other routes only read.
+ACTIONS = {
     "convert rules": {("POST", "/api/v1/rules/convert")},
     "log out": {("POST", "/logout")},
     "store rules and sources": {
         ("POST", "/api/v1/rules"), ("POST", "/rules"), ("POST", "/api/v1/sources"),
     },
-    "have a source examined": {("POST", "/api/v1/sources/{source_id}/doctor")},
+    "examine sources": {("POST", "/api/v1/sources/{source_id}/doctor")},
     "format datasets": {("POST", "/api/v1/datasets")},
     "predict": {("POST", "/api/v1/predictions")},
     "train": {("POST", "/api/v1/runs")},
     "promote models": {("POST", "/api/v1/models/{model_id}/promote")},
     "cancel jobs": {("POST", "/api/v1/jobs/{job_id}/cancel")},
 }  # fmt: skip
-LOGIN = ("POST", "/login")  # for those who have no role yet
+LOGIN = ("POST", "/login")  # needs no role
 
 
 def documented_roles(app) -> dict[tuple[str, str], Role]:
-    """The least role of every route, by the table in docs/service.md."""
+    """The minimum role of every route, by the table in docs/service.md."""
     table = re.findall(r"^\| (viewer|annotator|admin) \| (.+) \|$", SERVICE_MD.read_text(), re.M)
-    deeds = {
-        deed: Role(role) for role, words in table
-        for deed in re.sub("^(everything: )?also ", "", words).split(", ")
+    actions = {
+        action: Role(role) for role, words in table
+        for action in re.sub("^(everything: )?also ", "", words).split(", ")
     }  # fmt: skip
-    assert deeds.pop("read everything") is Role.VIEWER
-    assert deeds.keys() == DEEDS.keys()
-    least = {route: deeds[deed] for deed, routes in DEEDS.items() for route in routes}
+    assert actions.pop("read everything") is Role.VIEWER
+    assert actions.keys() == ACTIONS.keys()
+    minimum = {route: actions[action] for action, routes in ACTIONS.items() for route in routes}
     return {
-        route: least.pop(route) if route[0] not in {"GET", "HEAD"} else Role.VIEWER
+        route: minimum.pop(route) if route[0] not in {"GET", "HEAD"} else Role.VIEWER
         for route in every_route(app) if route != LOGIN
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("role", Role)
-def test_every_role_may_do_on_every_route_what_is_documented(app, http, engine, role):
+def test_permissions_of_every_role_match_the_documentation(app, http, engine, role):
     headers = bearer(create_token(engine, role))
     for (method, path), least in documented_roles(app).items():
         answer = http.request(method, filled(path), headers=headers)
@@ -148,7 +148,7 @@ def test_every_role_may_do_on_every_route_what_is_documented(app, http, engine, 
             assert answer.json()["found"] == f"role {role}"
 
 
-def test_roles_let_through_what_they_are_for(http, engine):
+def test_roles_permit_their_actions(http, engine):
     annotator, admin = (bearer(create_token(engine, role)) for role in list(Role)[1:])
     rules = http.post("/api/v1/rules", json=PAPER, headers=annotator)
     assert rules.status_code == 201
@@ -163,7 +163,7 @@ def test_roles_let_through_what_they_are_for(http, engine):
     assert http.post(cancel, headers=admin).status_code == 200
 
 
-def test_the_role_of_a_session_is_that_of_its_token(http, engine):
+def test_a_session_has_the_role_of_its_token(http, engine):
     log_in(http, create_token(engine, Role.VIEWER))
     form = {**PAPER, "csrf_token": proof_of(http.get("/rules", headers=HTML).text)}
     answer = http.post("/rules", data=form)
@@ -171,21 +171,21 @@ def test_the_role_of_a_session_is_that_of_its_token(http, engine):
     assert answer.json()["expected"] == "role annotator"
 
 
-def test_a_route_that_changes_something_must_state_its_role():
-    router = APIRouter(route_class=Guarded)
-    with pytest.raises(ValueError, match="states `needs"):
+def test_a_route_that_writes_must_declare_its_role():
+    router = APIRouter(route_class=GuardedRoute)
+    with pytest.raises(ValueError, match="declare `requires_role"):
         router.add_api_route("/open", lambda: None, methods=["POST"])
 
 
-def test_a_router_without_guards_is_not_taken():
+def test_a_router_without_guarded_routes_is_refused():
     router = APIRouter()
     router.add_api_route("/open", lambda: None, methods=["POST"])
     with pytest.raises(ValueError, match="route_class=Guarded"):
-        include(FastAPI(), router)
+        include_router(FastAPI(), router)
 
 
 class Body:
-    """A body of any size that counts how much of it was taken."""
+    """A body of any size that counts how much of it was read."""
 
     def __init__(self, size_bytes: int, head: bytes = b"") -> None:
         self.size_bytes = size_bytes
@@ -202,7 +202,7 @@ class Body:
 
 FORM = {"content-type": "multipart/form-data; boundary=b"}
 FILE_FIELDS = {"/api/v1/sources": "file", "/api/v1/predictions": "image"}
-MOST_BYTES = 2 << 20  # what the tests below accept of a file, its form included
+MAX_BYTES = 2 << 20  # size limit in the tests below of a file with its form
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def strict(settings):
 
 
 @pytest.mark.parametrize("is_stated", [True, False], ids=["Content-Length", "chunked"])
-def test_every_route_refuses_a_body_beyond_its_bound(strict, engine, is_stated):
+def test_every_route_refuses_too_large_bodies(strict, engine, is_stated):
     headers = bearer(create_token(engine, Role.ADMIN))
     routes = [route for route in every_route(strict) if not is_outside_the_router(route[1])]
     assert set(documented_roles(strict)) - set(routes) == {
@@ -227,23 +227,23 @@ def test_every_route_refuses_a_body_beyond_its_bound(strict, engine, is_stated):
                 method, filled(path), content=body, headers={**headers, **kind, **stated}
             )
             assert answer.status_code == 413, (method, path)
-            bound = MOST_BYTES if field else SMALL_BODY_BYTES
+            bound = MAX_BYTES if field else SMALL_BODY_BYTES
             assert answer.json()["expected"] == f"at most {bound} bytes"
             assert body.taken_bytes <= (0 if is_stated else bound + (1 << 16) + len(body.head))
 
 
 def is_outside_the_router(path: str) -> bool:
-    """Routes of Starlette's own, which keep nothing of a body and do nothing with it."""
+    """Routes of Starlette itself, which ignore the body."""
     return path in {"/static/style.css", OPENAPI}
 
 
 def head_of(field: str | None) -> bytes:
-    """The beginning of a form with a file."""
+    """The start of a form with a file."""
     line = f'--b\r\ncontent-disposition: form-data; name="{field}"; filename="a.zip"\r\n\r\n'
     return line.encode() if field else b""
 
 
-def test_nothing_of_a_body_is_read_before_token_and_role_are_known(app, http, engine):
+def test_token_and_role_are_checked_before_the_body_is_read(app, http, engine):
     viewer = bearer(create_token(engine, Role.VIEWER))
     beyond = {route for route, least in documented_roles(app).items() if least != Role.VIEWER}
     assert len(beyond) == 9
@@ -264,7 +264,7 @@ def test_nothing_of_a_body_is_read_before_token_and_role_are_known(app, http, en
     ids=["one", "together", "number"],
 )
 @pytest.mark.parametrize(("path", "field"), FILE_FIELDS.items())
-def test_fields_beside_a_file_are_bounded_together(http, settings, path, field, beside):
+def test_form_fields_are_limited_in_total(http, settings, path, field, beside):
     part = '--b\r\ncontent-disposition: form-data; name="{}"\r\n\r\n{}\r\n'
     form = "".join(part.format(*one) for one in beside).encode() + head_of(field)
     answer = http.post(path, content=form + b"x\r\n--b--\r\n", headers=FORM)
@@ -282,7 +282,7 @@ def test_only_the_hash_of_a_token_is_stored(engine, settings):
     assert [row.label for row in list_tokens(engine)] == ["laboratory"]
 
 
-def test_the_label_of_a_token_is_bounded_in_bytes(engine):
+def test_token_labels_are_limited_in_bytes(engine):
     assert create_token(engine, Role.VIEWER, "\u6838" * 66)
     with pytest.raises(AppError, match="at most 200 bytes in UTF-8; found 201 bytes"):
         create_token(engine, Role.VIEWER, "\u6838" * 67)
@@ -290,12 +290,12 @@ def test_the_label_of_a_token_is_bounded_in_bytes(engine):
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "10.0.0.5", ""])
-def test_open_mode_refuses_foreign_names(http, host):
+def test_open_mode_refuses_foreign_host_names(http, host):
     assert http.get("/api/v1/jobs", headers={"host": host}).status_code == 403
 
 
 @pytest.mark.parametrize("host", ["localhost:8000", "127.0.0.1", "[::1]:8000"])
-def test_open_mode_answers_to_names_of_this_machine(http, host):
+def test_open_mode_accepts_host_names_of_this_machine(http, host):
     assert http.get("/api/v1/jobs", headers={"host": host}).status_code == 200
 
 
@@ -310,7 +310,7 @@ def test_open_mode_refuses_other_machines(app):
     ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-real-ip", "forwarded", "via"],
 )
 @pytest.mark.parametrize("value", ["127.0.0.1", ""])
-def test_open_mode_refuses_what_a_proxy_hands_on(http, engine, header, value):
+def test_open_mode_refuses_proxied_requests(http, engine, header, value):
     answer = http.get("/api/v1/jobs", headers={header: value})
     assert answer.status_code == 401
     assert answer.json()["found"] == f"{header}, which a proxy adds"
@@ -333,7 +333,7 @@ def test_open_mode_refuses_other_sites(http, headers):
     assert http.post("/api/v1/rules", json=PAPER, headers=headers).status_code == 403
 
 
-def test_open_mode_takes_its_own_pages(http):
+def test_open_mode_accepts_its_own_pages(http):
     headers = {"origin": "http://127.0.0.1:8000", "sec-fetch-site": "same-origin"}
     assert http.post("/api/v1/rules", json=PAPER, headers=headers).status_code == 201
 
@@ -349,7 +349,7 @@ def log_in(http, token, target: str = "/"):
     return http.post("/login", data=form)
 
 
-def test_login_gives_the_pages_a_session(http, engine):
+def test_login_starts_a_session(http, engine):
     token = create_token(engine, Role.ADMIN)
     answer = log_in(http, token, "/jobs")
     assert (answer.status_code, answer.headers["location"]) == (303, "/jobs")
@@ -359,7 +359,7 @@ def test_login_gives_the_pages_a_session(http, engine):
     assert http.get("/jobs", headers=HTML).status_code == 200
 
 
-def test_revoked_token_ends_its_sessions(http, engine):
+def test_revoking_a_token_ends_its_sessions(http, engine):
     token = create_token(engine, Role.ADMIN)
     log_in(http, token)
     assert http.get("/api/v1/jobs").status_code == 200
@@ -383,14 +383,14 @@ def test_wrong_token_shows_the_form_again(http, engine):
 
 
 @pytest.mark.parametrize("target", ["//evil.example", "https://evil.example", "/\\evil.example"])
-def test_login_leads_to_no_other_site(http, engine, target):
+def test_login_never_redirects_to_another_site(http, engine, target):
     token = create_token(engine, Role.ADMIN)
     form = {"csrf_token": proof_of(http.get("/", headers=HTML).text), "secret": token.secret}
     answer = http.post("/login", data={**form, "target": target})
     assert answer.headers["location"] == "/"
 
 
-def test_session_alone_changes_nothing(http, engine):
+def test_writes_require_a_csrf_token_besides_the_session(http, engine):
     log_in(http, create_token(engine, Role.ADMIN))
     assert http.post("/api/v1/rules", json=PAPER).status_code == 403
     wrong = {"x-csrf-token": "forged"}
@@ -402,7 +402,7 @@ def test_session_alone_changes_nothing(http, engine):
     assert http.post("/api/v1/rules", json=PAPER, headers=foreign).status_code == 403
 
 
-def test_proof_of_another_browser_is_worth_nothing(app, http, engine):
+def test_csrf_tokens_of_another_browser_are_refused(app, http, engine):
     token = create_token(engine, Role.ADMIN)
     log_in(http, token)
     with browsing(app) as other:
@@ -410,22 +410,22 @@ def test_proof_of_another_browser_is_worth_nothing(app, http, engine):
     assert http.post("/rules", data={**PAPER, "csrf_token": proof}).status_code == 403
 
 
-def test_forged_session_is_no_session(http, engine):
+def test_forged_sessions_are_refused(http, engine):
     create_token(engine, Role.ADMIN)
     http.cookies.set("unetops_session", "abc.def.ghi")
     assert http.get("/api/v1/jobs").status_code == 401
 
 
-def test_secret_is_readable_by_its_owner_alone(http, settings):
+def test_the_secret_is_readable_only_by_its_owner(http, settings):
     assert (settings.home / "secret").stat().st_mode & 0o777 == 0o600
 
 
-def test_other_addresses_need_a_token(tmp_path):
+def test_listening_on_other_addresses_requires_a_token(tmp_path):
     with pytest.raises(AppError, match="unetops token create --role admin"):
         serve("0.0.0.0", 0, tmp_path / "home")
 
 
-def test_home_is_served_once(tmp_path):
+def test_a_data_directory_is_served_once(tmp_path):
     home = tmp_path / "home"
     home.mkdir()
     with locked(home / "serve.lock", wait_s=0, busy=""), pytest.raises(AppError, match="already"):

@@ -32,11 +32,11 @@ def problem(answer, status: int) -> dict:
         ([1, 2], "object"),
     ],
 )
-def test_wrong_rules_are_named(http, body, named):
+def test_invalid_rules_are_reported_by_key(http, body, named):
     assert named in problem(http.post(RULES, json=body), 422)["detail"]
 
 
-def test_rules_that_are_no_json(http):
+def test_rules_must_be_json(http):
     assert "JSON" in problem(http.post(RULES, content=b"{width: 3"), 422)["what"]
 
 
@@ -59,7 +59,7 @@ def test_unknown_key_in_a_body(http):
 
 
 @pytest.mark.parametrize("limit", [0, -1, "soon", 1e12])
-def test_senseless_time_limits_are_refused(http, limit):
+def test_invalid_time_limits_are_refused(http, limit):
     body = {"dataset": "a", "time_limit_s": limit}
     assert "time_limit_s" in problem(http.post("/api/v1/runs", json=body), 422)["what"]
 
@@ -71,7 +71,7 @@ def test_id_of_another_kind_is_refused(http):
     assert (found["expected"], found["found"]) == ("source", "rules")
 
 
-def test_text_called_zip_is_no_archive(http):
+def test_a_text_file_with_zip_suffix_is_refused(http):
     found = problem(http.post(SOURCES, files={"file": ("set.zip", b"hello, this is text")}), 422)
     assert "set.zip" in found["detail"]
     assert "/uploads/" not in found["detail"]
@@ -91,12 +91,12 @@ def test_zip_that_leaves_its_folder_is_refused(http, settings):
     assert not list(settings.home.rglob("evil.png"))
 
 
-def test_nothing_is_left_of_a_refused_upload(http, settings):
+def test_refused_uploads_are_removed(http, settings):
     problem(http.post(SOURCES, files={"file": ("set.zip", drawn_zip()[:-40])}), 422)
     assert list(settings.uploads.iterdir()) == []
 
 
-def test_empty_file_missing_file_and_no_form(http):
+def test_empty_file_missing_file_or_no_form_is_refused(http):
     problem(http.post(SOURCES, files={"file": ("set.zip", b"")}), 422)
     problem(http.post(SOURCES, files={"archive": ("set.zip", b"x")}), 422)
     problem(http.post(SOURCES, content=b"x"), 400)
@@ -119,7 +119,7 @@ def test_equal_files_at_once_are_one_source(http, settings):
     assert list(settings.uploads.iterdir()) == []
 
 
-def test_uploads_beyond_the_bound_are_refused(tmp_path):
+def test_too_large_uploads_are_refused(tmp_path):
     settings = Settings(home=tmp_path / "small", max_upload_bytes=1000, max_image_bytes=10)
     with browsing(create_app(settings)) as http:
         problem(http.post(SOURCES, files={"file": ("set.zip", b"x" * 2000)}), 413)

@@ -77,9 +77,9 @@ def test_doctor_reports_on_a_source(http, settings):
     assert "default-src 'self'" in alone.headers["Content-Security-Policy"]
 
 
-def test_page_of_a_source_that_nobody_examined_says_so(http):
+def test_the_page_of_a_source_without_report(http):
     source = post_source(http)
-    assert "No doctor has looked at this source yet" in http.get(f"/sources/{source}").text
+    assert "This source has not been examined yet" in http.get(f"/sources/{source}").text
     assert http.get(f"/sources/{source}/report.html").status_code == 404
     assert f'href="/sources/{source}"' in http.get("/datasets").text
 
@@ -117,7 +117,7 @@ def test_crash_of_a_step_is_reported_with_its_traceback(http, settings, engine):
     assert "Traceback (most recent call last)" in traces[0]
 
 
-def test_cancelled_while_it_waits(http, settings):
+def test_cancel_a_queued_job(http, settings):
     job = post_dataset(http)
     assert http.post(f"/api/v1/jobs/{job}/cancel").json()["status"] == "cancelled"
     assert http.post(f"/api/v1/jobs/{job}/cancel").status_code == 200
@@ -129,7 +129,7 @@ def test_cancelled_while_it_waits(http, settings):
     assert http.post(f"/api/v1/jobs/{other}/cancel").status_code == 409
 
 
-def test_cancelled_while_it_runs(http, settings):
+def test_cancel_a_running_job(http, settings):
     job = post_dataset(http, count=200)
     with working(settings.home):
         wait_for(lambda: (settings.home / "work" / job).exists())
@@ -139,7 +139,7 @@ def test_cancelled_while_it_runs(http, settings):
     assert http.get(f"/api/v1/jobs/{job}").json()["status"] == "cancelled"
 
 
-def test_killed_worker_takes_its_step_along_and_the_next_one_goes_on(http, settings):
+def test_a_killed_worker_kills_its_step_and_the_next_one_resumes(http, settings):
     job = post_dataset(http, count=200)
     worker = start_worker(settings.home)
     wait_for(lambda: http.get(f"/api/v1/jobs/{job}").json()["progress"])
@@ -155,7 +155,7 @@ def test_killed_worker_takes_its_step_along_and_the_next_one_goes_on(http, setti
     assert altered_files(settings.home / "artifacts" / view["result"]["id"]) == []
 
 
-def test_stopped_worker_leaves_its_job_to_the_next_one(http, settings):
+def test_the_next_worker_resumes_the_job_of_a_stopped_one(http, settings):
     job = post_dataset(http, count=200)
     with working(settings.home):
         wait_for(lambda: processes_of(job))
@@ -165,7 +165,7 @@ def test_stopped_worker_leaves_its_job_to_the_next_one(http, settings):
         assert finished(http, job, seconds=60)["status"] == "succeeded"
 
 
-def test_killed_step_fails_its_job_and_the_same_request_goes_on_from_there(http, settings):
+def test_a_killed_step_fails_its_job_and_a_repeated_request_resumes(http, settings):
     job = post_dataset(http, count=200)
     with working(settings.home):
         wait_for(lambda: (settings.home / "work" / job).exists())
@@ -195,13 +195,13 @@ def test_kill_between_move_and_row_loses_nothing(http, settings, engine):
     assert http.get(f"/api/v1/datasets/{made}").status_code == 200
 
 
-def test_request_key_ignores_the_order_of_its_parts():
+def test_request_key_does_not_depend_on_the_order_of_keys():
     one = queue.request_key("run", {"a": "1", "b": "2"}, {"x": 1, "y": 2})
     assert one == queue.request_key("run", {"b": "2", "a": "1"}, {"y": 2, "x": 1})
     assert one != queue.request_key("run", {"a": "1", "b": "2"}, {"x": 1, "y": 3})
 
 
-def test_request_key_follows_the_version_of_the_step_alone():
+def test_request_key_depends_on_the_version_of_the_step():
     keys = {
         queue.request_key(kind, {"source": "1"}, {}, version=version)
         for kind in queue.VERSIONS
@@ -211,7 +211,7 @@ def test_request_key_follows_the_version_of_the_step_alone():
     assert queue.request_key("doctor", {"source": "1"}, {}) in keys
 
 
-def test_mended_step_rerun_and_earlier_jobs_stay_as_they_are(http, settings, engine):
+def test_a_changed_step_runs_again_and_earlier_jobs_stay_unchanged(http, settings, engine):
     source = post_source(http)
     address = f"/api/v1/sources/{source}/doctor"
     job = http.post(address).json()["job"]
@@ -230,7 +230,7 @@ def test_mended_step_rerun_and_earlier_jobs_stay_as_they_are(http, settings, eng
             job, before = again, http.get(f"/api/v1/jobs/{again}").json()
 
 
-def test_what_is_altered_or_gone_is_made_again_when_it_is_asked_for(http, settings):
+def test_altered_or_missing_results_are_recreated_on_request(http, settings):
     job = post_dataset(http)
     with working(settings.home):
         made = finished(http, job)["result"]["id"]
@@ -247,7 +247,7 @@ def test_what_is_altered_or_gone_is_made_again_when_it_is_asked_for(http, settin
     assert [path.name for path in folder.parent.iterdir()] == [made]
 
 
-def test_report_that_is_gone_is_made_again(http, settings):
+def test_a_missing_report_is_recreated(http, settings):
     address = f"/api/v1/sources/{post_source(http)}/doctor"
     job = http.post(address).json()["job"]
     with working(settings.home):
@@ -258,7 +258,7 @@ def test_report_that_is_gone_is_made_again(http, settings):
     assert len(http.get(address).json()["pairs"]) == 4
 
 
-def test_altered_source_and_rules_are_mended_by_bringing_them_again(http, settings):
+def test_altered_source_and_rules_are_repaired_by_uploading_them_again(http, settings):
     source, rules = post_source(http), http.post("/api/v1/rules", json=PAPER).json()["id"]
     stored = settings.home / "sources" / source
     image = next(stored.rglob("*.png"))
@@ -273,7 +273,7 @@ def test_altered_source_and_rules_are_mended_by_bringing_them_again(http, settin
     assert [path.name for path in stored.parent.iterdir()] == [source]
 
 
-def test_the_examination_that_was_asked_for_is_the_one_that_is_shown(http, settings):
+def test_the_report_of_the_requested_job_is_shown(http, settings):
     source, rules = post_source(http), http.post("/api/v1/rules", json=PAPER).json()["id"]
     address = f"/api/v1/sources/{source}/doctor"
     plain = http.post(address).json()
@@ -296,16 +296,16 @@ def test_the_examination_that_was_asked_for_is_the_one_that_is_shown(http, setti
         assert http.get(address, params={"job": none}).status_code == 404
 
 
-def test_states_are_those_of_the_jobs_that_were_asked_for(http, engine):
+def test_states_are_returned_for_the_requested_jobs(http, engine):
     job, other = post_dataset(http), post_dataset(http, count=5)
     client = open_client(engine)
-    assert queue.states_of(client, []) == {}
-    assert queue.states_of(client, [other]) == {other: queue.State.QUEUED}
-    assert set(queue.states_of(client, [job, other])) == {job, other}
+    assert queue.job_states(client, []) == {}
+    assert queue.job_states(client, [other]) == {other: queue.State.QUEUED}
+    assert set(queue.job_states(client, [job, other])) == {job, other}
     client.destroy()
 
 
-def test_job_whose_input_is_gone_says_so_and_leaves_no_process(http, settings):
+def test_a_job_with_missing_input_fails_and_leaves_no_process(http, settings):
     source = post_source(http)
     stored = settings.home / "sources" / source
     stored.rename(settings.home / "elsewhere")
@@ -314,7 +314,7 @@ def test_job_whose_input_is_gone_says_so_and_leaves_no_process(http, settings):
     with working(settings.home):
         view = finished(http, job)
         assert view["status"] == "failed"
-        assert "gone from the volume" in view["error"]["text"]
+        assert "missing on disk" in view["error"]["text"]
         assert view["finished_at"]
         assert processes_of(job) == []
         (settings.home / "elsewhere").rename(stored)
@@ -322,9 +322,7 @@ def test_job_whose_input_is_gone_says_so_and_leaves_no_process(http, settings):
         assert finished(http, again)["status"] == "succeeded"
 
 
-def test_job_that_cannot_be_moved_into_the_store_fails_in_words_and_its_work_is_taken_over(
-    http, settings
-):
+def test_a_job_that_cannot_be_stored_fails_and_its_work_is_reused(http, settings):
     job = post_dataset(http)
     (settings.home / "artifacts").write_text("in the way")
     with working(settings.home):
@@ -339,7 +337,7 @@ def test_job_that_cannot_be_moved_into_the_store_fails_in_words_and_its_work_is_
     assert "progress" not in [event["event"] for event in events], "nothing was made again"
 
 
-def test_step_is_ended_where_its_events_cannot_be_stored(http, settings, engine):
+def test_a_step_is_stopped_if_its_events_cannot_be_stored(http, settings, engine):
     with engine.begin() as connection:
         connection.exec_driver_sql(
             "CREATE TRIGGER refuse BEFORE INSERT ON job_event WHEN NEW.event = 'progress' "
@@ -357,7 +355,7 @@ def test_step_is_ended_where_its_events_cannot_be_stored(http, settings, engine)
         assert finished(http, again, seconds=60)["status"] == "succeeded"
 
 
-def test_job_whose_end_finds_no_room_in_the_database_is_settled_once_there_is(http, settings):
+def test_a_failure_is_recorded_once_the_database_has_space(http, settings):
     job = post_dataset(http, count=200)
     with working(settings.home) as worker:
         wait_for(lambda: http.get(f"/api/v1/jobs/{job}").json()["progress"])
@@ -373,7 +371,7 @@ def test_job_whose_end_finds_no_room_in_the_database_is_settled_once_there_is(ht
         assert finished(http, again, seconds=60)["status"] == "succeeded"
 
 
-def test_job_that_was_recovered_too_often_says_so(http, engine):
+def test_a_job_recovered_too_often_fails_with_a_reason(http, engine):
     job = post_dataset(http)
     with engine.begin() as connection:
         connection.exec_driver_sql(
@@ -381,4 +379,4 @@ def test_job_that_was_recovered_too_often_says_so(http, engine):
         )
     view = http.get(f"/api/v1/jobs/{job}").json()
     assert view["status"] == "failed"
-    assert "its log says why" in view["error"]["remedy"]
+    assert "see its log" in view["error"]["remedy"]

@@ -1,4 +1,4 @@
-"""Predictions by a real predictor process, and what is left of those that fail."""
+"""Predictions by a real predictor process, and cleanup after failures."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from app.jobs.process import PARENT
-from app.store.intake import adopt
+from app.store.intake import import_artifacts
 from dataset_rules.pixels.images import encode
 from tests.app.conftest import wait_for
 from tests.drawn import draw_discs
@@ -25,7 +25,7 @@ def weights(discs: Path, tmp_path: Path, settings) -> Path:
     """The weights of the production model in the store."""
     plan = make_plan(fingerprint([discs]), patches=4)
     plan = plan.model_copy(update={"widths": (4, 8), "batch": 2})
-    adopt(settings.home, [train([discs], tmp_path / "run", plan=plan)])
+    import_artifacts(settings.home, [train([discs], tmp_path / "run", plan=plan)])
     return next((settings.home / "artifacts").glob("*/model/*.safetensors"))
 
 
@@ -57,12 +57,12 @@ def left_behind(home: Path) -> list[str]:
     return [path.name for folder in folders if folder.exists() for path in folder.iterdir()]
 
 
-def test_failed_prediction_leaves_nothing_and_readiness_follows_the_model(http, settings, weights):
+def test_a_failed_prediction_leaves_nothing_and_readiness_tracks_the_model(http, settings, weights):
     kept = weights.read_bytes()
     weights.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
     with predicting(settings.home):
-        said = settings.home / "predictor.err"
-        wait_for(lambda: "cannot load production model" in said.read_text(), seconds=90)
+        errors = settings.home / "predictor.err"
+        wait_for(lambda: "cannot load production model" in errors.read_text(), seconds=90)
         answer = predict(http)
         assert answer.status_code == 422, answer.text
         assert left_behind(settings.home) == []
@@ -80,9 +80,7 @@ def test_failed_prediction_leaves_nothing_and_readiness_follows_the_model(http, 
     assert str(settings.home / "sources" / source["id"]) in origins
 
 
-def test_predictor_follows_production_also_after_the_database_failed(
-    http, settings, engine, weights
-):
+def test_the_predictor_reloads_production_after_a_database_failure(http, settings, engine, weights):
     with engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE alias RENAME TO elsewhere")
     with predicting(settings.home):

@@ -14,7 +14,7 @@ from tests.app.conftest import finished, post_dataset, working
 from tests.app.test_cli import refusal, unetops
 
 
-def test_dataset_goes_out_and_comes_in_on_the_command_line(discs, tmp_path):
+def test_export_and_import_on_the_command_line(discs, tmp_path):
     coco, back = tmp_path / "coco", tmp_path / "back"
     done = unetops("export-dataset", discs, "--to", "coco", "--out", coco, "--json")
     assert done.returncode == 0, done.stderr
@@ -31,13 +31,13 @@ def test_dataset_goes_out_and_comes_in_on_the_command_line(discs, tmp_path):
     assert is_intact(trace(back))
 
 
-def test_export_for_people_says_what_the_format_cannot_hold(discs, tmp_path):
+def test_export_reports_what_the_format_cannot_store(discs, tmp_path):
     done = unetops("export-dataset", discs, "--to", "nnunet", "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert "the format holds no objects: instance maps are left out" in done.stdout
 
 
-def test_bad_input_of_the_exchange_commands_is_one_line(discs, tmp_path):
+def test_bad_input_of_the_exchange_commands_is_reported_in_one_line(discs, tmp_path):
     assert "no COCO annotations here" in refusal(
         "import-dataset", discs, tmp_path / "out", "--from", "coco"
     )
@@ -47,7 +47,7 @@ def test_bad_input_of_the_exchange_commands_is_one_line(discs, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_masks_are_written_back_on_the_command_line(discs, tmp_path):
+def test_write_back_on_the_command_line(discs, tmp_path):
     rules = json.loads((discs / "rules.json").read_bytes())
     rules["source"]["mask_kind"] = "binary"
     rules["classes"] = [{"id": 0, "name": "background", "source_values": [0]},
@@ -61,7 +61,7 @@ def test_masks_are_written_back_on_the_command_line(discs, tmp_path):
     assert json.loads(done.stdout)["files"] == 10
 
 
-def test_service_streams_what_the_command_writes(http, settings, tmp_path):
+def test_the_service_streams_the_same_export_as_the_command(http, settings, tmp_path):
     job = post_dataset(http)
     with working(settings.home):
         view = finished(http, job)

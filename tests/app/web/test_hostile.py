@@ -1,10 +1,10 @@
-"""Requests that nobody sends by mistake: each gets the refusal that is meant for it."""
+"""Hostile requests: each is refused with the intended error."""
 
 import pytest
 
 from app.jobs import queue
 from app.store.db import transaction
-from app.store.intake import adopt
+from app.store.intake import import_artifacts
 from tests.app.conftest import drawn_zip, post_dataset
 
 FORM = {"content-type": "multipart/form-data; boundary=b"}
@@ -13,7 +13,7 @@ FILE = b'--b\r\ncontent-disposition: form-data; name="file"'
 
 
 def refusal(answer, status: int, what: str) -> None:
-    """The answer is this very refusal, not any."""
+    """Assert that the response is exactly this error."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["what"].startswith(what)
@@ -29,15 +29,15 @@ def refusal(answer, status: int, what: str) -> None:
         ("/rules", b"[" * 100_000, {}, 422, "the rules are not valid JSON"),
         ("/rules", b'{"version": 2, "height": 1e999}', {}, 422, "the rules are wrong in height"),
         ("/datasets", b'{"source": "\\ud800", "rules": "a"}', JSON, 422,
-         "the request is wrong in body.source"),
+         "invalid request: body.source"),
         ("/datasets", b'{"source": "\\u0000", "rules": "../../etc/passwd"}', JSON, 422,
-         "the request is wrong in body.source"),
+         "invalid request: body.source"),
         ("/datasets", b"[" * 100_000, JSON, 400, "There was an error parsing the body"),
         ("/datasets", b"\xff", JSON, 400, "There was an error parsing the body"),
         ("/runs", b'{"dataset": "a", "time_limit_s": Infinity}', JSON, 422,
-         "the request is wrong in body.time_limit_s"),
+         "invalid request: body.time_limit_s"),
         ("/runs", b'{"dataset": "a", "time_limit_s": 10, "seed": 1e400}', JSON, 422,
-         "the request is wrong in body.seed"),
+         "invalid request: body.seed"),
         ("/sources", b"--b\r\n\r\nx\r\n--b--\r\n", FORM, 422, "the form has no file"),
         ("/sources", FILE + b"\r\n\r\nx\r\n--b--", FORM, 422, "the form has no file"),
         ("/sources", FILE + b'; filename="a"\r\n\r\nx', FORM, 422, "this is no archive"),
@@ -48,7 +48,7 @@ def refusal(answer, status: int, what: str) -> None:
          "the form cannot be read"),
         ("/sources", b"--b\r\n" + b"x-a: b\r\n" * 5000, FORM, 400, "the form cannot be read"),
         ("/predictions", b'--b\r\ncontent-disposition: form-data; name="model"\r\n\r\n'
-         + b"x" * 100_000 + b"\r\n--b--\r\n", FORM, 413, "the form has too much beside its file"),
+         + b"x" * 100_000 + b"\r\n--b--\r\n", FORM, 413, "the form's text fields are too large"),
     ],
 )  # fmt: skip
 def test_hostile_bodies(http, path, body, headers, status, what):
@@ -62,10 +62,10 @@ def test_hostile_bodies(http, path, body, headers, status, what):
         ("/rules/{rules_id}", "/rules/%ff", 404, "no such rules"),
         ("/datasets/{dataset_id}/samples", "/datasets/%F0%9F/samples", 404, "no such dataset"),
         ("/jobs/{job_id}/events", "/jobs/x/events?after=-1", 422,
-         "the request is wrong in query.after"),
+         "invalid request: query.after"),
         ("/jobs/{job_id}/events", "/jobs/x/events?after=99999999999999999999999", 422,
-         "the request is wrong in query.after"),
-        ("/jobs", "/jobs?limit=0", 422, "the request is wrong in query.limit"),
+         "invalid request: query.after"),
+        ("/jobs", "/jobs?limit=0", 422, "invalid request: query.limit"),
         ("/predictions/{prediction_id}/mask", "/predictions/x/mask", 404, "no such prediction"),
         ("/models/{model_id}", "/models/production", 409, "there is no model yet"),
     ],
@@ -83,7 +83,7 @@ def test_hostile_addresses(http, app, route, path, status, what):
         ("/lineage/x", "/lineage/../../unetops.db"),
     ],
 )
-def test_addresses_that_leave_their_route_lead_nowhere(http, settings, plain, astray):
+def test_paths_that_leave_their_route_are_rejected(http, settings, plain, astray):
     (settings.home / "secret").write_text("secret")
     refusal(http.get(f"/api/v1{plain}"), 404, "no such ")
     refusal(http.get(f"/api/v1{astray}"), 404, "Not Found")
@@ -107,14 +107,14 @@ def test_hostile_file_names(http, settings, name, kept):
 @pytest.mark.parametrize(
     "given", [b"9" * 60, b"-1", b"1.5", b"1e3", b"0x2", "²".encode("latin-1"), b"none"]
 )
-def test_last_event_id_is_only_believed_if_it_is_a_number(http, engine, given):
+def test_last_event_id_must_be_a_number(http, engine, given):
     job = told_job(http, engine)
     everything = streamed(http, job)
     assert len(everything) == 6
     assert streamed(http, job, given) == everything
 
 
-def test_stream_goes_on_behind_the_last_event_that_was_seen(http, engine):
+def test_the_stream_resumes_after_the_last_event_id(http, engine):
     job = told_job(http, engine)
     everything = streamed(http, job)
     for seen, number in enumerate(everything, 1):
@@ -124,12 +124,12 @@ def test_stream_goes_on_behind_the_last_event_that_was_seen(http, engine):
 
 
 def told_job(http, engine) -> str:
-    """A job that has ended, beside another that says something in between."""
+    """A finished job with events, interleaved with those of another job."""
     job, other = post_dataset(http), post_dataset(http, count=5)
     for number in range(5):
         with transaction(engine) as session:
-            queue.tell(session, job, "step", {"step": number})
-            queue.tell(session, other, "step", {"step": number})
+            queue.record_event(session, job, "step", {"step": number})
+            queue.record_event(session, other, "step", {"step": number})
     assert http.post(f"/api/v1/jobs/{job}/cancel").json()["status"] == "cancelled"
     return job
 
@@ -144,23 +144,23 @@ def streamed(http, job: str, last_event_id: bytes = b"", **params: int) -> list[
     return [int(line.removeprefix("id: ")) for line in lines if line.startswith("id: ")]
 
 
-def test_file_name_of_a_page_is_refused_with_its_form(http):
+def test_a_file_named_like_a_page_is_rejected(http):
     answer = http.post("/api/v1/sources", files={"file": ("x" * 5000, b"no archive")})
     refusal(answer, 400, "the form cannot be read")
 
 
-SIGNS = ["\u6838", "\U0002070e", "x"]  # of three bytes, four and one
+SIGNS = ["\u6838", "\U0002070e", "x"]  # three bytes, four and one in UTF-8
 
 
-def test_names_are_bounded_in_bytes_and_nothing_is_left_behind(http, settings, run):
-    adopt(settings.home, [run])
+def test_file_names_are_limited_in_bytes_and_nothing_is_left_behind(http, settings, run):
+    import_artifacts(settings.home, [run])
     before = sorted(path for path in settings.home.rglob("*") if path.is_dir())
     for path, field in (("sources", "file"), ("predictions", "image")):
         for sign in SIGNS:
             name = sign * (204 // len(sign.encode())) + ".png"
             answer = http.post(f"/api/v1/{path}", files={field: (name, drawn_zip())})
             assert answer.status_code == 422, answer.text
-            assert answer.json()["what"] == "the name of the file is too long"
+            assert answer.json()["what"] == "the file name is too long"
             assert answer.json()["expected"] == "at most 200 bytes in UTF-8"
             assert answer.json()["found"] == "208 bytes"
     assert sorted(path for path in settings.home.rglob("*") if path.is_dir()) == before

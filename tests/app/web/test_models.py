@@ -1,10 +1,10 @@
 from pathlib import Path
 
-from app.store.intake import adopt
+from app.store.intake import import_artifacts
 
 
 def test_the_card_of_a_model_is_read_and_linked(http, settings, run: Path) -> None:
-    adopt(settings.home, [run])
+    import_artifacts(settings.home, [run])
     answer = http.get("/api/v1/models/production/card")
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     assert answer.text == (run / "model" / "CARD.md").read_text()

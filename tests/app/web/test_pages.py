@@ -9,7 +9,7 @@ from tests.app.conftest import PAPER, finished, post_dataset, working
 @pytest.mark.parametrize(
     "path", ["/", "/rules", "/datasets", "/jobs", "/models", "/predict", "/reports"]
 )
-def test_pages_of_an_empty_home(http, path):
+def test_pages_without_any_data(http, path):
     answer = http.get(path)
     assert answer.status_code == 200
     assert "<h1>" in answer.text
@@ -25,7 +25,7 @@ def test_form_of_the_rules_page_stores_rules(http):
     assert http.post("/api/v1/rules", json=PAPER).json()["id"] in answer.headers["location"]
 
 
-def test_form_says_what_is_wrong_and_keeps_what_was_typed(http):
+def test_the_form_reports_errors_and_keeps_the_input(http):
     form = {name: value for name, value in PAPER.items() if name != "_token"}
     answer = http.post("/rules", data={**form, "width": "0", "description": "_gt"})
     assert answer.status_code == 422

@@ -12,7 +12,7 @@ SOURCES = "/api/v1/sources"
 
 @pytest.fixture
 def host(tmp_path, monkeypatch):
-    """A host on loopback, from which the worker may fetch."""
+    """A host on loopback that the worker may download from."""
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "host.pem"))
     monkeypatch.setenv("UNETOPS_FETCH_LOOPBACK", "1")
     with file_host(tmp_path) as host:
@@ -26,20 +26,20 @@ def fetch(http, url):
     return answer
 
 
-def test_source_of_an_address_is_that_of_the_upload(http, settings, host):
+def test_a_downloaded_source_equals_the_uploaded_one(http, settings, host):
     uploaded = post_source(http)
     url = host.url(f"/data/set.zip?download=1#sha256={digest(drawn_zip())}")
     answer = fetch(http, url)
     job = answer.json()["job"]
     assert answer.headers["Location"] == f"/api/v1/jobs/{job}"
-    assert fetch(http, url).json()["job"] == job  # while it waits it is one
+    assert fetch(http, url).json()["job"] == job  # the same job while it is queued
     with working(settings.home):
         view = finished(http, job)
         assert view["status"] == "succeeded", view
         assert view["result"] == {"id": uploaded, "kind": "source"}
         assert view["progress"]["share"] == 1
         assert http.get(answer.json()["links"]["result"]).json()["id"] == uploaded
-        data = drawn_zip(2)  # what lies behind an address changes: it is fetched anew
+        data = drawn_zip(2)  # the content behind a URL may change: it is downloaded again
         host.answer = file_answer(data, etag='"2"')
         view = finished(http, fetch(http, host.url("/x/set.zip?token=secret")).json()["job"])
         again = finished(http, fetch(http, host.url("/x/set.zip?token=secret")).json()["job"])
@@ -55,7 +55,7 @@ def test_source_of_an_address_is_that_of_the_upload(http, settings, host):
 
 
 @pytest.mark.system
-def test_fetch_that_is_cut_off_goes_on_with_the_next_worker(http, settings, host):
+def test_an_interrupted_download_resumes_with_the_next_worker(http, settings, host):
     data = drawn_zip(60, size=128)
     cut = len(data) // 2
 
@@ -78,7 +78,7 @@ def test_fetch_that_is_cut_off_goes_on_with_the_next_worker(http, settings, host
 
 
 @pytest.mark.system
-def test_fetching_is_left_to_the_worker_that_takes_nothing_else(http, settings, host):
+def test_downloads_are_left_to_the_fetching_worker(http, settings, host):
     uploaded = post_source(http)
     with working(settings.home, "jobs"):
         waiting = fetch(http, host.url()).json()["job"]
@@ -93,7 +93,7 @@ def test_fetching_is_left_to_the_worker_that_takes_nothing_else(http, settings, 
 
 
 @pytest.mark.system
-def test_a_fetch_that_a_worker_of_everything_left_goes_to_the_fetcher(http, settings, host):
+def test_the_fetching_worker_resumes_a_download_of_a_general_worker(http, settings, host):
     host.answer = lambda handler: wait_for(lambda: len(host.requests) > 1)
     job = fetch(http, host.url()).json()["job"]
     with working(settings.home) as worker:
@@ -108,11 +108,11 @@ def test_a_fetch_that_a_worker_of_everything_left_goes_to_the_fetcher(http, sett
 
 @pytest.mark.parametrize(
     ("data", "said"),
-    [(zip_bytes(("../x.png", b"1")), "leaves the folder"), (zip_bytes(), "no file in the archive"),
+    [(zip_bytes(("../x.png", b"1")), "leaves the folder"), (zip_bytes(), "contains no file"),
      (b"x" * 2000, "no archive, or a damaged one"), (None, "status 404")],
     ids=["hostile", "empty", "no archive", "absent"],
 )  # fmt: skip
-def test_archive_that_cannot_be_kept_is_refused_by_its_address(host, tmp_path, data, said):
+def test_invalid_archives_are_reported_with_their_url(host, tmp_path, data, said):
     if data is None:
         host.answer = lambda handler: handler.head(404, Content_Length=0)
     else:
@@ -132,7 +132,7 @@ def test_archive_that_cannot_be_kept_is_refused_by_its_address(host, tmp_path, d
      ({"fetch_loopback": True, "max_upload_bytes": 1000}, "too large; .* at most 1000 bytes")],
     ids=["loopback", "bound"],
 )  # fmt: skip
-def test_settings_bound_what_is_fetched(host, tmp_path, options, said):
+def test_settings_limit_downloads(host, tmp_path, options, said):
     settings = Settings(home=tmp_path / "home", **options)
     with pytest.raises(RulesError, match=said):
         fetch_source(host.url(), tmp_path / "work", settings, lambda done, total: None)
@@ -143,11 +143,11 @@ def test_settings_bound_what_is_fetched(host, tmp_path, options, said):
     [({"url": "http://host/a.zip"}, "expected https://HOST/PATH"),
      ({"url": "s3://bucket/x"}, "expected https://HOST/PATH"),
      ({"url": "file:///etc/passwd"}, "expected https://HOST/PATH"),
-     ({"url": "https://me:pw@host/a.zip"}, "a job would keep the password"),
+     ({"url": "https://me:pw@host/a.zip"}, "the password in the URL would be stored"),
      ({"url": "https://host/a#md5=1"}, "no checksum"), ({"url": "x" * 3000}, "2000"),
-     ({"link": "https://host/a"}, "link"), ([], "the request is wrong")],
+     ({"link": "https://host/a"}, "link"), ([], "invalid request")],
 )  # fmt: skip
-def test_address_that_cannot_be_is_refused_at_once(http, body, said):
+def test_invalid_urls_are_refused_at_once(http, body, said):
     answer = http.post(SOURCES, json=body)
     assert answer.status_code == 422, answer.text
     assert said in answer.json()["detail"]
@@ -155,7 +155,7 @@ def test_address_that_cannot_be_is_refused_at_once(http, body, said):
     assert http.get("/api/v1/jobs").json() == []
 
 
-def test_both_ways_to_bring_a_source_are_described(http):
+def test_openapi_describes_both_ways_to_add_a_source(http):
     document = http.get("/api/v1/openapi.json").json()
     content = document["paths"]["/api/v1/sources"]["post"]["requestBody"]["content"]
     assert set(content) == {"multipart/form-data", "application/json"}
