@@ -19,7 +19,7 @@ from unet.planning.fingerprint import fingerprint
 from unet.planning.plan import make_plan
 from unet.runs.train import train
 from unet.scoring.evaluate import evaluate
-from unet.training.preflight import concerns, full_disk_said
+from unet.training.preflight import preflight_warnings, report_full_disk
 
 
 def events_of(dataset: Path, out: Path) -> list[dict]:
@@ -72,8 +72,12 @@ def test_masks_that_are_all_background_are_refused(tmp_path: Path) -> None:
 def test_a_plan_for_objects_of_other_size_is_warned_of(discs: Path) -> None:
     facts = fingerprint([discs])
     plan = make_plan(facts).model_copy(update={"scale": 0.25})
-    assert any("the plan's scale is 0.25" in text for text in concerns(facts, plan, validated=2))
-    assert not concerns(facts, make_plan(facts).model_copy(update={"patch_px": 64}), validated=2)
+    assert any(
+        "the plan's scale is 0.25" in text for text in preflight_warnings(facts, plan, validated=2)
+    )
+    assert not preflight_warnings(
+        facts, make_plan(facts).model_copy(update={"patch_px": 64}), validated=2
+    )
 
 
 def test_a_float_image_with_nan_is_refused_by_the_formatter(tmp_path: Path) -> None:
@@ -110,7 +114,7 @@ def test_a_file_that_finds_no_room_is_said_with_what_to_do(discs: Path, tmp_path
 
 
 def test_other_errors_of_the_system_pass(tmp_path: Path) -> None:
-    with pytest.raises(PermissionError), full_disk_said(tmp_path):
+    with pytest.raises(PermissionError), report_full_disk(tmp_path):
         raise PermissionError(13, "denied")
 
 

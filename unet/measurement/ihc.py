@@ -158,12 +158,12 @@ class Comparison:
         return abs(self.count_error) <= COUNT_TOLERANCE and abs(self.share_error) <= SHARE_TOLERANCE
 
 
-def compare(found: Measurements, known: int, known_positive: int) -> Comparison:
+def compare_counts(found: Measurements, known: int, known_positive: int) -> Comparison:
     """The measurements of an image (or a pool) against its known counts."""
     return Comparison(found.count, found.positive_count, known, known_positive)
 
 
-def pool(parts: tuple[Measurements, ...]) -> Measurements:
+def pool_measurements(parts: tuple[Measurements, ...]) -> Measurements:
     """All nuclei of all parts together: scores of the pool weigh nuclei, not images."""
     return Measurements(tuple(nucleus for part in parts for nucleus in part.nuclei))
 

@@ -21,7 +21,7 @@ Array = NDArray[Any]
 
 INSTANCE_NAMES, CLASS_NAMES = ("_instances", "_nuclei"), ("_mask",)  # ends of stems
 DATASET_DEPTH = 3  # folders up from a mask in which its dataset's list may lie
-CUT_SHARE = 0.1  # of the objects of an instance map, at most, lie in several pieces
+MAX_SPLIT_SHARE = 0.1  # of the objects of an instance map, at most, lie in several pieces
 
 
 class MaskKind(StrEnum):
@@ -54,10 +54,10 @@ def read_instances(path: Path, kind: MaskKind | None = None) -> Array:
     kind = kind or _listed_kind(path) or _named_kind(path, values) or _kind_of(values, path)
     if kind is MaskKind.INSTANCES:
         return values
-    return pieces_of(values)
+    return connected_components(values)
 
 
-def pieces_of(mask: Array) -> Array:
+def connected_components(mask: Array) -> Array:
     """The connected pieces of each class of a label mask, numbered from 1; sides or corners touch.
 
     255 is ignored, unless it is the only value: then it is the white of a mask in black and white.
@@ -97,7 +97,7 @@ def _kind_of(values: Array, path: Path) -> MaskKind:
     may_ignore = values.dtype == np.uint8 and IGNORE in numbers and IGNORE - 1 not in numbers
     if len(numbers) <= 1 or (counts.sum() > 2 * len(numbers) and 2 * several >= len(numbers)):
         return MaskKind.CLASSES
-    if several <= CUT_SHARE * len(numbers) and not may_ignore:
+    if several <= MAX_SPLIT_SHARE * len(numbers) and not may_ignore:
         return MaskKind.INSTANCES
     raise UserError(
         "the mask can be read in two ways", where=str(path),

@@ -27,15 +27,22 @@ from dataset_rules.artifacts.manifest import (
 from dataset_rules.ground.disk import write_file, write_json
 from dataset_rules.ground.errors import UserError
 from dataset_rules.pixels.images import encode, read_header, read_image
-from unet.measurement.ihc import Measurements, Nucleus, Thresholds, compare, measure, pool
+from unet.measurement.ihc import (
+    Measurements,
+    Nucleus,
+    Thresholds,
+    compare_counts,
+    measure,
+    pool_measurements,
+)
 from unet.measurement.mask_objects import MaskKind, read_instances
 from unet.measurement.morphometry import Shape
-from unet.measurement.overlays import draw_overlay, scaled
+from unet.measurement.overlays import draw_overlay, resize
 from unet.measurement.report import Entry, report_page
 
 Array = NDArray[Any]
 OnEvent = Callable[[dict[str, Any]], None]
-Known = Mapping[str, tuple[int, int]]  # stem of an image -> nuclei, positive nuclei
+KnownCounts = Mapping[str, tuple[int, int]]  # stem of an image -> nuclei, positive nuclei
 
 STEP_VERSION = 2  # 2: pieces of one class are objects, ignored pixels are none
 KIND = "measurements"
@@ -66,7 +73,7 @@ def measure_files(
     *,
     pixel_size_um: float | None = None,
     thresholds: Thresholds | None = None,
-    known: Known | None = None,
+    known: KnownCounts | None = None,
     masks_are: MaskKind | None = None,
     on_event: OnEvent | None = None,
 ) -> Path:
@@ -176,7 +183,7 @@ def _step(
     pairs: Sequence[Pair],
     pixel_size_um: float | None,
     limits: Thresholds,
-    known: Known,
+    known: KnownCounts,
     started: datetime,
     *,
     masks_are: MaskKind | None,
@@ -202,7 +209,7 @@ def _origin(pairs: Sequence[Pair], started: datetime) -> Ancestor:
     return make_source(files, location=str(folder), started=started)
 
 
-def _measure_pair(pair: Pair, out: Path, step: Step, known: Known) -> Entry:
+def _measure_pair(pair: Pair, out: Path, step: Step, known: KnownCounts) -> Entry:
     kind = MaskKind(step.parameters["masks_are"]) if "masks_are" in step.parameters else None
     if pair.is_prediction:
         kind = MaskKind.INSTANCES
@@ -218,10 +225,10 @@ def _measure_pair(pair: Pair, out: Path, step: Step, known: Known) -> Entry:
     overlay = draw_overlay(image, instances, positive)
     (out / OVERLAYS).mkdir(exist_ok=True)
     write_file(out / OVERLAYS / f"{pair.name}.png", encode(overlay, ".png"))
-    original = scaled(image, min(1.0, ORIGINAL_PX / max(image.shape[:2])))
+    original = resize(image, min(1.0, ORIGINAL_PX / max(image.shape[:2])))
     counts = known.get(pair.name)
     return Entry(
-        pair.name, original, overlay, found, compare(found, *counts) if counts else None,
+        pair.name, original, overlay, found, compare_counts(found, *counts) if counts else None,
         pixel_size_um=size_um,
     )  # fmt: skip
 
@@ -235,7 +242,7 @@ def _placed(error: UserError, path: Path) -> UserError:
 
 def _write_results(out: Path, entries: Sequence[Entry], step: Step) -> None:
     record = step.inputs[0].record
-    total = pool(tuple(entry.measurements for entry in entries))
+    total = pool_measurements(tuple(entry.measurements for entry in entries))
     found = {entry.name: entry.measurements for entry in entries}
     head = {key: step.parameters[key] for key in ("pixel_size_um", "thresholds")}
     images = [

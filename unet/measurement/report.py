@@ -9,7 +9,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from unet.measurement.ihc import Comparison, Intensity, Measurements, pool, pool_comparisons
+from unet.measurement.ihc import (
+    Comparison,
+    Intensity,
+    Measurements,
+    pool_comparisons,
+    pool_measurements,
+)
 from unet.measurement.overlays import data_uri
 
 Array = NDArray[Any]
@@ -45,7 +51,7 @@ def report_page(
         facts: how it was measured, a line each.
         record: the record of the prediction, which names the chain back to the source.
     """
-    total = pool(tuple(entry.measurements for entry in entries))
+    total = pool_measurements(tuple(entry.measurements for entry in entries))
     return Template(PAGE.read_text(encoding="utf-8")).substitute(
         title=escape(title),
         style=STYLE.read_text(encoding="utf-8"),

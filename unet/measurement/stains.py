@@ -19,7 +19,7 @@ Array = NDArray[Any]
 HAEMATOXYLIN = (0.650, 0.704, 0.286)
 DAB = (0.268, 0.570, 0.776)
 EOSIN = (0.072, 0.990, 0.105)
-LEAST_LIGHT = 1e-2  # a share of the light; darker than any stain
+MIN_LIGHT = 1e-2  # a share of the light; darker than any stain
 
 BLOCKS = 8  # a side; blocks of a field must each be larger than a nucleus to show background
 BRIGHT_PERCENTILE = 95  # of a block: above the tissue in it, below hot pixels
@@ -76,7 +76,7 @@ def mix_stains(haematoxylin: Array, dab: Array) -> Array:
     return passed
 
 
-def restained(light: Array, factors: Array) -> Array:
+def scale_stains(light: Array, factors: Array) -> Array:
     """Light that passes (..., 3, 1 = all) once the density of each stain is scaled by its factor.
 
     Stains are haematoxylin, eosin and DAB: the three of H&E and IHC. What they do not explain
@@ -85,7 +85,7 @@ def restained(light: Array, factors: Array) -> Array:
     Source: Tellez et al. 2018, "Whole-slide mitosis detection in H&E breast histology using PHH3
         as a reference", section on augmentation; matrix of Ruifrok & Johnston 2001.
     """
-    density = -np.log10(np.clip(light, LEAST_LIGHT, None))
+    density = -np.log10(np.clip(light, MIN_LIGHT, None))
     vectors = np.array([HAEMATOXYLIN, EOSIN, DAB])
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     mixing = np.linalg.inv(vectors) @ np.diag(factors) @ vectors

@@ -24,8 +24,8 @@ Place = tuple[float, float]  # row, column
 Window = tuple[slice, ...]
 
 RADIUS_PX = (9.5, 13.0)  # long half-axis; nuclei of 6 to 9 um at 20x (0.35 um a pixel)
-FLATTENING = (0.65, 1.0)  # short axis / long axis
-CROWDING = (0.12, 0.30)  # share of the field under nuclei: about 25 to 60 in 256 x 256
+AXIS_RATIO = (0.65, 1.0)  # short axis / long axis
+COVERAGE = (0.12, 0.30)  # share of the field under nuclei: about 25 to 60 in 256 x 256
 TOUCHING = 0.4  # share of nuclei that are set against an earlier one
 MAX_CUT = 0.10  # of a nucleus' area may be lost to the neighbour that it touches
 DAB_POSITIVE = (0.36, 1.05)  # OD in brown nuclei: weak to strong; measured as positive from 0.2
@@ -111,8 +111,8 @@ def _place_nuclei(rng: Random, size: tuple[int, int]) -> Array:
     """Instance map of single and touching nuclei that fill a share of the field."""
     instances: Array = np.zeros(size, np.uint16)
     centres: list[Place] = []
-    mean_area_px = np.pi * np.mean(RADIUS_PX) ** 2 * np.mean(FLATTENING)
-    for _ in range(max(1, round(rng.uniform(*CROWDING) * instances.size / mean_area_px))):
+    mean_area_px = np.pi * np.mean(RADIUS_PX) ** 2 * np.mean(AXIS_RATIO)
+    for _ in range(max(1, round(rng.uniform(*COVERAGE) * instances.size / mean_area_px))):
         outline = _Outline.draw(rng)
         if centres and rng.random() < TOUCHING:
             centre = _place_against(rng, outline, instances, centres[rng.integers(len(centres))])
@@ -139,7 +139,7 @@ class _Outline:
         amplitudes = rng.normal(0, 0.035, 4) / np.sqrt(np.arange(1, 5))
         phases = rng.uniform(0, 2 * np.pi, 4)
         return cls(
-            (long_px, long_px * rng.uniform(*FLATTENING)),
+            (long_px, long_px * rng.uniform(*AXIS_RATIO)),
             rng.uniform(0, np.pi),
             np.stack([amplitudes, phases], axis=1),
         )

@@ -19,16 +19,16 @@ from dataset_rules.ground.documents import Document
 from unet.errors import UnetError
 from unet.planning.fingerprint import unseen_classes
 
-Located = tuple[Path, Sample]  # a sample and the dataset it lies in
+LocatedSample = tuple[Path, Sample]  # a sample and the dataset it lies in
 
-MOST_FOLDS = 100
-MOST_SALTS = 10_000  # 20 groups fill 20 folds by chance once in 43 million: then state the folds
+MAX_FOLDS = 100
+MAX_SALTS = 10_000  # 20 groups fill 20 folds by chance once in 43 million: then state the folds
 
 
 class FoldRule(Document):
     """How groups are dealt into folds: as stated, and the others by hash."""
 
-    count: int = Field(ge=2, le=MOST_FOLDS)
+    count: int = Field(ge=2, le=MAX_FOLDS)
     seed: int = Field(default=0, ge=0)
     same: dict[str, tuple[str, ...]] = Field(
         default_factory=dict,
@@ -64,8 +64,8 @@ class Fold:
     """One fold: trained without its held-out samples, scored on them."""
 
     number: int
-    training: tuple[Located, ...]
-    held_out: tuple[Located, ...]
+    training: tuple[LocatedSample, ...]
+    held_out: tuple[LocatedSample, ...]
     tissues: tuple[str, ...]  # of the held-out samples
 
 
@@ -74,7 +74,7 @@ class Folds:
     """All folds of some datasets, and the samples that no fold may touch."""
 
     folds: tuple[Fold, ...]
-    left_out: tuple[Located, ...]  # not in a test split themselves, but of a tissue that is
+    left_out: tuple[LocatedSample, ...]  # not in a test split themselves, but of a tissue that is
 
     def document(self) -> dict[str, Any]:
         """Names of groups and samples by fold; `groups` is what a rule states."""
@@ -102,7 +102,7 @@ def read_fold_rule(text: str) -> FoldRule:
         )
         raise UnetError(
             f"the folds are wrong in {mistakes}", where=f"--folds {text}",
-            expected=f"2 to {MOST_FOLDS}, or a file such as "
+            expected=f"2 to {MAX_FOLDS}, or a file such as "
             '{"count": 4, "same": {"slide 7": ["img_1", "img_2"]}}',
         ) from error  # fmt: skip
     except (OSError, ValueError) as error:
@@ -135,9 +135,12 @@ def make_folds(folders: Sequence[Path], rule: FoldRule) -> Folds:
 
 
 def _fold(
-    number: int, samples: Sequence[Located], tissues: Mapping[str, str], place: Mapping[str, int]
+    number: int,
+    samples: Sequence[LocatedSample],
+    tissues: Mapping[str, str],
+    place: Mapping[str, int],
 ) -> Fold:
-    def is_held_out(item: Located) -> bool:
+    def is_held_out(item: LocatedSample) -> bool:
         return place.get(tissues[item[1].group]) == number
 
     held_out = _in_turn([item for item in samples if is_held_out(item)])
@@ -149,7 +152,7 @@ def _fold(
     )
 
 
-def _in_turn(samples: Sequence[Located]) -> tuple[Located, ...]:
+def _in_turn(samples: Sequence[LocatedSample]) -> tuple[LocatedSample, ...]:
     """One sample of each dataset after the other: a validation may look at the first ones only."""
     seen: Counter[Path] = Counter()
     rounds = []
@@ -173,7 +176,7 @@ def _dealt(tissues: Iterable[str], rule: FoldRule) -> dict[str, int]:
             "the test split", found=f"{len(names)}: {', '.join(names[:8])}",
             remedy="take fewer folds; a group is one tissue, patient or slide and is never cut",
         )  # fmt: skip
-    for salt in range(MOST_SALTS):
+    for salt in range(MAX_SALTS):
         place = {name: stated.get(name, _hashed(name, rule, salt)) for name in names}
         if len(set(place.values())) == rule.count:
             return place
@@ -200,7 +203,7 @@ def _refuse_unknown(rule: FoldRule, tissues: Mapping[str, str]) -> None:
         )  # fmt: skip
 
 
-def refuse_blind_folds(folds: Folds, classes: Sequence[DatasetClass]) -> None:
+def refuse_unseen_classes_in_folds(folds: Folds, classes: Sequence[DatasetClass]) -> None:
     """Refuse folds of which one would be scored on a class that it was not trained on."""
     for fold in folds.folds:
         if unseen := unseen_classes(classes, fold.training):

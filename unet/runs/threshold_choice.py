@@ -9,10 +9,10 @@ from unet.objects.splitting import SplitSettings
 from unet.planning.fingerprint import Fingerprint
 from unet.planning.plan import Plan
 from unet.scoring.metrics import Counts, total_counts
-from unet.training.validation import FOREGROUNDS, SEEDS, Validation, smallest_settings
+from unet.training.validation import FOREGROUNDS, SEEDS, Validation, default_split_settings
 
-NEUTRAL = 0.5  # the level of the foreground at which the seeds of objects are compared
-CERTAIN = 2.0  # standard errors by which another level must be better
+NEUTRAL_LEVEL = 0.5  # the level of the foreground at which the seeds of objects are compared
+MIN_STANDARD_ERRORS = 2.0  # standard errors by which another level must be better
 
 
 class Evidence(Document):
@@ -25,7 +25,7 @@ class Evidence(Document):
     seconds: float  # that it took
 
 
-def evidence(
+def collect_evidence(
     validation: Validation, facts: Fingerprint, *, plan: Plan, seconds: float = 0.0
 ) -> Evidence:
     """Dice at each level of the foreground and object counts of each way to split.
@@ -37,7 +37,7 @@ def evidence(
         seconds: to be noted.
     """
     defined = [row for row in validation.dice_at_levels() if None not in row]
-    _, counts = validation.objects_by_seeds(smallest_settings(facts), plan)
+    _, counts = validation.objects_by_seeds(default_split_settings(facts), plan)
     objects = [total_counts(each) for each in counts]
     return Evidence(
         images=len(defined),
@@ -48,7 +48,7 @@ def evidence(
     )
 
 
-def chosen(seen: Sequence[Evidence], facts: Fingerprint) -> SplitSettings:
+def choose_settings(seen: Sequence[Evidence], facts: Fingerprint) -> SplitSettings:
     """The level that the folds agree on, and the seeds with the best object F1 over all of them."""
     f1 = [
         total_counts(Counts(*one.objects[index]) for one in seen).dice or 0.0
@@ -56,21 +56,23 @@ def chosen(seen: Sequence[Evidence], facts: Fingerprint) -> SplitSettings:
     ]
     seeds, height = SEEDS[max(range(len(SEEDS)), key=lambda i: f1[i])]
     update = {"foreground": _agreed_level(seen), "seeds": seeds, "level": height}
-    return smallest_settings(facts).model_copy(update=update)
+    return default_split_settings(facts).model_copy(update=update)
 
 
 def _agreed_level(seen: Sequence[Evidence]) -> float:
     """The level of the foreground with the best mean Dice of the folds.
 
-    Only if its mean gain over the neutral level is larger than `CERTAIN` of its standard errors,
+    Only if its mean gain over the neutral level is larger than `MIN_STANDARD_ERRORS` of its standard errors,
     a fold being one observation; else the neutral one. Levels differ from tissue to tissue: that
     of a few folds is often worse for another than none.
     """
     rows = np.array([one.dice for one in seen if one.images])
     images = [[one.images] for one in seen if one.images]
     if not images:
-        return NEUTRAL
-    gains = (rows - rows[:, [FOREGROUNDS.index(NEUTRAL)]]) / images
+        return NEUTRAL_LEVEL
+    gains = (rows - rows[:, [FOREGROUNDS.index(NEUTRAL_LEVEL)]]) / images
     best = int(gains.mean(0).argmax())
     errors = gains[:, best].std(ddof=1) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
-    return FOREGROUNDS[best] if gains[:, best].mean() > CERTAIN * errors else NEUTRAL
+    return (
+        FOREGROUNDS[best] if gains[:, best].mean() > MIN_STANDARD_ERRORS * errors else NEUTRAL_LEVEL
+    )

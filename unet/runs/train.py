@@ -33,18 +33,18 @@ from unet.planning.plan import RUN_VERSION, Plan
 from unet.prediction.model_card import write_card
 from unet.prediction.model_files import MODEL, ModelCard, weights_name
 from unet.runs.cross_validation import fold_folder
-from unet.runs.protocol import Course, follow_course, is_begun, removed_unless_begun
-from unet.runs.trainers import Sessions
-from unet.training.assignment import Part
-from unet.training.followers import follow, orders_end
+from unet.runs.protocol import TrainingProtocol, is_started, remove_unless_started, run_protocol
+from unet.runs.trainers import Trainers
+from unet.training.assignment import Assignment
+from unet.training.followers import follow, release_followers
 from unet.training.patches import split_samples
-from unet.training.preflight import full_disk_said
-from unet.training.process_group import ALONE, Group
-from unet.training.state import BEST, limit_of, return_to_hold, spent_s
-from unet.training.trainer import FINGERPRINT, PLAN, RUN, Event, Session
-from unet.training.transfer import read_start
+from unet.training.preflight import report_full_disk
+from unet.training.process_group import SINGLE_PROCESS, ProcessGroup
+from unet.training.state import BEST, return_to_hold, saved_time_limit, seconds_spent
+from unet.training.trainer import FINGERPRINT, PLAN, RUN, Event, Trainer
+from unet.training.transfer import read_pretrained
 
-LONGER = 1.1  # times the time: for less, the way back to where the rate fell is not worth it
+MIN_EXTENSION = 1.1  # times the time: for less, the way back to where the rate fell is not worth it
 
 
 def train(
@@ -60,8 +60,8 @@ def train(
     on_event: Event | None = None,
     is_to_stop: Callable[[], bool] = lambda: False,
     budget: Budget | None = None,
-    group: Group = ALONE,
-    course: Course | None = None,
+    group: ProcessGroup = SINGLE_PROCESS,
+    protocol: TrainingProtocol | None = None,
 ) -> Path:
     """Train a network on formatted datasets; returns the run, whose `model/` is the model.
 
@@ -81,33 +81,36 @@ def train(
         is_to_stop: asked after each step; if true the training saves and ends by `Stopped`.
         budget: device and memory; the processor and what the machine has where absent.
         group: the processes of `torchrun` that train together; all of them call this.
-        course: folds, or a search for hyper-parameters before the training.
+        protocol: folds, or a search for hyper-parameters before the training.
 
     Raises:
         Stopped: if it was asked to end; `resume` goes on from there.
         UnetError: if the datasets or the plan cannot be trained on, if another process writes
             the same run, or if `out` holds a begun run and `resume` is off.
     """
-    budget, course = budget or Budget(memory_bytes=machine_bytes()), course or Course()
-    course.refuse_several(group)
-    if not group.leads:
+    budget, protocol = (
+        budget or Budget(memory_bytes=machine_bytes()),
+        protocol or TrainingProtocol(),
+    )
+    protocol.refuse_process_group(group)
+    if not group.is_leader:
         follow(split_samples(datasets)[0], group, device=budget.device, out=out)
         return out
     started, clock = datetime.now(UTC), clock or time.monotonic()
     inputs = tuple(read_intact(folder, "dataset") for folder in datasets)
-    part = Part(start=read_start(start) if start else None)
-    inputs += (part.start.artifact,) if part.start else ()
+    assignment = Assignment(start=read_pretrained(start) if start else None)
+    inputs += (assignment.start.artifact,) if assignment.start else ()
     seed = seed if seed is not None else (plan.seed if plan else 0)
     plan = plan and plan.model_copy(update={"seed": seed})
     stated = plan.model_dump(mode="json") if plan else None
-    step = Step("run", RUN_VERSION, inputs, {"seed": seed, "plan": stated, **course.parameters()})
+    step = Step("run", RUN_VERSION, inputs, {"seed": seed, "plan": stated, **protocol.parameters()})
     with (
-        orders_end(group, device=budget.device),
+        release_followers(group, device=budget.device),
         _only_writer(out),
         _flushed_denormals(),
-        full_disk_said(out),
+        report_full_disk(out),
     ):
-        if resume and course.is_plain and is_artifact(out) and _is_longer(time_limit_s, out):
+        if resume and protocol.is_single and is_artifact(out) and _is_longer(time_limit_s, out):
             _reopen(out, step)
         if not begin(out, step):
             _refuse_unasked_resume(out, resume)
@@ -115,14 +118,14 @@ def train(
                 "limit_s": time_limit_s, "clock": clock, "on_event": on_event,
                 "is_to_stop": is_to_stop, "budget": budget,
             }  # fmt: skip
-            with removed_unless_begun(out):
-                if course.is_plain:
-                    Session(datasets, out, plan=plan, seed=seed, part=part, group=group,
+            with remove_unless_started(out):
+                if protocol.is_single:
+                    Trainer(datasets, out, plan=plan, seed=seed, assignment=assignment, group=group,
                             **opening).run()  # fmt: skip
                     kept = [PLAN, FINGERPRINT, RUN, BEST]
                 else:
-                    sessions = Sessions(datasets, out, start=part.start, **opening)
-                    kept = follow_course(course, sessions, plan=plan, seed=seed)
+                    trainers = Trainers(datasets, out, start=assignment.start, **opening)
+                    kept = run_protocol(protocol, trainers, plan=plan, seed=seed)
             finish(out, step, started=started, content=dict.fromkeys(kept))
         elif on_event:
             on_event({"event": "finished before", "run": str(out)})
@@ -161,8 +164,8 @@ def _flushed_denormals() -> Iterator[None]:
 
 def _is_longer(limit_s: float | None, run: Path) -> bool:
     """True if a finished run was limited, and by less."""
-    former = limit_of(run)
-    return limit_s is not None and former is not None and limit_s >= LONGER * former
+    former = saved_time_limit(run)
+    return limit_s is not None and former is not None and limit_s >= MIN_EXTENSION * former
 
 
 def _reopen(run: Path, step: Step) -> None:
@@ -174,11 +177,11 @@ def _reopen(run: Path, step: Step) -> None:
     if begin(run, step):  # it is the run of the same call
         write_file(run / UNFINISHED, canonical_json({"key": step.key(), "kind": step.kind}))
         (run / SEAL).unlink()
-    return_to_hold(run, spent_s=spent_s(run))
+    return_to_hold(run, spent_s=seconds_spent(run))
 
 
 def _refuse_unasked_resume(out: Path, resume: bool) -> None:
-    if is_begun(out) and not resume:
+    if is_started(out) and not resume:
         raise UnetError(
             "the run was begun before and not finished", where=str(out),
             remedy="go on with --resume, or name another folder",

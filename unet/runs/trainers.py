@@ -13,17 +13,17 @@ from unet.errors import UnetError
 from unet.planning.budget import Budget
 from unet.planning.fingerprint import Fingerprint, fingerprint
 from unet.planning.plan import Plan
-from unet.training.assignment import Part
-from unet.training.state import EVENTS, append_event, spent_s
-from unet.training.trainer import FINGERPRINT, Event, Session
-from unet.training.transfer import Start
+from unet.training.assignment import Assignment
+from unet.training.state import EVENTS, append_event, seconds_spent
+from unet.training.trainer import FINGERPRINT, Event, Trainer
+from unet.training.transfer import PretrainedModel
 
 RUN_SECONDS = "run_s"  # key of events: seconds spent on the whole run, over all processes
-SHORTEST_S = 3.0  # a part that gets less has hardly measured the machine when it ends
+MIN_PART_S = 3.0  # a part that gets less has hardly measured the machine when it ends
 
 
 @dataclass
-class Sessions:
+class Trainers:
     """What all parts of a run are trained with.
 
     Attributes:
@@ -34,18 +34,18 @@ class Sessions:
     datasets: Sequence[Path]
     out: Path
     budget: Budget
-    start: Start | None
+    start: PretrainedModel | None
     limit_s: float | None
     clock: float
     on_event: Event | None
     is_to_stop: Callable[[], bool]
 
     def __post_init__(self) -> None:
-        self.before_s = parts_spent_s(self.out)
+        self.spent_before_s = run_seconds_spent(self.out)
 
     def elapsed(self) -> float:
         """Seconds spent on the run, over all processes."""
-        return self.before_s + time.monotonic() - self.clock
+        return self.spent_before_s + time.monotonic() - self.clock
 
     def facts(self) -> Fingerprint:
         """The fingerprint of all training samples; taken once and kept."""
@@ -64,22 +64,22 @@ class Sessions:
         """
         if until_s is None:
             return None
-        return max(1.0, (until_s - self.elapsed() + spent_s(folder)) / parts)
+        return max(1.0, (until_s - self.elapsed() + seconds_spent(folder)) / parts)
 
-    def open(
-        self, folder: Path, part: Part, *, plan: Plan | None, seed: int, limit_s: float | None
-    ) -> Session:
+    def make_trainer(
+        self, folder: Path, assignment: Assignment, *, plan: Plan | None, seed: int, limit_s: float | None
+    ) -> Trainer:
         """The session of a part, which goes on where it was."""
         begun = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
         self.facts()
         shutil.copyfile(self.out / FINGERPRINT, folder / FINGERPRINT)
-        return Session(
+        return Trainer(
             self.datasets, folder, plan=plan, seed=seed, limit_s=limit_s, clock=begun,
-            on_event=self.tell, is_to_stop=self.is_to_stop, part=part, budget=self.budget,
+            on_event=self.report, is_to_stop=self.is_to_stop, assignment=assignment, budget=self.budget,
         )  # fmt: skip
 
-    def tell(self, event: dict[str, Any]) -> None:
+    def report(self, event: dict[str, Any]) -> None:
         """Pass an event on, with the time of the whole run; a part's end is not the run's."""
         elapsed = self.elapsed()
         event = {**event, RUN_SECONDS: round(elapsed, 1)}
@@ -96,15 +96,15 @@ class Sessions:
         if self.limit_s is None:
             return
         found = share * self.limit_s / parts
-        if found < SHORTEST_S:
+        if found < MIN_PART_S:
             raise UnetError(
                 f"the time limit is too short for {what}",
-                expected=f"at least {SHORTEST_S * parts / share:.0f} s",
+                expected=f"at least {MIN_PART_S * parts / share:.0f} s",
                 found=f"{self.limit_s:.0f} s, {found:.1f} s for each", remedy=remedy,
             )  # fmt: skip
 
 
-def parts_spent_s(out: Path) -> float:
+def run_seconds_spent(out: Path) -> float:
     """Seconds that all processes spent on the parts of a run, as its events tell."""
     try:
         lines = (out / EVENTS).read_text(encoding="utf-8").splitlines()

@@ -26,8 +26,15 @@ from dataset_rules.ground.errors import ArtifactError, UserError
 from dataset_rules.pixels.images import encode, read_image
 from dataset_rules.pixels.png import png_text
 from tests.drawn import write_dataset
-from unet.measurement.ihc import Comparison, Intensity, Measurements, Thresholds, measure, pool
-from unet.measurement.mask_objects import MaskKind, pieces_of, read_instances
+from unet.measurement.ihc import (
+    Comparison,
+    Intensity,
+    Measurements,
+    Thresholds,
+    measure,
+    pool_measurements,
+)
+from unet.measurement.mask_objects import MaskKind, connected_components, read_instances
 from unet.measurement.measure_files import measure_files, pair_masks
 from unet.measurement.stains import mix_stains
 from unet.measurement.synthetic import draw_field
@@ -116,7 +123,7 @@ def test_numbering_of_nuclei_changes_no_score(field):
 
 def test_pool_weighs_nuclei_not_images():
     one, two = measure(*squares(0.5)), measure(*squares(0.0, 0.0, 0.0))
-    assert pool((one, two)).positive_share == 0.25
+    assert pool_measurements((one, two)).positive_share == 0.25
 
 
 def test_image_and_map_of_different_size_are_refused():
@@ -314,7 +321,9 @@ def test_files_of_a_dataset_are_read_as_it_lists_them(tmp_path):
     mask = read_image(dataset / sample.mask.path)
     objects = read_image(dataset / sample.instances)
     assert numbers(read_instances(dataset / sample.instances)) == numbers(objects)
-    assert numbers(read_instances(dataset / sample.mask.path)) == numbers(pieces_of(mask))
+    assert numbers(read_instances(dataset / sample.mask.path)) == numbers(
+        connected_components(mask)
+    )
 
 
 @pytest.mark.parametrize(
@@ -359,4 +368,4 @@ def test_grey_image_is_refused_with_its_path(tmp_path):
 
 
 def test_measurements_of_nothing_pool_to_nothing():
-    assert pool(()) == Measurements(())
+    assert pool_measurements(()) == Measurements(())

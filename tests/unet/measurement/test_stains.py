@@ -7,7 +7,7 @@ from unet.measurement.stains import (
     estimate_white,
     mix_stains,
     optical_density,
-    restained,
+    scale_stains,
     separate_stains,
     stain_matrix,
 )
@@ -65,10 +65,10 @@ def test_grey_image_is_refused():
 
 def test_equal_amounts_of_stain_leave_the_light_as_it_is() -> None:
     light = np.random.default_rng(0).uniform(0.05, 1, (4, 5, 3)).astype(np.float32)
-    np.testing.assert_allclose(restained(light, np.ones(3)), light, rtol=1e-4)
+    np.testing.assert_allclose(scale_stains(light, np.ones(3)), light, rtol=1e-4)
 
 
 def test_twice_the_haematoxylin_has_twice_its_optical_density() -> None:
     blue = np.array(HAEMATOXYLIN) / np.linalg.norm(HAEMATOXYLIN)
-    passed = restained((10 ** -(0.3 * blue))[None, None], np.array([2.0, 1.0, 1.0]))
+    passed = scale_stains((10 ** -(0.3 * blue))[None, None], np.array([2.0, 1.0, 1.0]))
     np.testing.assert_allclose(-np.log10(passed[0, 0]), 0.6 * blue, atol=1e-4)

@@ -4,7 +4,7 @@ import pytest
 
 from tests.unet.planning.test_plan import NUCLEI
 from unet.objects.splitting import Seeds
-from unet.runs.threshold_choice import Evidence, chosen
+from unet.runs.threshold_choice import Evidence, choose_settings
 from unet.training.validation import FOREGROUNDS, SEEDS
 
 
@@ -30,10 +30,10 @@ def fold(gains: dict[float, float], *, images: int = 4, best: int = 0) -> Eviden
 def test_the_level_is_moved_only_where_the_folds_agree(
     folds: Sequence[Evidence], level: float
 ) -> None:
-    assert chosen(folds, NUCLEI).foreground == level
+    assert choose_settings(folds, NUCLEI).foreground == level
 
 
 def test_the_seeds_are_those_of_most_objects_over_all_folds() -> None:
-    settings = chosen([fold({}, best=0), fold({}, best=9), fold({}, best=9)], NUCLEI)
+    settings = choose_settings([fold({}, best=0), fold({}, best=9), fold({}, best=9)], NUCLEI)
     assert (settings.seeds, settings.level) == SEEDS[9]
     assert settings.seeds is Seeds.SHAPE

@@ -12,7 +12,7 @@ from unet.errors import Stopped, UnetError
 from unet.network.checkpoint import load_tensors
 from unet.planning.plan import Plan, read_plan
 from unet.runs.train import train
-from unet.training.out_of_memory import NOTE, is_out_of_memory, shrunk
+from unet.training.out_of_memory import OUT_OF_MEMORY_MARKER, is_out_of_memory, shrink_plan
 from unet.training.state import LAST
 
 # Memory is refused from an event on until another: what happens between is all that can depend
@@ -119,7 +119,7 @@ def test_a_validation_without_memory_ends_in_words_and_is_resumed(tmp_path: Path
 
 def test_a_shrink_on_the_way_holds_from_its_step_and_replays(discs: Path, tmp_path: Path) -> None:
     plan = small_plan(discs, steps=8)
-    smaller = shrunk(plan.model_copy(update={"batch": 8}), 5)
+    smaller = shrink_plan(plan.model_copy(update={"batch": 8}), 5)
     assert smaller.sizes(4) == (8, 64)
     assert smaller.sizes(5) == (4, 64)
     runs = [train([discs], tmp_path / name, plan=smaller) for name in ("a", "b")]
@@ -130,7 +130,7 @@ def test_a_run_that_shrinks_keeps_its_time_limit(discs: Path, tmp_path: Path) ->
     run, plan = tmp_path / "run", small_plan(discs).model_copy(update={"batch": 8})
     with pytest.raises(Stopped):
         train([discs], run, plan=plan, time_limit_s=60, is_to_stop=lambda: True)
-    (run / NOTE).touch()  # as where memory was refused to one of several processes
+    (run / OUT_OF_MEMORY_MARKER).touch()  # as where memory was refused to one of several processes
     events: list[dict[str, object]] = []
     train([discs], run, plan=plan, time_limit_s=3, resume=True, on_event=events.append)
     assert "shrink" in [event["event"] for event in events]
@@ -140,7 +140,7 @@ def test_a_run_that_shrinks_keeps_its_time_limit(discs: Path, tmp_path: Path) ->
 def test_a_batch_of_one_small_patch_cannot_shrink(discs: Path) -> None:
     plan = small_plan(discs).model_copy(update={"batch": 1, "patch_px": 64})
     with pytest.raises(UnetError, match="single small patch"):
-        shrunk(plan, 0)
+        shrink_plan(plan, 0)
 
 
 def test_refused_memory_is_told_from_other_errors() -> None:

@@ -11,25 +11,25 @@ from tests.drawn import write_dataset
 from tests.unet.planning.test_plan import NUCLEI
 from tests.unet.runs.test_train import small_plan, weights_of
 from unet.errors import Stopped
-from unet.network.timing import in_turn
+from unet.network.timing import time_interleaved
 from unet.planning.budget import Precision
 from unet.planning.lr_schedule import Switch
 from unet.planning.plan import Plan, make_plan, read_plan
 from unet.runs.train import train
-from unet.training.out_of_memory import NOTE
+from unet.training.out_of_memory import OUT_OF_MEMORY_MARKER
 from unet.training.patches import Patches, split_samples
 from unet.training.precision import (
-    MOST_ROUNDS,
+    MAX_ROUNDS,
     Decision,
-    decided,
+    decide_precision,
     expected_precision,
     is_settled,
     processor_features,
-    switched,
+    switch_precision,
 )
-from unet.training.state import LAST, begin_training, load_training
-from unet.training.throughput import fastest, is_look_due
-from unet.training.time_budget import Pace
+from unet.training.state import LAST, initial_state, load_state
+from unet.training.throughput import is_remeasurement_due, measure_speed
+from unet.training.time_budget import TimeBudget
 
 SECONDS = {"bfloat16": 1.0, "float32": 3.0}  # of a step where nothing else runs
 SLOW_BFLOAT16 = {"bfloat16": 3.0, "float32": 1.0}
@@ -60,9 +60,11 @@ def measured(
         now[0] += seconds[name] * noise(rng, now[0])
 
     works = {name: (lambda name=name: step(name)) for name in seconds}
-    took = in_turn(works, is_enough=lambda t: is_settled(t, expected), clock=lambda: now[0])
-    assert len(took["float32"]) == len(took["bfloat16"]) <= 2 * MOST_ROUNDS
-    return decided(took, expected, because="simulated")
+    timings = time_interleaved(
+        works, is_enough=lambda t: is_settled(t, expected), clock=lambda: now[0]
+    )
+    assert len(timings["float32"]) == len(timings["bfloat16"]) <= 2 * MAX_ROUNDS
+    return decide_precision(timings, expected, explanation="simulated")
 
 
 @pytest.mark.parametrize("noise", [bursts, load, calm])
@@ -103,15 +105,15 @@ def test_noise_that_keeps_a_wrong_expectation_leaves_a_doubt() -> None:
 
 
 def test_a_few_rounds_overrule_nothing_and_leave_a_doubt() -> None:
-    took = {"bfloat16": [3.0] * (MOST_ROUNDS - 1), "float32": [1.0] * (MOST_ROUNDS - 1)}
-    found = decided(took, "bfloat16", because="simulated")
+    timings = {"bfloat16": [3.0] * (MAX_ROUNDS - 1), "float32": [1.0] * (MAX_ROUNDS - 1)}
+    found = decide_precision(timings, "bfloat16", explanation="simulated")
     assert (found.precision, found.is_doubtful, found.is_clear) == ("bfloat16", True, False)
 
 
 def test_a_difference_of_a_tenth_decides_nothing() -> None:
-    took = {"bfloat16": [1.1] * MOST_ROUNDS, "float32": [1.0] * MOST_ROUNDS}
-    assert decided(took, "bfloat16", because="").precision == "bfloat16"
-    assert not decided(took, "float32", because="").is_clear
+    timings = {"bfloat16": [1.1] * MAX_ROUNDS, "float32": [1.0] * MAX_ROUNDS}
+    assert decide_precision(timings, "bfloat16", explanation="").precision == "bfloat16"
+    assert not decide_precision(timings, "float32", explanation="").is_clear
 
 
 @pytest.mark.parametrize(
@@ -144,8 +146,8 @@ def test_rounds_alternate_their_order_and_the_work_is_timed() -> None:
         now[0] += seconds
 
     works = {"a": lambda: work("a", 2.0), "b": lambda: work("b", 5.0)}
-    took = in_turn(works, is_enough=lambda t: len(t["a"]) == 3, clock=lambda: now[0])
-    assert took == {"a": [2.0] * 3, "b": [5.0] * 3}
+    timings = time_interleaved(works, is_enough=lambda t: len(t["a"]) == 3, clock=lambda: now[0])
+    assert timings == {"a": [2.0] * 3, "b": [5.0] * 3}
     assert "".join(done) == "abbaab"
 
 
@@ -153,7 +155,7 @@ def test_a_plan_without_switches_is_written_as_before_there_were_any(tmp_path: P
     plan = make_plan(NUCLEI)
     assert "switches" not in plan.model_dump(mode="json")
     assert "switches" not in json.loads(plan.model_dump_json())
-    later = switched(plan, 40, "bfloat16", reason="measured")
+    later = switch_precision(plan, 40, "bfloat16", reason="measured")
     (tmp_path / "plan.json").write_text(later.model_dump_json())
     assert read_plan(tmp_path / "plan.json") == later
     assert [later.at(step).precision for step in (0, 39, 40, 99)] == ["float32"] * 2 + [
@@ -174,7 +176,7 @@ def test_a_switch_holds_from_its_step_and_replays(discs: Path, tmp_path: Path) -
 
 def slower_precision(dataset: Path, plan: Plan) -> Precision:
     """The one that this machine trains the plan in clearly slower, whatever is expected of it."""
-    speed = fastest(plan, Patches(split_samples([dataset])[0], plan), within_s=20)
+    speed = measure_speed(plan, Patches(split_samples([dataset])[0], plan), within_s=20)
     speeds = speed.patches_per_s
     slow = min(speeds, key=lambda name: speeds[name])
     if not speed.decision.is_clear or speed.decision.precision == slow:
@@ -198,7 +200,7 @@ def test_a_training_in_the_slower_precision_goes_on_in_the_faster_and_is_resumed
         train(**call, time_limit_s=600, on_event=events.append,
               is_to_stop=lambda: any(event["event"] == "switch" for event in events))  # fmt: skip
     (switch,) = [event for event in events if event["event"] == "switch"]
-    train(**call, time_limit_s=2 * load_training(run / LAST).seconds + 2)
+    train(**call, time_limit_s=2 * load_state(run / LAST).seconds + 2)
     recorded = read_plan(run / "plan.json")
     assert recorded.precision == slow != switch["precision"]
     assert recorded.switches == (Switch(step=switch["step"], precision=switch["precision"]),)
@@ -214,22 +216,22 @@ def test_a_shrunk_training_keeps_its_time_limit(discs: Path, tmp_path: Path) -> 
     call["plan"] = small_plan(discs).model_copy(update={"batch": 8})
     with pytest.raises(Stopped):
         train(**call, time_limit_s=6, is_to_stop=lambda: True)
-    (tmp_path / "run" / NOTE).touch()
+    (tmp_path / "run" / OUT_OF_MEMORY_MARKER).touch()
     train(**call, time_limit_s=7)
     assert read_plan(tmp_path / "run" / "plan.json").shrinks
-    assert load_training(tmp_path / "run" / LAST).limit_s == 7
+    assert load_state(tmp_path / "run" / LAST).limit_s == 7
 
 
 def looked_at(*, steps_s: float, elapsed_s: float = 30.0, **facts: object) -> bool:
     """Whether both precisions are measured again, 100 s being given, after steps of 16 patches."""
-    state = begin_training(make_plan(NUCLEI).model_copy(update={"widths": (4, 4)}))
+    state = initial_state(make_plan(NUCLEI).model_copy(update={"widths": (4, 4)}))
     state.step, state.patches_per_s = 20, 16.0
     for name, value in facts.items():
         setattr(state, name, value)
-    pace = Pace(100.0, time.monotonic() - elapsed_s)
+    time_budget = TimeBudget(100.0, time.monotonic() - elapsed_s)
     for _ in range(16):
-        pace.add_step(steps_s)
-    return is_look_due(state, pace)
+        time_budget.add_step(steps_s)
+    return is_remeasurement_due(state, time_budget)
 
 
 def test_precisions_are_measured_again_where_steps_are_slow_or_the_choice_was_in_doubt() -> None:

@@ -13,32 +13,32 @@ from unet.errors import UnetError
 from unet.network.checkpoint import load_tensors
 from unet.planning.plan import read_plan
 from unet.runs.train import train
-from unet.training.process_group import Group, joined
-from unet.training.step import device_named
+from unet.training.process_group import ProcessGroup, join_process_group
+from unet.training.step import resolve_device
 
 
 def test_shares_cover_the_batch_once() -> None:
     for size in (1, 2, 3, 5, 8):
-        places = [place for rank in range(size) for place in Group(rank, size).share(8)]
+        places = [place for rank in range(size) for place in ProcessGroup(rank, size).share(8)]
         assert places == list(range(8))
 
 
 def test_more_processes_than_patches_are_refused() -> None:
     with pytest.raises(UnetError, match="more processes than patches"):
-        Group(0, 3).share(2)
+        ProcessGroup(0, 3).share(2)
 
 
 def test_outside_of_torchrun_a_process_is_by_itself() -> None:
-    with joined({}, "cpu") as group:
-        assert group == Group(0, 1)
+    with join_process_group({}, "cpu") as group:
+        assert group == ProcessGroup(0, 1)
 
 
 def test_a_gpu_that_is_not_there_is_said() -> None:
     if torch.cuda.is_available():
         pytest.skip("here is one")
-    assert device_named("auto") == "cpu"
+    assert resolve_device("auto") == "cpu"
     with pytest.raises(UnetError, match="no GPU can be used here"):
-        device_named("cuda")
+        resolve_device("cuda")
 
 
 NARROW = """

@@ -9,23 +9,23 @@ from tests.unet.planning.test_plan import NUCLEI
 from tests.unet.runs.test_train import small_plan, weights_of
 from unet.planning.plan import make_plan, read_plan
 from unet.runs.train import train
-from unet.training.time_budget import Pace, process_clock, stopped_early
+from unet.training.time_budget import TimeBudget, process_start, stop_early
 
 
 def simulated(limit_s: float, step_s, *, validation_s: float = 0.5) -> tuple[float, list[float]]:
     """Seconds at which a training of steps that take `step_s(now)` ends, and its rates."""
-    plan, pace = make_plan(NUCLEI, patches=800), Pace(limit_s, time.monotonic())
-    pace.expect(validation_s, 0.5, is_chosen=True)
+    plan, time_budget = make_plan(NUCLEI, patches=800), TimeBudget(limit_s, time.monotonic())
+    time_budget.expect(validation_s, 0.5, is_chosen=True)
     now, step, validated, rates = 2.0, 0, 0.0, []
-    pace.elapsed = lambda: now  # type: ignore[method-assign] # the clock of the simulation
-    pace.add_step(step_s(0.0))
-    while step < plan.steps and not (step and pace.is_up()):
+    time_budget.elapsed = lambda: now  # type: ignore[method-assign] # the clock of the simulation
+    time_budget.add_step(step_s(0.0))
+    while step < plan.steps and not (step and time_budget.is_exhausted()):
         rates.append(plan.level(step))
         now += step_s(now)
-        pace.add_step(step_s(now))
+        time_budget.add_step(step_s(now))
         step += 1
-        plan = pace.fitted(plan, step, validated_s=validated)
-        if pace.validation_is_due(validated):
+        plan = time_budget.fit(plan, step, validated_s=validated)
+        if time_budget.validation_is_due(validated):
             now += validation_s
             validated = now
     replayed = [plan.level(step) for step in range(len(rates))]
@@ -56,15 +56,15 @@ def test_a_limited_training_never_ends_late_on_a_steady_machine(limit: int, step
 
 def test_without_gain_the_rate_falls_at_once_and_the_plan_so_made_does_the_same() -> None:
     plan = make_plan(NUCLEI).model_copy(update={"patience": 2})
-    assert stopped_early(plan, 300, [0.5, 0.6, 0.7]) is plan
-    early = stopped_early(plan, 300, [0.7, 0.7, 0.7])
+    assert stop_early(plan, 300, [0.5, 0.6, 0.7]) is plan
+    early = stop_early(plan, 300, [0.7, 0.7, 0.7])
     assert (early.decay_from, early.steps) == (300, 500)
-    assert stopped_early(early, 300, [0.7, 0.7, 0.7]) == early
-    assert stopped_early(plan, plan.decay_from, [0.7, 0.7, 0.7]) is plan
+    assert stop_early(early, 300, [0.7, 0.7, 0.7]) == early
+    assert stop_early(plan, plan.decay_from, [0.7, 0.7, 0.7]) is plan
 
 
 def test_the_clock_of_the_process_began_before_this_test() -> None:
-    assert 0 < time.monotonic() - process_clock() < 86_400
+    assert 0 < time.monotonic() - process_start() < 86_400
 
 
 def test_the_plan_of_a_limited_run_replays_it_to_the_bit(discs: Path, tmp_path: Path) -> None:
