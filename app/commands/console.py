@@ -184,7 +184,7 @@ def run(app: Callable[[], Any]) -> int:
         if not _is_out_of_memory(error):
             raise
         err.print(
-            "[bold red]error:[/] memory was refused; end other programs or take a machine with "
+            "[bold red]error:[/] out of memory; end other programs or take a machine with "
             "more, then give the same command again (train: with --resume)", soft_wrap=True,
         )  # fmt: skip
         return BAD_INPUT

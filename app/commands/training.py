@@ -224,7 +224,7 @@ def _training_event(event: dict[str, Any], show: Any, *, as_json: bool) -> None:
         case "validation":
             note(f"step {event['step']}: validation Dice {number(event['dice'])}")
         case "finished before":
-            note("this run was finished before; another folder trains anew")
+            note("this run is already finished; use another folder to train again")
         case "done":
             if event["step"] < FEW_STEPS:
                 note(f"only {event['step']} steps: hardly trained, give it more time")

@@ -303,7 +303,7 @@ def test_report_that_is_piped_has_no_colours(pairs: Path) -> None:
 def test_memory_that_is_refused_to_a_command_is_told_in_a_line(ask, capsys) -> None:
     assert run(ask) == BAD_INPUT
     told = capsys.readouterr().err
-    assert "memory was refused" in told
+    assert "out of memory" in told
     assert "Traceback" not in told
 
 

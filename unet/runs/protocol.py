@@ -1,4 +1,4 @@
-"""What a run with folds or a search consists of, in its order."""
+"""The steps of a run with folds or a hyper-parameter search."""
 
 import shutil
 import time
@@ -25,11 +25,11 @@ from unet.training.trainer import FINGERPRINT, PLAN, RUN, Trainer
 
 @dataclass(frozen=True)
 class TrainingProtocol:
-    """What is asked for beside one training.
+    """What a run does in addition to a single training.
 
     Attributes:
-        folds: train a network for each fold.
-        trials: so many plans are tried first; 0 for none.
+        folds: train one network per fold.
+        trials: number of plans to try first; 0 for no search.
     """
 
     folds: FoldRule | None = None
@@ -37,31 +37,31 @@ class TrainingProtocol:
 
     @property
     def is_single(self) -> bool:
-        """One training and nothing else."""
+        """True for a single training."""
         return self.folds is None and not self.trials
 
     def parameters(self) -> dict[str, object]:
-        """The part of a run's parameters that says so; nothing for a plain training."""
+        """The protocol's part of the run's parameters; empty for a single training."""
         folds = {"folds": self.folds.model_dump(mode="json")} if self.folds else {}
         return folds | ({"search": self.trials} if self.trials else {})
 
     def refuse_process_group(self, group: ProcessGroup) -> None:
-        """Refuse to share folds or a search among the processes of `torchrun`."""
+        """Refuse to run folds or a search in several processes of `torchrun`."""
         if group.size > 1 and not self.is_single:
             raise UnetError(
-                "folds and search are trained by one process", found=f"{group.size} processes",
-                remedy="leave out torchrun, or train without --folds and --search",
+                "folds and search run in a single process", found=f"{group.size} processes",
+                remedy="run without torchrun, or without --folds and --search",
             )  # fmt: skip
 
 
 def run_protocol(
     protocol: TrainingProtocol, trainers: Trainers, *, plan: Plan | None, seed: int
 ) -> list[str]:  # fmt: skip
-    """Search, then train the folds or the one network; returns the files that decide the id.
+    """Search, then train the folds or a single network; returns the files that determine the id.
 
     Raises:
-        UnetError: if the datasets, the folds or the time do not allow it.
-        Stopped: if the training was asked to end.
+        UnetError: if the datasets, the folds or the time limit do not allow it.
+        Stopped: if a stop was requested.
     """
     folds = _folds(protocol, trainers) if protocol.folds else None
     changes: Changes = {}
@@ -73,15 +73,15 @@ def run_protocol(
         )  # fmt: skip
     plan = plan and apply_changes(plan, changes)
     if folds and protocol.folds:
-        kept = train_folds(trainers, folds, protocol.folds, plan=plan, seed=seed, changes=changes)
+        files = train_folds(trainers, folds, protocol.folds, plan=plan, seed=seed, changes=changes)
     else:
-        kept = _train_best(trainers, plan=plan, seed=seed, changes=changes)
-    return [FINGERPRINT, *kept, *([SEARCH] if protocol.trials else [])]
+        files = _train_best(trainers, plan=plan, seed=seed, changes=changes)
+    return [FINGERPRINT, *files, *([SEARCH] if protocol.trials else [])]
 
 
 @contextmanager
 def remove_unless_started(out: Path) -> Iterator[None]:
-    """Remove the folder of what was refused before anything was trained: it is free again."""
+    """Remove the folder on a user error before anything was trained, so it can be reused."""
     try:
         yield
     except UserError:
@@ -91,18 +91,18 @@ def remove_unless_started(out: Path) -> Iterator[None]:
 
 
 def is_started(out: Path) -> bool:
-    """True if a training in the folder, or in one of its parts, has been saved or shrinks."""
-    is_noted = any((out / name).exists() for name in (SEARCH, OUT_OF_MEMORY_MARKER))
-    return is_noted or any(out.rglob(LAST)) or any(out.rglob(RUN))
+    """True if the folder or a part of it contains a checkpoint, a result or a memory marker."""
+    has_marker = any((out / name).exists() for name in (SEARCH, OUT_OF_MEMORY_MARKER))
+    return has_marker or any(out.rglob(LAST)) or any(out.rglob(RUN))
 
 
 def _folds(protocol: TrainingProtocol, trainers: Trainers) -> Folds:
     assert protocol.folds is not None
-    _refuse_known(trainers)
+    _refuse_known_datasets(trainers)
     folds = make_folds(trainers.datasets, protocol.folds)
     trainers.refuse_short(
         protocol.folds.count, share=1 - SEARCH_SHARE * bool(protocol.trials),
-        what=f"{protocol.folds.count} folds", remedy="give more time, or take fewer folds",
+        what=f"{protocol.folds.count} folds", remedy="allow more time, or use fewer folds",
     )  # fmt: skip
     refuse_unseen_classes_in_folds(folds, trainers.facts().classes)
     rows = [
@@ -116,29 +116,29 @@ def _folds(protocol: TrainingProtocol, trainers: Trainers) -> Folds:
     return folds
 
 
-def _refuse_known(trainers: Trainers) -> None:
-    """Refuse folds of a dataset that the start was trained on: its scores would be no test."""
+def _refuse_known_datasets(trainers: Trainers) -> None:
+    """Refuse folds of a dataset the initial model was trained on: scores would be biased."""
     start = trainers.start and trainers.start.artifact.folder
     for folder in trainers.datasets if start else ():
         if (Path(start or "") / LINEAGE / read_artifact(folder, "dataset").id).is_dir():
             raise UnetError(
-                "the model to start from was trained on samples that the folds would hold out",
+                "the initial model was trained on samples that the folds would hold out",
                 where=str(folder), found=f"the dataset is an ancestor of {start}",
-                remedy="train the folds without --from, or start from a model of other data",
+                remedy="train the folds without --from, or start from a model of different data",
             )  # fmt: skip
 
 
 def _train_best(
     trainers: Trainers, *, plan: Plan | None, seed: int, changes: Changes
 ) -> list[str]:  # fmt: skip
-    """The one training after a search, in what is left of the time."""
+    """The training after a search, in the time left."""
     is_resumed = (trainers.out / LAST).exists()
     spent = trainers.spent_before_s if is_resumed else trainers.elapsed()
     left = trainers.limit_s and max(1.0, trainers.limit_s - spent)
     Trainer(
         trainers.datasets, trainers.out, plan=plan, seed=seed, limit_s=left,
         clock=trainers.clock if is_resumed else time.monotonic(), on_event=trainers.on_event,
-        is_to_stop=trainers.is_to_stop, assignment=Assignment(start=trainers.start, changes=changes),
-        budget=trainers.budget,
+        is_to_stop=trainers.is_to_stop, budget=trainers.budget,
+        assignment=Assignment(start=trainers.start, changes=changes),
     ).run()  # fmt: skip
     return [PLAN, RUN, BEST]

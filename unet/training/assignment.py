@@ -21,9 +21,9 @@ class Assignment:
     Attributes:
         samples: to train on and held out; from the datasets' splits by default.
         start: the model whose weights initialise the network.
-        marks: added to every event, for example the number of the fold.
+        event_fields: added to every event, for example the number of the fold.
         changes: what the search changes in the plan.
-        chooses: choose the best weights and the thresholds on the held-out samples. Otherwise
+        selects_best: choose the best weights and the thresholds on the held-out samples. Otherwise
             the last weights are kept, and scores of the held-out samples are unbiased.
     """
 

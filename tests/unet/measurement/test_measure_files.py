@@ -133,7 +133,7 @@ def test_image_and_map_of_different_size_are_refused():
 
 
 def test_thresholds_that_do_not_ascend_are_refused():
-    with pytest.raises(UserError, match="do not ascend"):
+    with pytest.raises(UserError, match="not in ascending order"):
         Thresholds(0.5, 0.4, 0.6)
 
 
@@ -235,7 +235,7 @@ def test_masks_are_found_by_name_and_instance_maps_come_first(tmp_path):
 
 @pytest.mark.parametrize(
     ("names", "message"),
-    [(["a.png", "c.png"], "no mask"), (["a.png", "a.jpg"], "told apart"), ([], "no image")],
+    [(["a.png", "c.png"], "no mask"), (["a.png", "a.jpg"], "not unique"), ([], "no image")],
 )
 def test_images_that_cannot_be_paired_are_refused(tmp_path, names, message):
     (tmp_path / "a_mask.png").touch()
@@ -308,7 +308,7 @@ def test_numbers_by_content_are_kept_also_where_one_object_in_ten_is_cut(tmp_pat
 @pytest.mark.parametrize("values", [(1, 2, 2), (1, 2, 255)], ids=["cut", "ignored or 255th"])
 def test_a_mask_of_two_readings_is_asked_about_and_taken_as_stated(tmp_path, values):
     path = write(tmp_path / "a.png", discs(*values))
-    with pytest.raises(UserError, match=r"two ways.*--masks classes or --masks instances"):
+    with pytest.raises(UserError, match=r"ambiguous.*--masks classes or --masks instances"):
         read_instances(path)
     assert numbers(read_instances(path, MaskKind.INSTANCES)) == sorted(set(values))
     pieces = len([value for value in values if value != 255])
@@ -329,9 +329,9 @@ def test_files_of_a_dataset_are_read_as_it_lists_them(tmp_path):
 @pytest.mark.parametrize(
     ("dpi", "given", "said"),
     [
-        (None, None, "neither given nor in the image"),
+        (None, None, "not given and not in the image"),
         (None, 0.5, "0.5 µm, as given"),
-        (101_600, None, "0.25 µm, as the image"),
+        (101_600, None, "0.25 µm, from the image"),
         (101_600, 0.5, "0.5 µm, as given"),
     ],
 )
@@ -354,16 +354,16 @@ def test_images_of_two_pixel_sizes_are_named_with_theirs(tmp_path):
     images = [tmp_path / f"{name}.png" for name in "abc"]
     out = measure_files(images, tmp_path / "masks", tmp_path / "out")
     page = html.unescape((out / "report.html").read_text(encoding="utf-8"))
-    assert "a: 0.25 µm, as" in page
-    assert "b: 0.5 µm, as" in page
-    assert "c: neither given" in page
+    assert "a: 0.25 µm, from" in page
+    assert "b: 0.5 µm, from" in page
+    assert "c: not given" in page
 
 
 def test_grey_image_is_refused_with_its_path(tmp_path):
     image, instances = squares(0.5)
     path = write(tmp_path / "grey.png", image[..., 0])
     mask = write(tmp_path / "grey_mask.png", instances)
-    with pytest.raises(UserError, match=r"grey\.png: stains cannot be told apart"):
+    with pytest.raises(UserError, match=r"grey\.png: stains can only be separated"):
         measure_files([path], [mask], tmp_path / "out")
 
 

@@ -78,7 +78,7 @@ def test_page_shows_scores_record_and_verdict(scene):
     page = page_of(scene, comparison=Comparison(2, 1, 3, 1))
     for text in ("50.0 %", "f" * 64, "outside", "33.3 %", "+16.7 points"):
         assert text in page
-    assert "Found against known" not in page_of(scene)
+    assert "Comparison with known counts" not in page_of(scene)
 
 
 def test_names_cannot_write_html(scene):

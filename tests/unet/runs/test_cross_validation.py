@@ -196,7 +196,7 @@ def test_a_plan_for_other_classes_is_refused_with_folds(dataset: Path, tmp_path:
     other = plan.model_copy(
         update={"classes": (plan.classes[0], plan.classes[1].model_copy(update={"name": "cell"}))}
     )
-    with pytest.raises(UnetError, match="another dataset"):
+    with pytest.raises(UnetError, match="a different dataset"):
         train([dataset], tmp_path / "run", plan=other, protocol=TWO)
     assert not (tmp_path / "run").exists()
 

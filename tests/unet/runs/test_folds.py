@@ -119,7 +119,7 @@ def test_more_folds_than_groups_are_refused(tmp_path: Path) -> None:
 
 def test_a_group_that_no_dataset_holds_is_named(tmp_path: Path) -> None:
     dataset = grouped(tmp_path / "a", {name: name for name in "abcd"})
-    with pytest.raises(UnetError, match=r"no dataset holds.*found aa"):
+    with pytest.raises(UnetError, match=r"in no dataset.*found aa"):
         make_folds([dataset], FoldRule(count=2, same={"liver": ("aa", "b")}))
 
 

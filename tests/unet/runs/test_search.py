@@ -132,5 +132,5 @@ def test_too_little_time_or_too_few_trials_are_refused(dataset: Path, tmp_path: 
 
 def test_without_anything_held_out_a_search_is_refused(tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path / "one", train=1, val=0)
-    with pytest.raises(UnetError, match="nothing is held out"):
+    with pytest.raises(UnetError, match="no samples are held out"):
         train([dataset], tmp_path / "run", protocol=FOUR)

@@ -146,7 +146,7 @@ def test_a_plan_for_other_classes_is_refused(discs: Path, tmp_path: Path) -> Non
     other = plan.model_copy(
         update={"classes": (plan.classes[0], plan.classes[1].model_copy(update={"name": "cell"}))}
     )
-    with pytest.raises(UnetError, match="another dataset"):
+    with pytest.raises(UnetError, match="a different dataset"):
         train([discs], tmp_path / "run", plan=other)
 
 

@@ -211,7 +211,7 @@ def test_a_training_in_the_slower_precision_goes_on_in_the_faster_and_is_resumed
 
 
 def test_a_shrunk_training_keeps_its_time_limit(discs: Path, tmp_path: Path) -> None:
-    """The note is what a process leaves behind to which memory was refused."""
+    """The marker is written by a process that ran out of memory."""
     call = {"datasets": [discs], "out": tmp_path / "run", "resume": True}
     call["plan"] = small_plan(discs).model_copy(update={"batch": 8})
     with pytest.raises(Stopped):

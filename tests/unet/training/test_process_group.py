@@ -28,16 +28,16 @@ def test_more_processes_than_patches_are_refused() -> None:
         ProcessGroup(0, 3).share(2)
 
 
-def test_outside_of_torchrun_a_process_is_by_itself() -> None:
+def test_without_torchrun_the_group_is_a_single_process() -> None:
     with join_process_group({}, "cpu") as group:
         assert group == ProcessGroup(0, 1)
 
 
-def test_a_gpu_that_is_not_there_is_said() -> None:
+def test_a_missing_gpu_is_an_error() -> None:
     if torch.cuda.is_available():
-        pytest.skip("here is one")
+        pytest.skip("this machine has a GPU")
     assert resolve_device("auto") == "cpu"
-    with pytest.raises(UnetError, match="no GPU can be used here"):
+    with pytest.raises(UnetError, match="no usable GPU"):
         resolve_device("cuda")
 
 
@@ -60,7 +60,7 @@ with joined(os.environ, "cpu") as group:
 
 
 @pytest.mark.system
-def test_where_memory_is_refused_to_a_process_all_go_on_with_smaller_batches(
+def test_out_of_memory_in_one_process_shrinks_the_batches_of_all(
     discs: Path, tmp_path: Path
 ) -> None:
     plan = small_plan(discs, steps=2).model_copy(
@@ -73,7 +73,7 @@ def test_where_memory_is_refused_to_a_process_all_go_on_with_smaller_batches(
                str(tmp_path / "run"), str(tmp_path / "plan.json"), str(1500 << 20)]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "memory was refused to one of the processes" in done.stderr
+    assert "out of memory in one of the training processes" in done.stderr
     assert '"event": "shrink"' in done.stdout
     recorded = read_plan(tmp_path / "run" / "plan.json")
     assert recorded.batch < 64
