@@ -90,13 +90,13 @@ def _load(model: Path, backend: BackendName, *, tta: bool) -> "Predictor":
 
 def measure(
     image: Annotated[list[Path], typer.Argument(metavar="IMAGE... MASK...",
-        help="Images, then as many masks; or images, then the folder of a prediction")],
+        help="Images, then as many masks or the folder of a prediction")],
     to: Annotated[Path, typer.Option("--out", metavar="DIR")],
     pixel_size: Annotated[
         float | None, typer.Option(min=0.001, max=50, help="Micrometres per pixel")
     ] = None,
     masks: Annotated[
-        MaskValues | None, typer.Option(help="What the masks' values are, where they do not tell")
+        MaskValues | None, typer.Option(help="Meaning of the masks' values; detected by default")
     ] = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
