@@ -29,9 +29,7 @@ class PreparedSample:
     """A sample as the network's input, at the plan's scale."""
 
     image: NDArray[np.float32]  # HWC, about 0..1
-    black: (
-        float | None
-    )  # light level of 0, relative to that of 1; stained images on bright background only
+    black: float | None  # light at 0, relative to 1; stained images on bright ground only
     mask: NDArray[np.uint8]  # HW class ids, 255 ignore
     distance: NDArray[np.uint8]  # HW, 0..255
 

@@ -57,9 +57,7 @@ FINGERPRINT = "fingerprint.json"
 RUN = "run.json"
 OUT_OF_MEMORY_IN_VALIDATION = "out of memory in validation"
 SAVE_EVERY_S = 20.0  # maximum loss if the process is killed; saving takes 0.2 s
-FIRST_SAVE_S = (
-    1.0  # of a process; doubled up to SAVE_EVERY_S, so that a process killed often still progresses
-)
+FIRST_SAVE_S = 1.0  # doubled up to SAVE_EVERY_S: a process killed often still progresses
 
 
 class Trainer:
@@ -116,9 +114,7 @@ class Trainer:
                     self._validate()
                 if time.monotonic() - self.saved_at > self.save_every_s:
                     self._save()
-                if (
-                    self.is_to_stop()
-                ):  # after a step, so that even a training stopped often progresses
+                if self.is_to_stop():  # after a step: even if stopped often, it progresses
                     self._save()
                     raise Stopped
         finally:

@@ -13,7 +13,7 @@ from unet.errors import UnetError
 from unet.planning.fingerprint import fingerprint, refuse_unseen_classes
 from unet.planning.lr_schedule import Shrink
 from unet.planning.plan import Plan, make_plan
-from unet.planning.sample_statistics import nearest
+from unet.planning.sample_statistics import nearest_distances
 from unet.scoring.evaluate import evaluate
 from unet.training.patches import Patches, split_samples
 
@@ -126,8 +126,8 @@ def test_a_rare_class_outside_the_samples_looked_at_is_no_missing_one(tmp_path: 
 
 def test_distances_to_the_nearest_centre() -> None:
     centres = np.array([[0.0, 0.0], [0.0, 3.0], [4.0, 3.0]])
-    np.testing.assert_allclose(nearest(centres), [3, 3, 4])
-    assert not len(nearest(centres[:1]))
+    np.testing.assert_allclose(nearest_distances(centres), [3, 3, 4])
+    assert not len(nearest_distances(centres[:1]))
 
 
 def test_a_dataset_without_training_samples_is_refused(tmp_path: Path) -> None:
