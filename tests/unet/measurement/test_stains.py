@@ -13,13 +13,13 @@ from unet.measurement.stains import (
 )
 
 
-def test_stain_vectors_have_unit_length_and_the_third_is_across_both():
+def test_stain_vectors_have_unit_length_and_the_third_is_orthogonal():
     matrix = stain_matrix()
     assert np.allclose(np.linalg.norm(matrix, axis=1), 1)
     assert np.allclose(matrix[2] @ matrix[:2].T, 0)
 
 
-def test_optical_density_is_one_where_a_tenth_of_the_light_passes():
+def test_optical_density_is_one_for_a_tenth_of_the_light():
     image = np.full((2, 2, 3), 1_000, np.uint16)
     assert np.allclose(optical_density(image, np.array([10_000.0] * 3)), 1)
 

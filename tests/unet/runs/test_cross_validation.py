@@ -43,7 +43,7 @@ def run(dataset: Path) -> Path:
     return train([dataset], dataset.parent / "run", plan=small_plan(dataset), protocol=TWO)
 
 
-def test_the_model_holds_a_network_for_each_fold_and_predicts_with_all(run: Path) -> None:
+def test_the_model_contains_one_network_per_fold_and_predicts_with_all(run: Path) -> None:
     assert sorted(p.name for p in (run / "model").glob("*.safetensors")) == [
         "weights-1.safetensors", "weights.safetensors",
     ]  # fmt: skip
@@ -60,7 +60,7 @@ def test_the_model_holds_a_network_for_each_fold_and_predicts_with_all(run: Path
     assert not np.allclose(singles[0], singles[1], atol=1e-3)
 
 
-def test_each_sample_is_scored_once_by_the_network_that_has_not_seen_it(run: Path, dataset: Path):
+def test_each_sample_is_scored_once_by_the_network_trained_without_it(run: Path, dataset: Path):
     document = json.loads((run / "folds.json").read_text())
     usable = {s.name for s in read_dataset(dataset).samples if s.split != "test"}
     assert {image["name"] for image in document["images"]} == usable
@@ -77,7 +77,7 @@ def learnt(dataset: Path) -> Path:
 
 
 def dices(run: Path, network: int, fold: Fold) -> dict[str, float]:
-    """Dice of the held-out samples of a fold by one network, counted here.
+    """Dice of the held-out samples of a fold by one network, computed here.
 
     Its thresholds are those of the fold that did not choose them: of two folds, the other one.
     """
@@ -99,7 +99,7 @@ def dices(run: Path, network: int, fold: Fold) -> dict[str, float]:
 def test_the_scores_of_a_fold_are_those_of_its_own_network(
     learnt: Path, dataset: Path, number: int
 ) -> None:
-    """The network of the other fold has learnt from these samples."""
+    """The other fold's network was trained on these samples."""
     document = json.loads((learnt / "folds.json").read_text())
     fold = make_folds([dataset], FoldRule(count=2)).folds[number]
     own, other = (dices(learnt, network, fold) for network in (number, 1 - number))
@@ -110,7 +110,7 @@ def test_the_scores_of_a_fold_are_those_of_its_own_network(
     assert set(document["folds"][number]["tissues"]) == own.keys()
 
 
-def test_the_run_is_whole_and_a_model_for_evaluate(run: Path, dataset: Path) -> None:
+def test_the_run_is_intact_and_can_be_evaluated(run: Path, dataset: Path) -> None:
     assert altered_files(run) == [] == altered_files(run / "model")
     assert evaluate(run, dataset).document()["n"] == 2
     facts = json.loads((run / "run.json").read_text())
@@ -123,7 +123,7 @@ def test_the_run_is_whole_and_a_model_for_evaluate(run: Path, dataset: Path) -> 
     )
 
 
-def test_stopped_after_every_step_it_goes_on_in_its_fold_and_ends_with_the_same_id(
+def test_stopped_after_every_step_it_resumes_and_gets_the_same_id(
     run: Path, dataset: Path, tmp_path: Path
 ) -> None:
     cut, begun = tmp_path / "cut", []
@@ -147,7 +147,7 @@ def test_stopped_after_every_step_it_goes_on_in_its_fold_and_ends_with_the_same_
     assert [read_artifact(r, "run").id for r in (cut, run)] == [read_artifact(run, "run").id] * 2
 
 
-def test_folds_share_the_time_limit_and_tell_how_far_they_are(dataset: Path, tmp_path: Path):
+def test_folds_share_the_time_limit_and_report_progress(dataset: Path, tmp_path: Path):
     events: list[dict] = []
     run = train([dataset], tmp_path / "run", time_limit_s=9, protocol=TWO, on_event=events.append)
     document = json.loads((run / "folds.json").read_text())
@@ -177,7 +177,9 @@ def test_more_folds_than_groups_are_refused_and_leave_no_folder(dataset: Path, t
     assert not run.exists()
 
 
-def test_a_class_that_a_fold_would_not_learn_is_named_and_leaves_no_folder(tmp_path: Path) -> None:
+def test_a_class_missing_from_a_folds_training_is_refused_and_leaves_no_folder(
+    tmp_path: Path,
+) -> None:
     dataset = write_dataset(tmp_path / "set", train=4, val=0, test=0, rings=["train0"])
     rule, run = FoldRule(count=2, groups=(("train0", "train1"),)), tmp_path / "run"
     message = r"fold 0, which holds out train0, train1.*none of class 2 ring.*'training'"
@@ -201,7 +203,7 @@ def test_a_plan_for_other_classes_is_refused_with_folds(dataset: Path, tmp_path:
     assert not (tmp_path / "run").exists()
 
 
-def test_begun_folds_are_not_taken_up_unasked(dataset: Path, tmp_path: Path) -> None:
+def test_started_folds_are_not_resumed_implicitly(dataset: Path, tmp_path: Path) -> None:
     plan, run = small_plan(dataset), tmp_path / "run"
     with pytest.raises(Stopped):
         train([dataset], run, plan=plan, protocol=TWO, is_to_stop=lambda: True)
@@ -209,12 +211,14 @@ def test_begun_folds_are_not_taken_up_unasked(dataset: Path, tmp_path: Path) -> 
         train([dataset], run, plan=plan, protocol=TWO)
 
 
-def test_a_model_that_saw_a_dataset_is_no_start_for_folds_of_it(run: Path, dataset: Path, tmp_path):
+def test_folds_of_a_dataset_the_initial_model_was_trained_on_are_refused(
+    run: Path, dataset: Path, tmp_path
+):
     with pytest.raises(UnetError, match="was trained on samples"):
         train([dataset], tmp_path / "run", start=run, protocol=TWO)
 
 
-def test_scores_of_two_datasets_are_told_apart(dataset: Path, tmp_path: Path) -> None:
+def test_scores_are_reported_per_dataset(dataset: Path, tmp_path: Path) -> None:
     other = write_dataset(tmp_path / "other", train=3, val=0, test=0, seed=7)
     content = json.loads((other / DATASET).read_text())
     assert [s["group"] for s in content["samples"]] == ["train0", "train1", "train2"]

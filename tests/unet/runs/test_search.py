@@ -35,14 +35,14 @@ def table(run: Path) -> list[Trial]:
     return [Trial(**row) for row in json.loads((run / "search.json").read_text())["trials"]]
 
 
-def test_a_third_of_the_trials_goes_on_until_one_is_left() -> None:
+def test_a_third_of_the_trials_advances_until_one_is_left() -> None:
     assert round_sizes(27) == [27, 9, 3]
     assert round_sizes(8) == [8, 3]
     assert round_sizes(4) == [4, 2]
     assert round_sizes(2) == [2]
 
 
-def test_the_first_trial_is_the_plan_and_the_others_follow_from_their_number_alone() -> None:
+def test_the_first_trial_is_the_plan_and_the_others_depend_on_their_number_only() -> None:
     drawn = [trial_changes(trial, seed=0, keeps_network=False) for trial in range(60)]
     assert drawn[0] == {}
     assert all(drawn[1:])
@@ -63,7 +63,7 @@ def test_changes_keep_the_plan_valid_and_say_why(dataset: Path) -> None:
     assert faster.reasons["learning_rate"] == "the best of the search"
 
 
-def test_the_better_trials_train_longer_and_the_best_is_trained_at_last(run: Path) -> None:
+def test_better_trials_train_longer_and_the_best_plan_is_trained(run: Path) -> None:
     rows = table(run)
     first, second = ([r for r in rows if r.round == n] for n in (0, 1))
     assert [len(first), len(second)] == [4, 2]
@@ -77,7 +77,7 @@ def test_the_better_trials_train_longer_and_the_best_is_trained_at_last(run: Pat
     assert plan.widths == tuple(best.values["widths"])
 
 
-def test_the_run_is_whole_and_keeps_the_table(run: Path) -> None:
+def test_the_run_is_intact_and_contains_the_table(run: Path) -> None:
     assert altered_files(run) == []
     manifest = json.loads((run / "manifest.json").read_text())
     assert "search.json" in manifest["files"]
@@ -98,7 +98,7 @@ def test_a_search_stopped_often_ends_with_the_same_id(run: Path, dataset: Path, 
 
 
 @pytest.mark.long
-def test_a_search_in_a_time_limit_ends_in_it_and_trains_the_best(dataset: Path, tmp_path: Path):
+def test_a_search_keeps_its_time_limit_and_trains_the_best_plan(dataset: Path, tmp_path: Path):
     events: list[dict] = []
     run = train([dataset], tmp_path / "run", time_limit_s=26, protocol=TrainingProtocol(trials=2),
                 on_event=events.append)  # fmt: skip
@@ -130,7 +130,7 @@ def test_too_little_time_or_too_few_trials_are_refused(dataset: Path, tmp_path: 
     assert not run.exists()
 
 
-def test_without_anything_held_out_a_search_is_refused(tmp_path: Path) -> None:
+def test_a_search_without_held_out_samples_is_refused(tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path / "one", train=1, val=0)
     with pytest.raises(UnetError, match="no samples are held out"):
         train([dataset], tmp_path / "run", protocol=FOUR)

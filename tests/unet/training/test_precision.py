@@ -31,9 +31,9 @@ from unet.training.state import LAST, initial_state, load_state
 from unet.training.throughput import is_remeasurement_due, measure_speed
 from unet.training.time_budget import TimeBudget
 
-SECONDS = {"bfloat16": 1.0, "float32": 3.0}  # of a step where nothing else runs
+SECONDS = {"bfloat16": 1.0, "float32": 3.0}  # per step on an idle machine
 SLOW_BFLOAT16 = {"bfloat16": 3.0, "float32": 1.0}
-Noise = Callable[[np.random.Generator, float], float]  # what a step takes longer at a time
+Noise = Callable[[np.random.Generator, float], float]  # factor of a step's duration at a time
 
 
 def bursts(rng: np.random.Generator, _: float) -> float:
@@ -42,7 +42,7 @@ def bursts(rng: np.random.Generator, _: float) -> float:
 
 
 def load(rng: np.random.Generator, now: float) -> float:
-    """Another program comes and goes: what runs beside it is five times as slow."""
+    """Another program runs intermittently and slows steps down five times."""
     return 5.0 if np.sin(0.9 * now) + 0.6 * np.sin(2.3 * now) > rng.normal(0, 0.2) else 1.0
 
 
@@ -53,7 +53,7 @@ def calm(rng: np.random.Generator, _: float) -> float:
 def measured(
     expected: Precision | None, seconds: dict[Precision, float], noise: Noise, *, seed: int
 ) -> Decision:
-    """The decision on a machine whose steps take so long, but for the noise."""
+    """The decision on a machine with these step durations and noise."""
     rng, now = np.random.default_rng(seed), [0.0]
 
     def step(name: Precision) -> None:
@@ -69,7 +69,7 @@ def measured(
 
 @pytest.mark.parametrize("noise", [bursts, load, calm])
 @pytest.mark.parametrize("expected", ["bfloat16", "float32"])
-def test_noise_never_loses_a_precision_that_is_expected_and_three_times_as_fast(
+def test_noise_never_overrules_an_expected_precision_that_is_three_times_as_fast(
     noise: Noise, expected: Precision
 ) -> None:
     seconds = SECONDS if expected == "bfloat16" else SLOW_BFLOAT16
@@ -79,7 +79,7 @@ def test_noise_never_loses_a_precision_that_is_expected_and_three_times_as_fast(
 
 @pytest.mark.parametrize("noise", [bursts, load, calm])
 @pytest.mark.parametrize("seconds", [SECONDS, SLOW_BFLOAT16], ids=["bfloat16", "float32"])
-def test_where_nothing_is_expected_the_faster_precision_is_found(
+def test_without_an_expectation_the_faster_precision_is_found(
     noise: Noise, seconds: dict[Precision, float]
 ) -> None:
     fast, found = min(seconds, key=lambda name: seconds[name]), []
@@ -89,7 +89,7 @@ def test_where_nothing_is_expected_the_faster_precision_is_found(
 
 
 @pytest.mark.parametrize("expected", ["bfloat16", "float32"])
-def test_a_clear_measurement_overrules_what_was_expected(expected: Precision) -> None:
+def test_a_clear_measurement_overrules_the_expectation(expected: Precision) -> None:
     seconds = SLOW_BFLOAT16 if expected == "bfloat16" else SECONDS
     for seed in range(50):
         found = measured(expected, seconds, calm, seed=seed)
@@ -99,18 +99,18 @@ def test_a_clear_measurement_overrules_what_was_expected(expected: Precision) ->
         assert "times as fast" in found.reason
 
 
-def test_noise_that_keeps_a_wrong_expectation_leaves_a_doubt() -> None:
+def test_a_wrong_expectation_kept_by_noise_is_doubtful() -> None:
     found = [measured("float32", SECONDS, bursts, seed=seed) for seed in range(200)]
     assert sum(one.is_doubtful or one.precision == "bfloat16" for one in found) >= 190
 
 
-def test_a_few_rounds_overrule_nothing_and_leave_a_doubt() -> None:
+def test_a_few_rounds_overrule_nothing_but_are_doubtful() -> None:
     timings = {"bfloat16": [3.0] * (MAX_ROUNDS - 1), "float32": [1.0] * (MAX_ROUNDS - 1)}
     found = decide_precision(timings, "bfloat16", explanation="simulated")
     assert (found.precision, found.is_doubtful, found.is_clear) == ("bfloat16", True, False)
 
 
-def test_a_difference_of_a_tenth_decides_nothing() -> None:
+def test_a_difference_of_ten_percent_is_not_clear() -> None:
     timings = {"bfloat16": [1.1] * MAX_ROUNDS, "float32": [1.0] * MAX_ROUNDS}
     assert decide_precision(timings, "bfloat16", explanation="").precision == "bfloat16"
     assert not decide_precision(timings, "float32", explanation="").is_clear
@@ -127,18 +127,18 @@ def test_a_difference_of_a_tenth_decides_nothing() -> None:
         ((), None),
     ],
 )
-def test_features_of_the_processor_tell_what_to_expect(features, precision) -> None:
+def test_expected_precision_by_processor_features(features, precision) -> None:
     assert expected_precision(features)[0] == precision
 
 
-def test_features_are_read_where_linux_tells_them(tmp_path: Path) -> None:
+def test_features_are_read_from_cpuinfo(tmp_path: Path) -> None:
     info = tmp_path / "cpuinfo"
     info.write_text("processor\t: 0\nflags\t\t: fpu sse2 amx_bf16\nbugs\t\t: none\n")
     assert processor_features(info) == {"fpu", "sse2", "amx_bf16"}
     assert processor_features(tmp_path / "absent") == frozenset()
 
 
-def test_rounds_alternate_their_order_and_the_work_is_timed() -> None:
+def test_rounds_alternate_their_order_and_are_timed() -> None:
     done, now = [], [0.0]
 
     def work(name: str, seconds: float) -> None:
@@ -151,7 +151,7 @@ def test_rounds_alternate_their_order_and_the_work_is_timed() -> None:
     assert "".join(done) == "abbaab"
 
 
-def test_a_plan_without_switches_is_written_as_before_there_were_any(tmp_path: Path) -> None:
+def test_a_plan_without_switches_is_written_without_the_field(tmp_path: Path) -> None:
     plan = make_plan(NUCLEI)
     assert "switches" not in plan.model_dump(mode="json")
     assert "switches" not in json.loads(plan.model_dump_json())
@@ -164,7 +164,7 @@ def test_a_plan_without_switches_is_written_as_before_there_were_any(tmp_path: P
     assert "from step 40" in later.reasons["switches"]
 
 
-def test_a_switch_holds_from_its_step_and_replays(discs: Path, tmp_path: Path) -> None:
+def test_a_switch_applies_from_its_step_and_replays(discs: Path, tmp_path: Path) -> None:
     plan = small_plan(discs, steps=4)
     late = plan.model_copy(update={"switches": (Switch(step=3, precision="bfloat16"),)})
     runs = [train([discs], tmp_path / n, plan=p) for n, p in (("a", late), ("b", late))]
@@ -175,7 +175,7 @@ def test_a_switch_holds_from_its_step_and_replays(discs: Path, tmp_path: Path) -
 
 
 def slower_precision(dataset: Path, plan: Plan) -> Precision:
-    """The one that this machine trains the plan in clearly slower, whatever is expected of it."""
+    """The precision that is clearly slower on this machine; skips if there is none."""
     speed = measure_speed(plan, Patches(split_samples([dataset])[0], plan), within_s=20)
     speeds = speed.patches_per_s
     slow = min(speeds, key=lambda name: speeds[name])
@@ -184,10 +184,10 @@ def slower_precision(dataset: Path, plan: Plan) -> Precision:
     return slow
 
 
-def test_a_training_in_the_slower_precision_goes_on_in_the_faster_and_is_resumed_and_replayed(
+def test_a_training_in_the_slower_precision_switches_resumes_and_replays(
     tmp_path: Path,
 ) -> None:
-    """Begun on another machine, where its precision was the faster one: a limit lets it change."""
+    """Started on another machine, where its precision was the faster one; switches with a limit."""
     torch.set_num_threads(1)
     dataset, run, events = write_dataset(tmp_path / "set"), tmp_path / "run", []
     plan = small_plan(dataset).model_copy(update={"widths": (8, 16, 32), "batch": 4})
@@ -223,7 +223,7 @@ def test_a_shrunk_training_keeps_its_time_limit(discs: Path, tmp_path: Path) -> 
 
 
 def looked_at(*, steps_s: float, elapsed_s: float = 30.0, **facts: object) -> bool:
-    """Whether both precisions are measured again, 100 s being given, after steps of 16 patches."""
+    """Whether both precisions are remeasured, for a limit of 100 s and steps of 16 patches."""
     state = initial_state(make_plan(NUCLEI).model_copy(update={"widths": (4, 4)}))
     state.step, state.patches_per_s = 20, 16.0
     for name, value in facts.items():
@@ -234,14 +234,14 @@ def looked_at(*, steps_s: float, elapsed_s: float = 30.0, **facts: object) -> bo
     return is_remeasurement_due(state, time_budget)
 
 
-def test_precisions_are_measured_again_where_steps_are_slow_or_the_choice_was_in_doubt() -> None:
+def test_precisions_are_remeasured_if_steps_are_slow_or_the_choice_was_doubtful() -> None:
     assert not looked_at(steps_s=1.3)
     assert looked_at(steps_s=2.0)
     assert looked_at(steps_s=1.0, is_doubtful=True)
     assert looked_at(steps_s=1.0, patches_per_s=0.0)
 
 
-def test_no_look_comes_soon_after_another_nor_late_nor_a_fourth_time() -> None:
+def test_remeasurements_are_spaced_early_and_at_most_three() -> None:
     assert not looked_at(steps_s=2.0, looked_s=25.0)
     assert not looked_at(steps_s=2.0, elapsed_s=80.0)
     assert not looked_at(steps_s=2.0, looks=3)

@@ -91,7 +91,7 @@ with joined(os.environ, "cpu") as group:
 
 
 @pytest.mark.system
-def test_processes_started_again_do_not_wait_for_those_that_ended() -> None:
+def test_restarted_processes_do_not_wait_for_ended_ones() -> None:
     """As under torchrun, whose store outlives them; the second comes after the first has asked."""
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     for restart in ("0", "1", "2"):

@@ -39,7 +39,7 @@ def simulated(limit_s: float, step_s, *, validation_s: float = 0.5) -> tuple[flo
     [lambda _: 0.4, lambda now: 0.3 if now < 25 else 0.6, lambda now: 0.8 if now < 20 else 0.25],
     ids=["steady", "slower", "faster"],
 )
-def test_the_time_limit_is_filled_and_kept_also_where_the_speed_changes(limit: int, step_s) -> None:
+def test_the_time_limit_is_filled_and_kept_even_if_the_speed_changes(limit: int, step_s) -> None:
     ended, rates = simulated(limit, step_s)
     assert 0.93 * limit <= ended <= limit
     assert max(rates) == 1
@@ -54,7 +54,7 @@ def test_a_limited_training_never_ends_late_on_a_steady_machine(limit: int, step
     assert ended <= limit
 
 
-def test_without_gain_the_rate_falls_at_once_and_the_plan_so_made_does_the_same() -> None:
+def test_early_stopping_starts_the_decay_and_its_plan_replays() -> None:
     plan = make_plan(NUCLEI).model_copy(update={"patience": 2})
     assert stop_early(plan, 300, [0.5, 0.6, 0.7]) is plan
     early = stop_early(plan, 300, [0.7, 0.7, 0.7])
@@ -63,11 +63,11 @@ def test_without_gain_the_rate_falls_at_once_and_the_plan_so_made_does_the_same(
     assert stop_early(plan, plan.decay_from, [0.7, 0.7, 0.7]) is plan
 
 
-def test_the_clock_of_the_process_began_before_this_test() -> None:
+def test_the_process_started_before_this_test() -> None:
     assert 0 < time.monotonic() - process_start() < 86_400
 
 
-def test_the_plan_of_a_limited_run_replays_it_to_the_bit(discs: Path, tmp_path: Path) -> None:
+def test_the_plan_of_a_limited_run_replays_bit_identically(discs: Path, tmp_path: Path) -> None:
     run = train([discs], tmp_path / "run", plan=small_plan(discs), time_limit_s=6)
     plan = read_plan(run / "plan.json")
     assert plan.steps >= 2
@@ -76,7 +76,7 @@ def test_the_plan_of_a_limited_run_replays_it_to_the_bit(discs: Path, tmp_path: 
     assert (replay / "plan.json").read_bytes() == (run / "plan.json").read_bytes()
 
 
-def test_a_resumed_run_spends_what_was_left(discs: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_uses_the_time_left(discs: Path, tmp_path: Path) -> None:
     run, plan, events = tmp_path / "run", small_plan(discs), []
 
     def stop_in_the_midst(event: dict) -> None:
@@ -91,9 +91,7 @@ def test_a_resumed_run_spends_what_was_left(discs: Path, tmp_path: Path) -> None
     assert events[-1]["seconds"] <= 4
 
 
-def test_a_finished_run_goes_on_to_a_longer_limit_and_its_plan_replays_that(
-    discs: Path, tmp_path: Path
-) -> None:
+def test_a_finished_run_is_prolonged_and_its_plan_replays(discs: Path, tmp_path: Path) -> None:
     run, plan = tmp_path / "run", small_plan(discs)
     train([discs], run, plan=plan, time_limit_s=3)
     first, model = read_plan(run / "plan.json"), weights_of(run)

@@ -21,7 +21,7 @@ from unet.training.transfer import FINE_TUNING_RATE, read_pretrained
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on discs, of few steps."""
+    """A short run on discs."""
     folder = tmp_path_factory.mktemp("start")
     dataset = write_dataset(folder / "set")
     return train([dataset], folder / "run", plan=small_plan(dataset))
@@ -44,7 +44,7 @@ def test_scale_and_network_stay_the_models_and_the_rate_is_lower(model: Path, di
     assert plan.reasons["scale"] != fresh.reasons["scale"]
 
 
-def test_before_its_first_step_a_fine_tuned_network_answers_as_the_model(model: Path):
+def test_before_its_first_step_a_fine_tuned_network_equals_the_model(model: Path):
     start = read_pretrained(model)
     net, image_BCHW = make_net(start.plan).eval(), torch.rand(1, 3, 32, 32)
     before = net(image_BCHW)[1].clone()
@@ -56,7 +56,7 @@ def test_before_its_first_step_a_fine_tuned_network_answers_as_the_model(model: 
     assert not torch.equal(net(image_BCHW)[1], before)
 
 
-def test_a_fine_tuning_has_coarser_heads_of_its_own(model: Path) -> None:
+def test_fine_tuning_has_its_own_auxiliary_heads(model: Path) -> None:
     start = read_pretrained(model)
     deep = start.plan.model_copy(update={"deep_supervision": 1})
     net = make_net(deep).eval()
@@ -80,7 +80,7 @@ def test_classes_keep_their_row_by_name_and_new_ones_start_at_zero(model: Path) 
     assert not rows[1].any()
 
 
-def test_a_grey_model_that_takes_in_colour_answers_a_grey_image_as_before(tmp_path: Path):
+def test_a_grey_model_extended_to_colour_gives_equal_outputs_for_grey_images(tmp_path: Path):
     dataset = write_dataset(tmp_path / "set")
     grey = small_plan(dataset).model_copy(update={"channels": 1})
     start = read_pretrained(train([dataset], tmp_path / "run", plan=grey))
@@ -106,7 +106,7 @@ def test_the_weights_come_from_the_model_which_is_an_input_of_the_run(model: Pat
     assert (run / "lineage" / inputs[1]["id"]).is_dir()
 
 
-def test_fine_tuning_stopped_and_resumed_equals_one_go(model: Path, discs: Path) -> None:
+def test_fine_tuning_stopped_and_resumed_equals_uninterrupted(model: Path, discs: Path) -> None:
     plan, ways = small_plan(discs), [discs.parent / "a", discs.parent / "b"]
 
     def stop(event: dict) -> None:
@@ -127,7 +127,7 @@ def test_a_plan_with_another_network_is_refused_and_leaves_no_folder(model: Path
     assert not (discs.parent / "run").exists()
 
 
-def test_what_is_no_model_is_refused(discs: Path) -> None:
+def test_a_folder_without_model_is_refused(discs: Path) -> None:
     with pytest.raises(ArtifactError, match="this is no model"):
         train([discs], discs.parent / "run", start=discs)
     with pytest.raises(ArtifactError, match="no finished model here"):

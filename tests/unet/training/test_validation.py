@@ -1,4 +1,4 @@
-"""What a validation and the choice after it cost, counted in pixels: seconds are the machine's."""
+"""Expected cost, in pixels, of a validation and of choosing thresholds."""
 
 from pathlib import Path
 
@@ -30,11 +30,11 @@ def validation(dataset: Path, *, scale: float, choice_px: int) -> tuple[Validati
 
 @pytest.mark.parametrize("scale", [0.125, 0.25, 0.5, 0.8, 1.0])
 @pytest.mark.parametrize("samples", [1, 5, 12, 40])
-def test_the_choice_is_expected_to_cost_the_pixels_that_it_then_looks_at(
+def test_the_expected_cost_of_the_choice_is_proportional_to_its_pixels(
     dataset: Path, scale: float, samples: int
 ) -> None:
-    """Objects are split at the images' own size, so the plan's scale changes no cost of that."""
-    # The sample that goes beyond the bound is still looked at.
+    """Objects are split at the images' own size, independent of the plan's scale."""
+    # The sample that exceeds the limit is still used.
     found, plan = validation(dataset, scale=scale, choice_px=samples * SIDE_PX**2 - 1)
     found.probabilities = [
         np.zeros((3, *prepare(dataset, sample, plan).mask.shape), np.float32)
@@ -52,7 +52,7 @@ def test_the_choice_is_expected_to_cost_the_pixels_that_it_then_looks_at(
 
 
 @pytest.mark.parametrize("scale", [0.25, 1.0])
-def test_a_validation_is_expected_to_cost_the_pixels_at_the_plans_scale(
+def test_the_expected_cost_of_a_validation_is_proportional_to_scaled_pixels(
     dataset: Path, scale: float
 ) -> None:
     found, plan = validation(dataset, scale=scale, choice_px=1)
