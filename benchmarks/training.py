@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from dataset_rules.artifacts.dataset import IGNORE, Split, read_dataset, read_sample
 from unet.network.inference import probabilities
 from unet.scoring.metrics import pixel_counts
-from unet.training.trainer import Session
+from unet.training.trainer import Trainer
 
 PATCH_PX, BATCH, STRIDE = 256, 8, 16
 LATER_SHARE = 0.1  # minimum interval between scores, as a share of the time so far
@@ -88,17 +88,17 @@ def ours(dataset: Path, out: Path, clock: Clock) -> None:
     """`unetops train` within a time limit; its averaged weights are scored during training."""
 
     def after_step() -> bool:
-        session.pace.clock += clock.score_if_due(predict)
+        trainer.time_budget.clock += clock.score_if_due(predict)
         return False  # do not stop
 
     def predict(image: np.ndarray) -> np.ndarray:
-        prob = probabilities([session.state.averaged], image, session.state.plan)
+        prob = probabilities([trainer.state.averaged], image, trainer.state.plan)
         return cv2.resize(prob[0], image.shape[1::-1]) < 0.5
 
     out.mkdir(parents=True)
-    session = Session([dataset], out, plan=None, seed=0, limit_s=clock.limit_s, clock=clock.start,
+    trainer = Trainer([dataset], out, plan=None, seed=0, limit_s=clock.limit_s, clock=clock.start,
                       on_event=None, is_to_stop=after_step)  # fmt: skip
-    session.run()
+    trainer.run()
     clock.score_if_due(predict, is_end=True)
 
 

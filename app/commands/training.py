@@ -67,12 +67,12 @@ def plan(
     from unet.planning.budget import Budget, machine_bytes, parse_memory_size
     from unet.planning.fingerprint import fingerprint
     from unet.planning.plan import make_plan
-    from unet.runs.folds import make_folds, read_fold_rule, refuse_blind_folds
+    from unet.runs.folds import make_folds, read_fold_rule, refuse_unseen_classes_in_folds
 
     facts = fingerprint(datasets)
     dealt = make_folds(datasets, read_fold_rule(folds)) if folds else None
     if dealt:
-        refuse_blind_folds(dealt, facts.classes)
+        refuse_unseen_classes_in_folds(dealt, facts.classes)
     limit = seconds(time_limit)
     budget = Budget(memory_bytes=parse_memory_size(memory) or machine_bytes())
     if limit or device != "auto":  # otherwise torch is not needed
@@ -146,30 +146,33 @@ def train(
 
     Under `torchrun`, several processes share every batch.
     """
-    from unet.training.time_budget import process_clock
+    from unet.training.time_budget import process_start
 
-    clock = process_clock()  # loading torch counts towards the time limit
+    clock = process_start()  # loading torch counts towards the time limit
     from dataset_rules.artifacts.manifest import read_artifact
     from unet.planning.budget import Budget, machine_bytes, parse_memory_size
     from unet.planning.plan import read_plan
     from unet.runs.folds import read_fold_rule
-    from unet.runs.protocol import Course
+    from unet.runs.protocol import TrainingProtocol
     from unet.runs.train import train as train_run
-    from unet.training.process_group import joined
+    from unet.training.process_group import join_process_group
 
     chosen = read_plan(plan) if plan else None
-    course = Course(folds=read_fold_rule(folds) if folds else None, trials=search)
+    protocol = TrainingProtocol(folds=read_fold_rule(folds) if folds else None, trials=search)
     limit = seconds(time_limit)
     budget = Budget(
         device=_device(device), memory_bytes=parse_memory_size(memory) or machine_bytes()
     )
-    with progress("training", quiet=as_json) as show, joined(os.environ, budget.device) as group:
+    with (
+        progress("training", quiet=as_json) as show,
+        join_process_group(os.environ, budget.device) as group,
+    ):
         run = train_run(
             datasets, new_folder(to), time_limit_s=limit, plan=chosen, seed=seed, start=start,
-            resume=resume, clock=clock, budget=budget, group=group, course=course,
+            resume=resume, clock=clock, budget=budget, group=group, protocol=protocol,
             on_event=lambda event: _training_event(event, show, as_json=as_json),
         )  # fmt: skip
-    if not group.leads:
+    if not group.is_leader:
         return
     model = read_artifact(run / "model", "model")
     if as_json:
@@ -182,20 +185,20 @@ def train(
 def _measured(datasets: list[Path], made: "Plan", budget: "Budget", *, limit_s: float) -> "Budget":
     """The budget with this machine's training speed, measured for a few seconds."""
     from unet.training.patches import Patches, split_samples
-    from unet.training.throughput import measured
-    from unet.training.time_budget import Pace
+    from unet.training.throughput import measure_throughput
+    from unet.training.time_budget import TimeBudget
 
     patches = Patches(split_samples(datasets)[0], made)
-    found = measured(made, patches, Pace(limit_s, time.monotonic()), budget)
+    found = measure_throughput(made, patches, TimeBudget(limit_s, time.monotonic()), budget)
     note(f"this machine trains {found.patches_per_s or 0:.1f} patches of {made.patch_px} px per "
          f"second in {found.precision}")  # fmt: skip
     return found.model_copy(update={"seconds": limit_s})
 
 
 def _device(name: str) -> "Device":
-    from unet.training.step import device_named  # loads torch
+    from unet.training.step import resolve_device  # loads torch
 
-    return device_named(name)
+    return resolve_device(name)
 
 
 def _training_event(event: dict[str, Any], show: Any, *, as_json: bool) -> None:

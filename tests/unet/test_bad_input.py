@@ -1,4 +1,4 @@
-"""What a user may bring by mistake, and the word that is said."""
+"""User errors and their messages."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from unet.planning.fingerprint import fingerprint
 from unet.planning.plan import make_plan
 from unet.runs.train import train
 from unet.scoring.evaluate import evaluate
-from unet.training.preflight import concerns, full_disk_said
+from unet.training.preflight import preflight_warnings, report_full_disk
 
 
 def events_of(dataset: Path, out: Path) -> list[dict]:
@@ -32,14 +32,14 @@ def warnings_of(events: list[dict]) -> str:
     return "; ".join(e["text"] for e in events if e["event"] == "warning")
 
 
-def test_one_single_image_is_trained_on_with_a_warning(tmp_path: Path) -> None:
+def test_training_on_a_single_image_warns(tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path / "set", train=1, val=0, test=0)
     said = warnings_of(events_of(dataset, tmp_path / "run"))
-    assert "one single training image" in said
-    assert "nothing is held out" in said
+    assert "only one training image" in said
+    assert "no images are held out" in said
 
 
-def test_images_of_ten_pixels_are_trained_on_with_a_warning(tmp_path: Path) -> None:
+def test_training_on_images_of_ten_pixels_warns(tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path / "set", size=10)
     plan = make_plan(fingerprint([dataset]), patches=16)
     assert plan.patch_px == 32
@@ -50,9 +50,7 @@ def test_images_of_ten_pixels_are_trained_on_with_a_warning(tmp_path: Path) -> N
     assert evaluate(run, dataset).document()["n"] == 2
 
 
-def test_a_class_missing_in_the_training_split_is_named_and_no_folder_is_left(
-    discs: Path, tmp_path: Path
-) -> None:
+def test_a_class_missing_from_the_training_split_is_refused(discs: Path, tmp_path: Path) -> None:
     document = json.loads((discs / "dataset.json").read_text())
     document["classes"].append({"id": 2, "name": "stroma"})
     forged = write_dataset(tmp_path / "set")
@@ -69,11 +67,15 @@ def test_masks_that_are_all_background_are_refused(tmp_path: Path) -> None:
         fingerprint([dataset])
 
 
-def test_a_plan_for_objects_of_other_size_is_warned_of(discs: Path) -> None:
+def test_a_plan_for_objects_of_a_different_size_warns(discs: Path) -> None:
     facts = fingerprint([discs])
     plan = make_plan(facts).model_copy(update={"scale": 0.25})
-    assert any("the plan's scale is 0.25" in text for text in concerns(facts, plan, validated=2))
-    assert not concerns(facts, make_plan(facts).model_copy(update={"patch_px": 64}), validated=2)
+    assert any(
+        "the plan's scale is 0.25" in text for text in preflight_warnings(facts, plan, validated=2)
+    )
+    assert not preflight_warnings(
+        facts, make_plan(facts).model_copy(update={"patch_px": 64}), validated=2
+    )
 
 
 def test_a_float_image_with_nan_is_refused_by_the_formatter(tmp_path: Path) -> None:
@@ -88,16 +90,18 @@ def test_a_float_image_with_nan_is_refused_by_the_formatter(tmp_path: Path) -> N
     assert "float" in said
 
 
-def test_a_loss_that_is_no_number_names_the_step_and_what_was_saved_stays(
+def test_a_non_finite_loss_is_an_error_and_keeps_the_checkpoint(
     discs: Path, tmp_path: Path
 ) -> None:
     plan = small_plan(discs).model_copy(update={"learning_rate": 1e30, "validate_at": (1,)})
-    with pytest.raises(UnetError, match="step 1: the loss is no longer a number"):
+    with pytest.raises(UnetError, match="step 1: the loss is not finite"):
         train([discs], tmp_path / "run", plan=plan)
     assert (tmp_path / "run" / "last.safetensors").exists()
 
 
-def test_a_file_that_finds_no_room_is_said_with_what_to_do(discs: Path, tmp_path: Path) -> None:
+def test_a_file_that_exceeds_the_size_limit_is_reported_as_a_full_disk(
+    discs: Path, tmp_path: Path
+) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     try:
@@ -109,13 +113,13 @@ def test_a_file_that_finds_no_room_is_said_with_what_to_do(discs: Path, tmp_path
     train([discs], tmp_path / "run", plan=small_plan(discs), resume=True)
 
 
-def test_other_errors_of_the_system_pass(tmp_path: Path) -> None:
-    with pytest.raises(PermissionError), full_disk_said(tmp_path):
+def test_other_os_errors_are_not_converted(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError), report_full_disk(tmp_path):
         raise PermissionError(13, "denied")
 
 
 @pytest.mark.system
-def test_a_full_disk_is_said_and_the_run_goes_on_once_there_is_room(
+def test_a_full_disk_is_reported_and_the_run_resumes_once_there_is_space(
     discs: Path, tmp_path: Path
 ) -> None:
     disk = tmp_path / "disk"

@@ -1,1 +1,1 @@
-"""Stains, shapes, IHC scores and their report; knows nothing about the network."""
+"""Stains, shapes, IHC scores and their report; independent of the network."""

@@ -1,4 +1,4 @@
-"""Stained nuclei counted and scored: mean DAB density per nucleus, positive share, H-score."""
+"""Count and score stained nuclei: mean DAB density per nucleus, positive share, H-score."""
 
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -19,7 +19,7 @@ SHARE_TOLERANCE = 0.05  # 5 points of the positive share
 
 
 class Intensity(StrEnum):
-    """How strongly a nucleus is stained brown."""
+    """Strength of a nucleus's brown stain."""
 
     NEGATIVE = "negative"
     WEAK = "1+"
@@ -29,10 +29,10 @@ class Intensity(StrEnum):
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Mean DAB optical density of a nucleus from which it is weak, moderate, strong.
+    """Lower bounds of a nucleus's mean DAB optical density for weak, moderate and strong.
 
     Source: the defaults of QuPath's positive cell detection (Bankhead et al. 2017, Sci Rep
-        7:16878) for "Nucleus: DAB OD mean", with stain vectors of unit length as ours.
+        7:16878) for "Nucleus: DAB OD mean", with unit stain vectors like ours.
     """
 
     weak_od: float = 0.2
@@ -40,23 +40,24 @@ class Thresholds:
     strong_od: float = 0.6
 
     def __post_init__(self) -> None:
-        """Refuse thresholds that do not ascend."""
+        """Refuse thresholds that are not in ascending order."""
         if not 0 < self.weak_od <= self.moderate_od <= self.strong_od:
             raise UserError(
-                "the DAB thresholds do not ascend", expected="0 < weak <= moderate <= strong",
+                "the DAB thresholds are not in ascending order",
+                expected="0 < weak <= moderate <= strong",
                 found=f"{self.weak_od:g}, {self.moderate_od:g}, {self.strong_od:g}",
                 remedy="give optical densities such as 0.2, 0.4, 0.6",
             )  # fmt: skip
 
     def intensity(self, dab_od: float) -> Intensity:
-        """Class of a nucleus with this mean DAB optical density."""
+        """Intensity class for a mean DAB optical density."""
         reached = sum(dab_od >= t for t in (self.weak_od, self.moderate_od, self.strong_od))
         return list(Intensity)[reached]
 
 
 @dataclass(frozen=True)
 class Nucleus:
-    """One object: shape, mean optical density of both stains, class."""
+    """One nucleus: shape, mean optical density of both stains, intensity class."""
 
     shape: Shape
     haematoxylin_od_mean: float
@@ -65,11 +66,11 @@ class Nucleus:
 
     @property
     def is_positive(self) -> bool:
-        """True from 1+ upwards."""
+        """True from 1+ up."""
         return self.intensity is not Intensity.NEGATIVE
 
     def row(self) -> dict[str, Any]:
-        """Columns of the table; rounded to 4 places, finer than anything that is measurable."""
+        """Columns of the table, rounded to 4 places, finer than any measurement."""
         columns = {
             **asdict(self.shape),
             "haematoxylin_od_mean": self.haematoxylin_od_mean,
@@ -113,7 +114,7 @@ class Measurements:
 
     @property
     def intensities(self) -> dict[Intensity, int]:
-        """Nuclei of each intensity class."""
+        """Number of nuclei per intensity class."""
         found = [nucleus.intensity for nucleus in self.nuclei]
         return {step: found.count(step) for step in Intensity}
 
@@ -131,7 +132,7 @@ class Measurements:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Counts found against counts known."""
+    """Counts found and known counts."""
 
     found: int
     found_positive: int
@@ -140,12 +141,12 @@ class Comparison:
 
     @property
     def count_error(self) -> float | None:
-        """(found - known) / known; None where nothing is known to be there."""
+        """(found - known) / known; None if the known count is 0."""
         return (self.found - self.known) / self.known if self.known else None
 
     @property
     def share_error(self) -> float | None:
-        """Positive share found - known, -1..1; None where one of them is undefined."""
+        """Positive share found - known, -1..1; None if one of them is undefined."""
         if not (self.found and self.known):
             return None
         return self.found_positive / self.found - self.known_positive / self.known
@@ -158,18 +159,18 @@ class Comparison:
         return abs(self.count_error) <= COUNT_TOLERANCE and abs(self.share_error) <= SHARE_TOLERANCE
 
 
-def compare(found: Measurements, known: int, known_positive: int) -> Comparison:
-    """The measurements of an image (or a pool) against its known counts."""
+def compare_counts(found: Measurements, known: int, known_positive: int) -> Comparison:
+    """Compare the measurements of an image (or a pool) with its known counts."""
     return Comparison(found.count, found.positive_count, known, known_positive)
 
 
-def pool(parts: tuple[Measurements, ...]) -> Measurements:
-    """All nuclei of all parts together: scores of the pool weigh nuclei, not images."""
+def pool_measurements(parts: tuple[Measurements, ...]) -> Measurements:
+    """Pool the nuclei of all parts: every nucleus has the same weight, not every image."""
     return Measurements(tuple(nucleus for part in parts for nucleus in part.nuclei))
 
 
 def pool_comparisons(parts: tuple[Comparison, ...]) -> Comparison:
-    """The sums of all parts, compared."""
+    """Compare the sums over all parts."""
     return Comparison(
         sum(c.found for c in parts),
         sum(c.found_positive for c in parts),
@@ -185,23 +186,23 @@ def measure(
     pixel_size_um: float | None = None,
     thresholds: Thresholds | None = None,
 ) -> Measurements:
-    """Shape, stain and class of every object of an image.
+    """Measure shape, stain and intensity class of every object in an image.
 
-    The mean over the whole nucleus decides: a border that is off by a pixel moves it little.
+    The mean over the whole nucleus counts, which is robust to a border off by a pixel.
 
     Args:
         image: HW3, uint8 or uint16, RGB, bright field.
         instances: HW, unsigned integers, 0 is background.
         pixel_size_um: side of a pixel; without it only the `_px` columns are filled.
-        thresholds: of mean DAB optical density; QuPath's by default.
+        thresholds: for mean DAB optical density; QuPath's by default.
 
     Raises:
-        UserError: if image and map differ in size, or the image has no colours.
+        UserError: if image and map differ in size, or the image is not RGB.
     """
     if image.shape[:2] != instances.shape:
         raise UserError(
             "image and mask differ in size", expected=f"a mask of {_size(image)}",
-            found=_size(instances), remedy="give the mask at the image's own size",
+            found=_size(instances), remedy="use a mask of the image's size",
         )  # fmt: skip
     limits = thresholds or Thresholds()
     stains = separate_stains(image)

@@ -1,4 +1,4 @@
-"""The step `measure`: images and their masks -> table, JSON and report, per nucleus and image."""
+"""The step `measure`: images and masks -> table, JSON and report, per nucleus and per image."""
 
 import csv
 import io
@@ -27,36 +27,43 @@ from dataset_rules.artifacts.manifest import (
 from dataset_rules.ground.disk import write_file, write_json
 from dataset_rules.ground.errors import UserError
 from dataset_rules.pixels.images import encode, read_header, read_image
-from unet.measurement.ihc import Measurements, Nucleus, Thresholds, compare, measure, pool
+from unet.measurement.ihc import (
+    Measurements,
+    Nucleus,
+    Thresholds,
+    compare_counts,
+    measure,
+    pool_measurements,
+)
 from unet.measurement.mask_objects import MaskKind, read_instances
 from unet.measurement.morphometry import Shape
-from unet.measurement.overlays import draw_overlay, scaled
+from unet.measurement.overlays import draw_overlay, resize
 from unet.measurement.report import Entry, report_page
 
 Array = NDArray[Any]
 OnEvent = Callable[[dict[str, Any]], None]
-Known = Mapping[str, tuple[int, int]]  # stem of an image -> nuclei, positive nuclei
+KnownCounts = Mapping[str, tuple[int, int]]  # stem of an image -> nuclei, positive nuclei
 
-STEP_VERSION = 2  # 2: pieces of one class are objects, ignored pixels are none
+STEP_VERSION = 2  # 2: connected components of a class are objects, without ignored pixels
 KIND = "measurements"
 TABLE, DOCUMENT, REPORT = "measurements.csv", "measurements.json", "report.html"
 OVERLAYS = "overlays"
-PREDICTIONS = "predictions.json"  # of a prediction: which mask belongs to which bytes
-MASK_ENDINGS = tuple(  # in this order: an instance map tells more than a label mask
+PREDICTIONS = "predictions.json"  # of a prediction: masks by hash of the image
+MASK_ENDINGS = tuple(  # in order of preference: instance maps first
     f"{keyword}{suffix}" for keyword in ("_instances", "_nuclei", "_mask", "")
     for suffix in (".png", ".tif", ".tiff")
 )  # fmt: skip
-ORIGINAL_PX = 768  # long side of the originals on the page
+ORIGINAL_PX = 768  # long side of the original images on the page
 
 
 @dataclass(frozen=True)
 class Pair:
-    """An image and the file that holds its objects, under one name."""
+    """An image and the file with its objects."""
 
     name: str
     image: Path
     mask: Path
-    is_prediction: bool = False  # the mask is the instance map that a prediction lists
+    is_prediction: bool = False  # the mask is a prediction's instance map
 
 
 def measure_files(
@@ -66,27 +73,27 @@ def measure_files(
     *,
     pixel_size_um: float | None = None,
     thresholds: Thresholds | None = None,
-    known: Known | None = None,
+    known: KnownCounts | None = None,
     masks_are: MaskKind | None = None,
     on_event: OnEvent | None = None,
 ) -> Path:
     """Write an artifact of kind `measurements`; returns `out`.
 
     Args:
-        images: the images, RGB; their stems differ.
+        images: RGB images with different stems.
         masks: a prediction, or a folder or list of masks named after the images
-            (`STEM_instances.png`, `STEM_mask.png`, `STEM.png`). A prediction knows its images by
-            their bytes, so an image that was changed since is refused.
-        out: a new folder, or one in which this very step was begun.
-        pixel_size_um: side of a pixel; absent, what each image's file states is used.
-        thresholds: of mean DAB optical density.
-        known: true counts to hold the found ones against in the report.
-        masks_are: what the values of all masks are; absent, each mask says it (`read_instances`).
+            (`STEM_instances.png`, `STEM_mask.png`, `STEM.png`). A prediction identifies its images
+            by their hashes, so an image changed since is refused.
+        out: a new folder, or one in which the same step was started.
+        pixel_size_um: side of a pixel; by default the one stated in each image's file.
+        thresholds: for mean DAB optical density.
+        known: true counts, which the report compares with those found.
+        masks_are: what the values of all masks mean; by default detected (`read_instances`).
         on_event: called with `{"event": "measured", "image", "count", "done", "of"}`.
 
     Raises:
-        UserError: for an image without mask, equal names, sizes that differ, a grey image, a mask
-            that can be read in two ways.
+        UserError: if an image has no mask, names are not unique, sizes differ, an image is grey, or
+            a mask is ambiguous.
     """
     started = datetime.now(UTC)
     limits = thresholds or Thresholds()
@@ -105,16 +112,16 @@ def measure_files(
                 })  # fmt: skip
     _write_results(out, entries, step)
     overlays = [f"{OVERLAYS}/{pair.name}.png" for pair in pairs]
-    # Table, JSON and page carry the masks' record, which knows times: sealed, but not in the id.
+    # Table, JSON and page contain the masks' record, which includes times: sealed, not in the id.
     finish(out, step, content=dict.fromkeys(overlays), started=started, stamped=overlays)
     return out
 
 
 def pair_masks(images: Sequence[Path], masks: Path | Sequence[Path]) -> tuple[Pair, ...]:
-    """Each image with its mask; a lone image takes a lone mask file whatever its name.
+    """Each image with its mask; a single image is paired with a single mask of any name.
 
     Raises:
-        UserError: if there is no image, two would share a name, or one has no mask.
+        UserError: if there is no image, names are not unique, or an image has no mask.
     """
     if isinstance(masks, Path) and is_artifact(masks):
         pairs = _predicted_pairs(images, masks)
@@ -135,8 +142,9 @@ def _predicted_pairs(images: Sequence[Path], prediction: Path) -> tuple[Pair, ..
         mask = known.get(file_hash(image))
         if mask is None:
             raise UserError(
-                "the image is not in this prediction, or was changed since", where=str(image),
-                expected=f"one of {len(rows)} images of {prediction}", remedy="predict it first",
+                "the image is not in this prediction or has changed since", where=str(image),
+                expected=f"one of {len(rows)} images of {prediction}",
+                remedy="predict this image first",
             )  # fmt: skip
         name = mask.stem.removesuffix("_instances")
         pairs.append(Pair(name, image, mask, is_prediction=True))
@@ -151,12 +159,12 @@ def _named_pairs(images: Sequence[Path], masks: Sequence[Path]) -> tuple[Pair, .
 
 
 def _refuse_equal_names(names: Sequence[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice or not names:
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates or not names:
         raise UserError(
-            "the images cannot be told apart by name" if twice else "no image was given",
-            expected="one image or more, with names that differ", found=", ".join(twice) or "none",
-            remedy="rename them or measure them in runs of their own",
+            "the images' names are not unique" if duplicates else "no images were given",
+            expected="one or more images with unique names", found=", ".join(duplicates) or "none",
+            remedy="rename them, or measure them separately",
         )  # fmt: skip
 
 
@@ -168,7 +176,7 @@ def _mask_of(image: Path, files: Mapping[str, Path]) -> Path:
     raise UserError(
         "the image has no mask", where=str(image),
         expected=f"a file named {image.stem}_instances.png or {image.stem}_mask.png",
-        found=f"{len(files)} other files", remedy="predict this image first, or leave it out",
+        found=f"{len(files)} other files", remedy="predict this image first, or omit it",
     )  # fmt: skip
 
 
@@ -176,12 +184,12 @@ def _step(
     pairs: Sequence[Pair],
     pixel_size_um: float | None,
     limits: Thresholds,
-    known: Known,
+    known: KnownCounts,
     started: datetime,
     *,
     masks_are: MaskKind | None,
 ) -> Step:
-    """Inputs: the prediction, or loose masks as a source. The images are named by their hashes."""
+    """The step: the prediction or a source of masks as input, images by hash as parameters."""
     parameters: dict[str, Any] = {
         "images": {pair.name: file_hash(pair.image) for pair in pairs},
         "pixel_size_um": pixel_size_um,
@@ -202,7 +210,7 @@ def _origin(pairs: Sequence[Pair], started: datetime) -> Ancestor:
     return make_source(files, location=str(folder), started=started)
 
 
-def _measure_pair(pair: Pair, out: Path, step: Step, known: Known) -> Entry:
+def _measure_pair(pair: Pair, out: Path, step: Step, known: KnownCounts) -> Entry:
     kind = MaskKind(step.parameters["masks_are"]) if "masks_are" in step.parameters else None
     if pair.is_prediction:
         kind = MaskKind.INSTANCES
@@ -212,21 +220,21 @@ def _measure_pair(pair: Pair, out: Path, step: Step, known: Known) -> Entry:
     try:
         found = measure(image, instances, pixel_size_um=size_um, thresholds=limits)
     except UserError as error:
-        raise _placed(error, pair.image) from error
+        raise _with_path(error, pair.image) from error
     image = image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8)
     positive = {nucleus.shape.label: nucleus.is_positive for nucleus in found.nuclei}
     overlay = draw_overlay(image, instances, positive)
     (out / OVERLAYS).mkdir(exist_ok=True)
     write_file(out / OVERLAYS / f"{pair.name}.png", encode(overlay, ".png"))
-    original = scaled(image, min(1.0, ORIGINAL_PX / max(image.shape[:2])))
+    original = resize(image, min(1.0, ORIGINAL_PX / max(image.shape[:2])))
     counts = known.get(pair.name)
     return Entry(
-        pair.name, original, overlay, found, compare(found, *counts) if counts else None,
+        pair.name, original, overlay, found, compare_counts(found, *counts) if counts else None,
         pixel_size_um=size_um,
     )  # fmt: skip
 
 
-def _placed(error: UserError, path: Path) -> UserError:
+def _with_path(error: UserError, path: Path) -> UserError:
     return UserError(
         error.what, where=str(path), expected=error.expected, found=error.found,
         remedy=error.remedy,
@@ -235,7 +243,7 @@ def _placed(error: UserError, path: Path) -> UserError:
 
 def _write_results(out: Path, entries: Sequence[Entry], step: Step) -> None:
     record = step.inputs[0].record
-    total = pool(tuple(entry.measurements for entry in entries))
+    total = pool_measurements(tuple(entry.measurements for entry in entries))
     found = {entry.name: entry.measurements for entry in entries}
     head = {key: step.parameters[key] for key in ("pixel_size_um", "thresholds")}
     images = [
@@ -257,7 +265,7 @@ def _write_results(out: Path, entries: Sequence[Entry], step: Step) -> None:
 
 
 def _table(found: Mapping[str, Measurements], record: str) -> str:
-    """CSV: a row per nucleus, with its image first and the record of its mask last."""
+    """CSV with one row per nucleus; its image is the first column, its mask's record the last."""
     columns = [
         "image", *(f.name for f in fields(Shape)), *(f.name for f in fields(Nucleus)[1:]),
         "is_positive", "record",
@@ -274,29 +282,31 @@ def _table(found: Mapping[str, Measurements], record: str) -> str:
 def _facts(step: Step, entries: Sequence[Entry]) -> dict[str, str]:
     limits = Thresholds(**step.parameters["thresholds"])
     return {
-        "Stains": "optical density against the light of the background, separated into "
+        "Stains": "optical density relative to the background, separated into "
         "haematoxylin and DAB (Ruifrok & Johnston 2001)",
         "Positive": f"mean DAB optical density of the nucleus at least {limits.weak_od:g} (1+), "
         f"{limits.moderate_od:g} (2+), {limits.strong_od:g} (3+)",
-        "H-score": "% of 1+, plus twice % of 2+, plus thrice % of 3+ (McCarty et al. 1985)",
-        "Pixel size": _pixel_size_said(step.parameters["pixel_size_um"], entries),
+        "H-score": "% of 1+, plus twice % of 2+, plus three times % of 3+ (McCarty et al. 1985)",
+        "Pixel size": _describe_pixel_sizes(step.parameters["pixel_size_um"], entries),
         "Masks from": f"{step.inputs[0].kind} {step.inputs[0].id[:12]}",
     }
 
 
-def _pixel_size_said(given_um: float | None, entries: Sequence[Entry]) -> str:
-    """The size that was used, and whence; of images that differ, each size with its images."""
+def _describe_pixel_sizes(given_um: float | None, entries: Sequence[Entry]) -> str:
+    """The pixel size used and its origin; if sizes differ, each with its images."""
     if given_um:
         return f"{given_um:g} µm, as given"
     images: dict[float | None, list[str]] = {}
     for entry in entries:
         images.setdefault(entry.pixel_size_um, []).append(entry.name)
     if len(images) == 1:
-        return _size_said(next(iter(images)))
-    return "; ".join(f"{', '.join(names)}: {_size_said(um)}" for um, names in images.items())
+        return _describe_pixel_size(next(iter(images)))
+    return "; ".join(
+        f"{', '.join(names)}: {_describe_pixel_size(um)}" for um, names in images.items()
+    )
 
 
-def _size_said(size_um: float | None) -> str:
+def _describe_pixel_size(size_um: float | None) -> str:
     if size_um is None:
-        return "neither given nor in the image's file; sizes are in pixels"
-    return f"{size_um:.4g} µm, as the image's file states"
+        return "not given and not in the image's file; lengths are in pixels"
+    return f"{size_um:.4g} µm, from the image's file"

@@ -17,9 +17,9 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Shape:
-    """Size and form of one object; the `_um` columns are None without a pixel size."""
+    """Size and shape of one object; the `_um` columns are None without a pixel size."""
 
-    label: int  # its number in the instance map
+    label: int  # value in the instance map
     centroid_row_px: float
     centroid_col_px: float
     area_px: int
@@ -53,8 +53,8 @@ def measure_shapes(instances: Array, *, pixel_size_um: float | None = None) -> t
     """
     if pixel_size_um is not None and not 0 < pixel_size_um < float("inf"):
         raise UserError(
-            "the pixel size is no length", expected="micrometres above 0",
-            found=f"{pixel_size_um}", remedy="give the side of a pixel, such as 0.25",
+            "the pixel size is not a positive number", expected="micrometres above 0",
+            found=f"{pixel_size_um}", remedy="use the side of a pixel, such as 0.25",
         )  # fmt: skip
     return tuple(_shape(region, pixel_size_um) for region in _regions(instances))
 
@@ -64,7 +64,7 @@ def _regions(instances: Array) -> Iterator[Any]:
 
 
 def _shape(region: Any, pixel_size_um: float | None) -> Shape:
-    """Measurements of one region of scikit-image.
+    """Measurements of one scikit-image region.
 
     Source: perimeter by the Crofton formula in four directions (Legland et al. 2007, Image Anal
         Stereol 26:83), within 4 % for discs of 10 px radius and more.
@@ -96,14 +96,14 @@ def _shape(region: Any, pixel_size_um: float | None) -> Shape:
 
 
 def feret_max(mask: Array) -> float:
-    """Longest distance between two points of an object, in pixels.
+    """Maximum Feret diameter: the largest distance between two points of an object, in pixels.
 
     Args:
-        mask: HW bool. Pixels are squares, so a lone pixel measures the square root of 2.
+        mask: HW bool. Pixels are squares, so a single pixel measures the square root of 2.
     """
     rows, cols = np.nonzero(mask)
     corners = [(rows + down, cols + right) for down in (0, 1) for right in (0, 1)]
     points = np.concatenate([np.stack(corner, axis=1) for corner in corners]).astype(np.int32)
     hull = cv2.convexHull(points)[:, 0, :].astype(np.float64)
-    apart = hull[:, None, :] - hull[None, :, :]
-    return float(np.sqrt((apart**2).sum(axis=-1).max()))
+    differences = hull[:, None, :] - hull[None, :, :]
+    return float(np.sqrt((differences**2).sum(axis=-1).max()))

@@ -1,4 +1,4 @@
-"""Measurements as one HTML page that needs nothing beside itself; no computing of its own."""
+"""Measurements as one self-contained HTML page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from unet.measurement.ihc import Comparison, Intensity, Measurements, pool, pool_comparisons
+from unet.measurement.ihc import (
+    Comparison,
+    Intensity,
+    Measurements,
+    pool_comparisons,
+    pool_measurements,
+)
 from unet.measurement.overlays import data_uri
 
 Array = NDArray[Any]
@@ -19,7 +25,7 @@ SWATCHES = {
 }  # fmt: skip
 UNDEFINED, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 PAGE = Path(__file__).with_suffix(".html")
-STYLE = Path(__file__).with_suffix(".css")  # of every page about images and their objects
+STYLE = Path(__file__).with_suffix(".css")  # shared by all pages about images and their objects
 
 
 @dataclass(frozen=True)
@@ -28,24 +34,24 @@ class Entry:
 
     name: str
     original: Array  # HW3, uint8, RGB
-    overlay: Array  # the same field with outlines
+    overlay: Array  # the same image with outlines
     measurements: Measurements
     comparison: Comparison | None = None
-    pixel_size_um: float | None = None  # that was used
+    pixel_size_um: float | None = None  # as used
 
 
 def report_page(
     entries: Sequence[Entry], *, title: str, facts: Mapping[str, str], record: str
 ) -> str:
-    """The page: score card, comparison with known counts where there are any, images, table.
+    """The page: score cards, comparison with known counts if any, images, table.
 
     Args:
         entries: the images, in the order of the page.
         title: heading of the page.
-        facts: how it was measured, a line each.
-        record: the record of the prediction, which names the chain back to the source.
+        facts: how it was measured, one line per entry.
+        record: the prediction's record, which identifies the lineage back to the source.
     """
-    total = pool(tuple(entry.measurements for entry in entries))
+    total = pool_measurements(tuple(entry.measurements for entry in entries))
     return Template(PAGE.read_text(encoding="utf-8")).substitute(
         title=escape(title),
         style=STYLE.read_text(encoding="utf-8"),
@@ -61,12 +67,12 @@ def report_page(
 
 
 def percent(share: float | None) -> str:
-    """0.256 -> '25.6 %'; a dash where it is undefined."""
+    """0.256 -> '25.6 %'; a dash if undefined."""
     return UNDEFINED if share is None else f"{100 * share:.1f} %"
 
 
 def signed(value: float | None, unit: str) -> str:
-    """0.031 -> '+3.1 %'; a dash where it is undefined."""
+    """0.031 -> '+3.1 %'; a dash if undefined."""
     if value is None:
         return UNDEFINED
     return f"{round(100 * value, 1) or 0.0:+.1f} {unit}".replace("-", MINUS).replace("+0.0", "0.0")
@@ -106,18 +112,18 @@ def _intensities(total: Measurements) -> str:
 
 
 def _comparison(entries: Sequence[Entry]) -> str:
-    """Table of found against known, with a line for the pool; empty where nothing is known."""
+    """Table of found and known counts, with totals; empty if no counts are known."""
     known = [(e.name, e.comparison) for e in entries if e.comparison is not None]
     if not known:
         return ""
     total = pool_comparisons(tuple(comparison for _, comparison in known))
     rows = "".join(_comparison_row(name, comparison) for name, comparison in known)
     head = table_head(
-        "Image", "Nuclei known", "found", "error", "Share known", "found", "error", ""
+        "Image", "Known nuclei", "found", "error", "Known share", "found", "error", ""
     )
     return (
-        "<section><h2>Found against known</h2><div class='scroll'><table>"
-        "<caption>Asked for: count within 10 %, positive share within 5 points</caption>"
+        "<section><h2>Comparison with known counts</h2><div class='scroll'><table>"
+        "<caption>Tolerance: count within 10 %, positive share within 5 points</caption>"
         f"{head}<tbody>{rows}</tbody><tfoot>{_comparison_row('All', total)}</tfoot>"
         "</table></div></section>"
     )
@@ -150,7 +156,7 @@ def _counts(found: Measurements) -> tuple[str, ...]:
 
 
 def table_head(*names: str) -> str:
-    """The head of a table; names are HTML."""
+    """The header of a table; names are HTML."""
     return f"<thead><tr>{''.join(f'<th scope=col>{name}</th>' for name in names)}</tr></thead>"
 
 
@@ -166,7 +172,7 @@ def _figure(entry: Entry) -> str:
     score = f"share {percent(found.positive_share)}, H-score {_score(found.h_score)}"
     return (
         f"<figure><div class=pair>"
-        f'<img loading=lazy src="{data_uri(entry.original)}" alt="{name} as it was taken">'
+        f'<img loading=lazy src="{data_uri(entry.original)}" alt="{name}, original">'
         f'<img loading=lazy src="{data_uri(entry.overlay)}" alt="{name} with outlines: {text}">'
         f"</div><figcaption><b>{name}</b><span>{text} · {score}</span></figcaption></figure>"
     )

@@ -1,8 +1,8 @@
 """A synthetic IHC set: fields of blue and brown nuclei, drawn in optical density.
 
-Every nucleus, its border and whether it is positive are known exactly, so what the network finds
-can be held against what was drawn. Light is absorbed as in a slide (Beer-Lambert), then comes what
-a microscope adds: uneven light, blur, noise. Same seed, same pixels.
+Each nucleus, its border and whether it is positive are known exactly, so predictions can be
+compared with the truth. Light is absorbed as in a slide (Beer-Lambert); then uneven
+illumination, blur and noise of the microscope are added. The same seed gives the same pixels.
 """
 
 import json
@@ -23,11 +23,11 @@ Random = np.random.Generator
 Place = tuple[float, float]  # row, column
 Window = tuple[slice, ...]
 
-RADIUS_PX = (9.5, 13.0)  # long half-axis; nuclei of 6 to 9 um at 20x (0.35 um a pixel)
-FLATTENING = (0.65, 1.0)  # short axis / long axis
-CROWDING = (0.12, 0.30)  # share of the field under nuclei: about 25 to 60 in 256 x 256
-TOUCHING = 0.4  # share of nuclei that are set against an earlier one
-MAX_CUT = 0.10  # of a nucleus' area may be lost to the neighbour that it touches
+RADIUS_PX = (9.5, 13.0)  # long half-axis; nuclei of 6 to 9 um at 20x (0.35 um per pixel)
+AXIS_RATIO = (0.65, 1.0)  # short axis / long axis
+COVERAGE = (0.12, 0.30)  # share of the field covered by nuclei: about 25 to 60 in 256 x 256
+TOUCHING = 0.4  # share of nuclei placed against an earlier one
+MAX_CUT = 0.10  # of a nucleus's area that a touching neighbour may cover
 DAB_POSITIVE = (0.36, 1.05)  # OD in brown nuclei: weak to strong; measured as positive from 0.2
 DAB_NEGATIVE = (0.0, 0.05)
 HAEMATOXYLIN_POSITIVE = (0.10, 0.30)  # the counterstain shows through the brown
@@ -41,7 +41,7 @@ SLIDES, MASKS = "Slides scan 3", "annotations final"
 
 @dataclass(frozen=True)
 class Field:
-    """One field of view with all that is known of it."""
+    """One field of view with its ground truth."""
 
     image: Array  # HW3, uint8, RGB
     instances: Array  # HW, uint16, 0 background, 1..n nuclei
@@ -59,7 +59,7 @@ class Field:
 
 
 def draw_field(rng: Random, *, height_px: int = 256, width_px: int = 256) -> Field:
-    """A field of nuclei; their number and the share of positive ones (0.1 to 0.9) are drawn too."""
+    """Draw a field of nuclei, with random number and share of positive ones (0.1 to 0.9)."""
     instances = _place_nuclei(rng, (height_px, width_px))
     positive = rng.random(int(instances.max())) < rng.uniform(0.1, 0.9)
     haematoxylin, dab = _stain(rng, instances, positive)
@@ -67,10 +67,10 @@ def draw_field(rng: Random, *, height_px: int = 256, width_px: int = 256) -> Fie
 
 
 def write_messy_folder(folder: Path, seed: int, fields: int = 40) -> None:
-    """A source folder as it comes from a laboratory: pairs that nobody named for a machine, junk.
+    """Write a typical laboratory folder: pairs with inconsistent names, and junk.
 
-    Images and 16-bit instance maps lie in two directories under different names. Files that are
-    there already are kept, so a cut run is taken up.
+    Images and 16-bit instance maps are in two directories under different names. Existing files
+    are kept, so an interrupted run resumes.
     """
     for number in range(1, fields + 1):
         name = f"IHC_{number:03d}"
@@ -84,9 +84,9 @@ def write_messy_folder(folder: Path, seed: int, fields: int = 40) -> None:
 
 
 def write_unseen_fields(folder: Path, seed: int, fields: int = 8) -> list[Path]:
-    """Images for prediction, and `truth.json` with what was drawn; returns the images' paths.
+    """Write images for prediction, and `truth.json` with the true counts; returns their paths.
 
-    The truth reads `{"fields": [{"name", "count", "positive_count"}]}`.
+    Its format is `{"fields": [{"name", "count", "positive_count"}]}`.
     """
     paths, truth = [], []
     for number in range(1, fields + 1):
@@ -102,17 +102,17 @@ def write_unseen_fields(folder: Path, seed: int, fields: int = 8) -> list[Path]:
 
 
 def read_truth(folder: Path) -> dict[str, tuple[int, int]]:
-    """Name of each unseen field -> nuclei drawn, positive nuclei drawn."""
+    """Name of each unseen field -> true number of nuclei and of positive nuclei."""
     document = json.loads((folder / TRUTH).read_bytes())
     return {f["name"]: (int(f["count"]), int(f["positive_count"])) for f in document["fields"]}
 
 
 def _place_nuclei(rng: Random, size: tuple[int, int]) -> Array:
-    """Instance map of single and touching nuclei that fill a share of the field."""
+    """Instance map of single and touching nuclei that cover a share of the field."""
     instances: Array = np.zeros(size, np.uint16)
     centres: list[Place] = []
-    mean_area_px = np.pi * np.mean(RADIUS_PX) ** 2 * np.mean(FLATTENING)
-    for _ in range(max(1, round(rng.uniform(*CROWDING) * instances.size / mean_area_px))):
+    mean_area_px = np.pi * np.mean(RADIUS_PX) ** 2 * np.mean(AXIS_RATIO)
+    for _ in range(max(1, round(rng.uniform(*COVERAGE) * instances.size / mean_area_px))):
         outline = _Outline.draw(rng)
         if centres and rng.random() < TOUCHING:
             centre = _place_against(rng, outline, instances, centres[rng.integers(len(centres))])
@@ -127,10 +127,10 @@ def _place_nuclei(rng: Random, size: tuple[int, int]) -> Array:
 
 @dataclass(frozen=True)
 class _Outline:
-    """An ellipse whose radius wobbles with the angle; drawn anywhere as a mask."""
+    """An ellipse whose radius varies with the angle."""
 
     axes_px: tuple[float, float]
-    turn: float  # radians
+    rotation: float  # radians
     wobble: Array  # (k, 2): amplitude as a share of the radius, and phase, of waves 2, 3, ...
 
     @classmethod
@@ -139,21 +139,21 @@ class _Outline:
         amplitudes = rng.normal(0, 0.035, 4) / np.sqrt(np.arange(1, 5))
         phases = rng.uniform(0, 2 * np.pi, 4)
         return cls(
-            (long_px, long_px * rng.uniform(*FLATTENING)),
+            (long_px, long_px * rng.uniform(*AXIS_RATIO)),
             rng.uniform(0, np.pi),
             np.stack([amplitudes, phases], axis=1),
         )
 
     def mask(self, size: tuple[int, ...], centre: Place) -> tuple[Window, Array]:
-        """The part of the field around the nucleus, and in it (HW bool) true inside."""
-        reach_px = 1.5 * self.axes_px[0]
+        """The window of the field around the nucleus, and its mask there (HW bool)."""
+        margin_px = 1.5 * self.axes_px[0]
         window = tuple(
-            slice(max(0, int(at - reach_px)), min(side, int(at + reach_px) + 1))
+            slice(max(0, int(at - margin_px)), min(side, int(at + margin_px) + 1))
             for at, side in zip(centre, size, strict=True)
         )
         rows, cols = np.ogrid[window]
         angle = np.arctan2(rows - centre[0], cols - centre[1])
-        along, across = np.cos(angle - self.turn), np.sin(angle - self.turn)
+        along, across = np.cos(angle - self.rotation), np.sin(angle - self.rotation)
         radius = 1 / np.hypot(along / self.axes_px[0], across / self.axes_px[1])
         for wave, (amplitude, phase) in enumerate(self.wobble, start=2):
             radius = radius * (1 + amplitude * np.cos(wave * angle + phase))
@@ -161,7 +161,7 @@ class _Outline:
 
 
 def _place_apart(rng: Random, outline: _Outline, instances: Array) -> Place | None:
-    """A centre where the nucleus keeps 2 pixels from all others; None after 30 trials."""
+    """A centre at least 2 pixels away from all other nuclei; None after 30 attempts."""
     taken = binary_dilation(instances > 0, iterations=2)
     for _ in range(30):
         centre = (rng.uniform(2, taken.shape[0] - 2), rng.uniform(2, taken.shape[1] - 2))
@@ -174,12 +174,12 @@ def _place_apart(rng: Random, outline: _Outline, instances: Array) -> Place | No
 def _place_against(
     rng: Random, outline: _Outline, instances: Array, partner: Place
 ) -> Place | None:
-    """A centre where the nucleus touches its partner and overlaps by no more than a border."""
+    """A centre where the nucleus touches its partner with minimal overlap; None after 8 tries."""
     for _ in range(8):
         angle = rng.uniform(0, 2 * np.pi)
         row, col = float(np.sin(angle)), float(np.cos(angle))
-        for apart_px in np.arange(2.6 * RADIUS_PX[1], RADIUS_PX[0], -0.75):
-            centre = (partner[0] + apart_px * row, partner[1] + apart_px * col)
+        for distance_px in np.arange(2.6 * RADIUS_PX[1], RADIUS_PX[0], -0.75):
+            centre = (partner[0] + distance_px * row, partner[1] + distance_px * col)
             if not _is_inside(centre, instances.shape):
                 continue
             window, mask = outline.mask(instances.shape, centre)
@@ -195,10 +195,10 @@ def _is_inside(centre: Place, size: tuple[int, ...]) -> bool:
 
 
 def _fits(mask: Array, instances: Array) -> bool:
-    """True if the free part of the nucleus is one piece and nearly all of it."""
+    """True if the uncovered part of the nucleus is connected and nearly all of it."""
     free = mask & (instances == 0)
-    is_whole: bool = label(free)[1] == 1 and free.sum() >= (1 - MAX_CUT) * mask.sum()
-    return is_whole
+    fits: bool = label(free)[1] == 1 and free.sum() >= (1 - MAX_CUT) * mask.sum()
+    return fits
 
 
 def _stain(rng: Random, instances: Array, positive: Array) -> tuple[Array, Array]:
@@ -232,23 +232,25 @@ def _clouds(rng: Random, size: tuple[int, ...], *, grain_px: float, strength: fl
     return factor
 
 
-def _photograph(rng: Random, passed: Array) -> Array:
-    """What the camera makes of the light that passes (HW3, 0..1): uint8 RGB."""
-    height_px, width_px = passed.shape[:2]
+def _photograph(rng: Random, transmitted: Array) -> Array:
+    """The camera's image (uint8 RGB) of the transmitted light (HW3, 0..1)."""
+    height_px, width_px = transmitted.shape[:2]
     row, col = np.meshgrid(
         np.linspace(-1, 1, height_px), np.linspace(-1, 1, width_px), indexing="ij"
     )
-    tilt, fall = rng.uniform(-0.05, 0.05, 2), rng.uniform(0.0, 0.07)  # 5 %: a lamp off its axis
+    tilt, fall = rng.uniform(-0.05, 0.05, 2), rng.uniform(0.0, 0.07)  # 5 %: an off-axis lamp
     light = 1 + tilt[0] * row + tilt[1] * col - fall * (row**2 + col**2)
-    lamp = np.array([0.955, 0.945, 0.93]) * rng.uniform(0.95, 1.0)  # a little warm, not clipped
-    seen = gaussian_filter(passed, (BLUR_PX, BLUR_PX, 0)) * light[..., None] * lamp
-    seen += rng.normal(0, NOISE, seen.shape) * np.sqrt(np.maximum(seen, 0.05))  # photons
-    image: Array = (np.clip(seen, 0, 1) * 255).round().astype(np.uint8)
+    lamp = np.array([0.955, 0.945, 0.93]) * rng.uniform(0.95, 1.0)  # slightly warm, not clipped
+    image_float = gaussian_filter(transmitted, (BLUR_PX, BLUR_PX, 0)) * light[..., None] * lamp
+    image_float += rng.normal(0, NOISE, image_float.shape) * np.sqrt(
+        np.maximum(image_float, 0.05)
+    )  # shot noise
+    image: Array = (np.clip(image_float, 0, 1) * 255).round().astype(np.uint8)
     return image
 
 
 def _write_junk(folder: Path, rng: Random) -> None:
-    """What lies about in such folders and belongs to no pair."""
+    """Write files typical of such folders that belong to no pair."""
     orphan = encode(draw_field(rng).image, ".png")
     junk = {
         f"{SLIDES}/IHC_900.png": orphan,  # scanned, never annotated

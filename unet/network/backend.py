@@ -23,30 +23,30 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from dataset_rules.ground.disk import write_json
 from unet.errors import UnetError
 from unet.network.model import Block, UNet
-from unet.network.timing import Took, in_turn, is_repeated
+from unet.network.timing import Timings, is_repeated, time_interleaved
 
 Floats = NDArray[np.float32]
 Forward = Callable[[Floats], Floats]  # HWC -> class probabilities and distance, (K + 1, H, W)
 
-CHOICES_FILE = "backends.json"  # in the folder of the program: which backend was the fastest
-SIDE_PX = 256  # of the tile by which backends are compared
-ROUNDS = 5  # of all backends in turn, after one that warms up
-MOST_ROUNDS = 20  # on a busy machine, until each backend's best time was met thrice
-SAME = 0.05  # of a time: two that differ by less are the same
-MAX_DIFFERENCE = 0.01  # mean difference of probabilities from float32's; measured: 0.0004
+CHOICES_FILE = "backends.json"  # in the data directory: the fastest backend per model and machine
+TILE_PX = 256  # of the tile on which backends are timed
+MIN_ROUNDS = 5  # of all backends in turn, after a warm-up
+MAX_ROUNDS = 20  # on a busy machine, until each backend's best time was reached three times
+TIME_TOLERANCE = 0.05  # relative; times that differ by less count as equal
+MAX_DIFFERENCE = 0.01  # mean, of probabilities from those of float32; measured: 0.0004
 
 
 class Backend(StrEnum):
-    """How the network is run; float32 is the reference."""
+    """What runs the network; float32 is the reference."""
 
     FLOAT32 = "float32"  # torch
     BFLOAT16 = "bfloat16"  # torch
-    OPENVINO = "openvino"  # in bfloat16 where the processor has it
+    OPENVINO = "openvino"  # in bfloat16 if the processor supports it
 
 
 @dataclass(frozen=True)
 class BackendChoice:
-    """The fastest backend on this machine, and the seconds each one took for a tile."""
+    """The fastest backend on this machine, and the seconds per tile of each."""
 
     backend: Backend
     seconds: dict[str, float]
@@ -77,7 +77,7 @@ def make_forward(net: UNet, backend: Backend) -> Forward:
 
 
 def _fused(net: UNet) -> UNet:
-    """A copy with its batch norms folded into the convolutions before them."""
+    """A copy with batch norms folded into the preceding convolutions."""
     fused = copy.deepcopy(net).eval()
     for block in (*fused.encoder, *fused.decoder):
         assert isinstance(block, Block)
@@ -100,7 +100,9 @@ def _torch_forward(net: UNet, dtype: torch.dtype) -> Forward:
     return forward
 
 
-def fastest(net: UNet, *, model_id: str = "", notes: Path | None = None) -> BackendChoice:
+def fastest_backend(
+    net: UNet, *, model_id: str = "", choices_file: Path | None = None
+) -> BackendChoice:
     """The fastest backend for a network on this machine.
 
     Backends round differently, so the choice for a model and a machine is made once and saved:
@@ -109,56 +111,56 @@ def fastest(net: UNet, *, model_id: str = "", notes: Path | None = None) -> Back
     Args:
         net: the network.
         model_id: key of the saved choice.
-        notes: a JSON file of choices, created if absent.
+        choices_file: a JSON file of choices, created if absent.
     """
     key = f"{model_id} {_machine()}"
-    noted = _noted(notes).get(key)
-    if noted is not None and noted.backend in available_backends():
-        return noted
-    choice = _measured(net)
-    if notes is not None:
-        notes.parent.mkdir(parents=True, exist_ok=True)
-        known = {**_noted(notes), key: choice}
-        write_json(notes, {k: {"backend": c.backend, "seconds": c.seconds}
+    saved = _saved_choices(choices_file).get(key)
+    if saved is not None and saved.backend in available_backends():
+        return saved
+    choice = _measure(net)
+    if choices_file is not None:
+        choices_file.parent.mkdir(parents=True, exist_ok=True)
+        known = {**_saved_choices(choices_file), key: choice}
+        write_json(choices_file, {k: {"backend": c.backend, "seconds": c.seconds}
                            for k, c in known.items()})  # fmt: skip
     return choice
 
 
-def _noted(notes: Path | None) -> Mapping[str, BackendChoice]:
+def _saved_choices(choices_file: Path | None) -> Mapping[str, BackendChoice]:
     """Choices saved in a file; none if it is absent or damaged, then they are measured again."""
     try:
-        document = json.loads(notes.read_bytes()) if notes else {}
+        document = json.loads(choices_file.read_bytes()) if choices_file else {}
         return {key: BackendChoice(Backend(value["backend"]), dict(value["seconds"]))
                 for key, value in document.items()}  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
-def _measured(net: UNet) -> BackendChoice:
-    """Backends in turn on one tile; the best time counts, once it was met thrice.
+def _measure(net: UNet) -> BackendChoice:
+    """Time the backends in turn on one tile; the best time counts once it was reached three times.
 
-    What else runs only slows a backend down, and rarely thrice to the same time.
+    Other load only slows a backend down, and rarely three times to the same duration.
     """
-    tile_HWC = np.random.default_rng(0).random((SIDE_PX, SIDE_PX, net.in_channels), np.float32)
+    tile_HWC = np.random.default_rng(0).random((TILE_PX, TILE_PX, net.in_channels), np.float32)
     forwards = {backend: make_forward(net, backend) for backend in available_backends()}
     found = {backend: forward(tile_HWC) for backend, forward in forwards.items()}
-    truth = found[Backend.FLOAT32]
-    right = [b for b in forwards if np.abs(found[b] - truth).mean() <= MAX_DIFFERENCE]
-    works = {backend: partial(forwards[backend], tile_HWC) for backend in right}
-    return chosen(in_turn(works, is_enough=is_settled))
+    reference = found[Backend.FLOAT32]
+    accurate = [b for b in forwards if np.abs(found[b] - reference).mean() <= MAX_DIFFERENCE]
+    functions = {backend: partial(forwards[backend], tile_HWC) for backend in accurate}
+    return choose_backend(time_interleaved(functions, is_enough=is_settled))
 
 
-def chosen(took: Took[Backend]) -> BackendChoice:
-    """The backend with the best time."""
-    best = min(took, key=lambda backend: min(took[backend]))
-    return BackendChoice(best, {str(b): round(min(times), 5) for b, times in took.items()})
+def choose_backend(timings: Timings[Backend]) -> BackendChoice:
+    """Choose the backend with the best time."""
+    best = min(timings, key=lambda backend: min(timings[backend]))
+    return BackendChoice(best, {str(b): round(min(times), 5) for b, times in timings.items()})
 
 
-def is_settled(took: Took[Backend]) -> bool:
-    """True if further rounds would hardly find better times, or there were many."""
-    rounds = min(map(len, took.values()))
-    is_sure = all(is_repeated(seconds, within=SAME) for seconds in took.values())
-    return rounds >= MOST_ROUNDS or (is_sure and rounds >= ROUNDS)
+def is_settled(timings: Timings[Backend]) -> bool:
+    """True if further rounds are unlikely to find better times, or at the maximum."""
+    rounds = min(map(len, timings.values()))
+    is_stable = all(is_repeated(seconds, within=TIME_TOLERANCE) for seconds in timings.values())
+    return rounds >= MAX_ROUNDS or (is_stable and rounds >= MIN_ROUNDS)
 
 
 @cache

@@ -1,41 +1,41 @@
-"""Works timed in turn, so that whatever else runs on the machine slows them all alike."""
+"""Interleaved timing, so that other load on the machine slows all functions alike."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 Name = TypeVar("Name")
-Took = Mapping[Name, Sequence[float]]  # seconds of each work, one entry a round
+Timings = Mapping[Name, Sequence[float]]  # seconds of each function, one entry per round
 
 
-def in_turn(
-    works: Mapping[Name, Callable[[], object]],
+def time_interleaved(
+    functions: Mapping[Name, Callable[[], object]],
     *,
-    is_enough: Callable[[Took[Name]], bool],
+    is_enough: Callable[[Timings[Name]], bool],
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[Name, list[float]]:
-    """Seconds that each work took, in rounds of all of them until that is enough.
+    """Time functions in rounds of all of them until `is_enough`; returns their seconds.
 
-    Every second round goes backwards: a disturbance with a rhythm of its own does not always hit
-    the same work.
+    Every second round runs in reverse order, so that a periodic disturbance does not always hit
+    the same function.
 
     Args:
-        works: what is timed.
-        is_enough: asked after each round.
-        clock: seconds.
+        functions: the functions by name.
+        is_enough: called with the timings after each round.
+        clock: returns seconds.
     """
-    took: dict[Name, list[float]] = {name: [] for name in works}
-    order = list(works)
-    while not took[order[0]] or not is_enough(took):
+    timings: dict[Name, list[float]] = {name: [] for name in functions}
+    order = list(functions)
+    while not timings[order[0]] or not is_enough(timings):
         for name in order:
-            begun = clock()
-            works[name]()
-            took[name].append(clock() - begun)
+            started = clock()
+            functions[name]()
+            timings[name].append(clock() - started)
         order.reverse()
-    return took
+    return timings
 
 
 def is_repeated(seconds: Sequence[float], *, within: float, times: int = 3) -> bool:
-    """True if the best time was met so often: what slows a work down rarely does so equally."""
+    """True if the best time was reached `times` times; slowdowns are rarely equal."""
     best = sorted(seconds)[:times]
     return len(best) == times and best[-1] <= (1 + within) * best[0]

@@ -16,7 +16,7 @@ from dataset_rules.formatting.image_form import convert_image, convert_rows
 from dataset_rules.pixels.images import Pixels
 from dataset_rules.pixels.row_scaling import downscale_rows
 from dataset_rules.pixels.rows import WHOLE_PIXELS, Rows, rows_of
-from unet.network.backend import Backend, BackendChoice, Forward, fastest, make_forward
+from unet.network.backend import Backend, BackendChoice, Forward, fastest_backend, make_forward
 from unet.network.model import UNet
 from unet.network.preprocessing import normalized, rescaled
 from unet.network.tiles import blended_rows
@@ -180,6 +180,6 @@ class Predictor(Networks):
 
     def choose_backend(self, notes: Path | None = None) -> BackendChoice:
         """Use the fastest backend on this machine; the choice is saved in `notes` and reused."""
-        choice = fastest(self.nets[0], model_id=self.artifact.id, notes=notes)
+        choice = fastest_backend(self.nets[0], model_id=self.artifact.id, choices_file=notes)
         self.backend, self._forwards = choice.backend, []
         return choice

@@ -1,1 +1,1 @@
-"""The step that trains: single runs, folds and searches; knows no jobs and no web."""
+"""The training step: single runs, folds and searches; independent of jobs and web."""

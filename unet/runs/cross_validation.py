@@ -1,4 +1,4 @@
-"""K-fold training: a network for each fold, scored on what it has not seen; all are one model."""
+"""K-fold training: one network per fold, scored on its held-out samples; all form one model."""
 
 import json
 import time
@@ -19,37 +19,37 @@ from unet.planning.search_space import Changes
 from unet.prediction.model_files import ModelCard, load_net
 from unet.prediction.predictor import Networks
 from unet.runs.folds import Fold, FoldRule, Folds
-from unet.runs.threshold_choice import Evidence, chosen, evidence
-from unet.runs.trainers import Sessions
+from unet.runs.threshold_choice import Evidence, choose_settings, collect_evidence
+from unet.runs.trainers import Trainers
 from unet.scoring.evaluate import image_scores
 from unet.scoring.scores import ImageScores, Scores
-from unet.training.assignment import Located, Part
+from unet.training.assignment import Assignment, LocatedSample
 from unet.training.state import BEST
 from unet.training.trainer import PLAN, RUN
 from unet.training.validation import Validation, validate
 
 FOLDS = "folds.json"
 EVIDENCE = "evidence.json"  # of a fold, in its folder
-ENDING_SHARE = 0.05  # of the time limit, for choosing and scoring, until one fold has shown it
+ENDING_SHARE = 0.05  # of the time limit, for thresholds and scores, until one fold is measured
 CLOSING_S = 2.0
 
 
 @dataclass(frozen=True)
 class Member:
-    """The trained network of a fold."""
+    """The trained network of one fold."""
 
     fold: Fold
     folder: Path
-    evidence: Evidence
+    collect_evidence: Evidence
 
     @property
     def plan(self) -> Plan:
-        """Of its training."""
+        """The plan of its training."""
         return Plan.model_validate_json((self.folder / PLAN).read_bytes())
 
 
 def train_folds(
-    sessions: Sessions,
+    trainers: Trainers,
     folds: Folds,
     rule: FoldRule,
     *,
@@ -57,33 +57,38 @@ def train_folds(
     seed: int,
     changes: Changes,
 ) -> list[str]:
-    """Train each fold, score it, and write the run's files; returns those that decide the id.
+    """Train and score each fold and write the run's files; returns those that determine the id.
 
-    A fold keeps its last weights, and its thresholds are those that the other folds agree on:
-    nothing is chosen on the samples that it is scored on.
+    A fold keeps its last weights and uses the thresholds chosen on the other folds, so that
+    nothing is chosen on the samples it is scored on.
 
     Raises:
-        Stopped: if the training was asked to end.
+        Stopped: if a stop was requested.
     """
     members: list[Member] = []
     for fold in folds.folds:
-        until = sessions.limit_s and sessions.limit_s - _ending_s(sessions, folds, members)
-        part = Part(
-            samples=(fold.training, fold.held_out), start=sessions.start, chooses=False,
-            changes=changes, marks={"fold": fold.number, "folds": rule.count},
+        until = trainers.limit_s and trainers.limit_s - _reserved_s(trainers, folds, members)
+        assignment = Assignment(
+            samples=(fold.training, fold.held_out), start=trainers.start, selects_best=False,
+            changes=changes, event_fields={"fold": fold.number, "folds": rule.count},
         )  # fmt: skip
-        members.append(_member(sessions, part, fold, plan=plan, seed=seed, until_s=until))
-    facts = sessions.facts()
-    seen = [member.evidence for member in members]
+        members.append(
+            _train_member(trainers, assignment, fold, plan=plan, seed=seed, until_s=until)
+        )
+    facts = trainers.facts()
+    all_evidence = [member.evidence for member in members]
     images: list[tuple[Fold, Path, ImageScores]] = []
     for member in members:
         others = [each.evidence for each in members if each is not member]
-        images += _scored(sessions, member, rule, settings=chosen(others, facts))
-    scores = _document(sessions, folds, rule, members=members, images=images)
-    write_json(sessions.out / FOLDS, scores)
-    _write_run(sessions, members, facts, settings=chosen(seen, facts), scores=scores)
-    sessions.tell({"event": "cross-validation", "folds": scores["folds"],
-                   "datasets": _brief(scores["datasets"]), **_brief([scores])[0]})  # fmt: skip
+        images += _score_member(trainers, member, rule, settings=choose_settings(others, facts))
+    scores = _scores_document(trainers, folds, rule, members=members, images=images)
+    write_json(trainers.out / FOLDS, scores)
+    _write_run(
+        trainers, members, facts, settings=choose_settings(all_evidence, facts), scores=scores
+    )
+    trainers.report({"event": "cross-validation", "folds": scores["folds"],
+                   "datasets": _summaries(scores["datasets"]),
+                     **_summaries([scores])[0]})  # fmt: skip
     return [
         PLAN, RUN, FOLDS,
         *(f"{m.folder.name}/{name}" for m in members for name in (PLAN, RUN, BEST)),
@@ -91,73 +96,73 @@ def train_folds(
 
 
 def fold_folder(out: Path, number: int) -> Path:
-    """Where a fold of a run is trained."""
+    """The folder of a fold."""
     return out / f"fold-{number}"
 
 
-def _member(
-    sessions: Sessions,
-    part: Part,
+def _train_member(
+    trainers: Trainers,
+    assignment: Assignment,
     fold: Fold,
     *,
     plan: Plan | None,
     seed: int,
     until_s: float | None,
 ) -> Member:
-    """Train a fold, or take it as it was trained before."""
-    folder = fold_folder(sessions.out, fold.number)
-    count = part.marks["folds"]
-    seed = seed * count + fold.number  # no two networks of runs with neighbouring seeds are alike
+    """Train a fold and collect its evidence, unless already done."""
+    folder = fold_folder(trainers.out, fold.number)
+    count = assignment.event_fields["folds"]
+    seed = seed * count + fold.number  # unique even for runs with consecutive seeds
     if not (folder / RUN).exists():
         own = plan and plan.model_copy(update={"seed": seed})
-        limit = sessions.share_s(folder, parts=count - fold.number, until_s=until_s)
-        sessions.open(folder, part, plan=own, seed=seed, limit_s=limit).run()
+        limit = trainers.share_s(folder, parts=count - fold.number, until_s=until_s)
+        trainers.make_trainer(folder, assignment, plan=own, seed=seed, limit_s=limit).run()
     if not (folder / EVIDENCE).exists():
-        begun, trained = time.monotonic(), Plan.model_validate_json((folder / PLAN).read_bytes())
+        started, trained = time.monotonic(), Plan.model_validate_json((folder / PLAN).read_bytes())
         trained = trained.at(trained.steps)
         validation = Validation(fold.held_out, trained)
         validate(load_net(folder / BEST, trained), validation, trained)
-        found = evidence(validation, sessions.facts(), plan=trained)
-        found = found.model_copy(update={"seconds": round(time.monotonic() - begun, 2)})
+        found = collect_evidence(validation, trainers.facts(), plan=trained)
+        found = found.model_copy(update={"seconds": round(time.monotonic() - started, 2)})
         write_json(folder / EVIDENCE, found.model_dump(mode="json"))
     return Member(
         fold, folder, Evidence.model_validate_json((folder / EVIDENCE).read_bytes())
     )  # fmt: skip
 
 
-def _ending_s(sessions: Sessions, folds: Folds, members: Sequence[Member]) -> float:
-    """Seconds to keep for choosing thresholds and scoring, as the folds so far have shown."""
-    assert sessions.limit_s is not None
+def _reserved_s(trainers: Trainers, folds: Folds, members: Sequence[Member]) -> float:
+    """Seconds to reserve for thresholds and scores, estimated from the folds so far."""
+    assert trainers.limit_s is not None
     if not members:
-        return ENDING_SHARE * sessions.limit_s + CLOSING_S
+        return ENDING_SHARE * trainers.limit_s + CLOSING_S
     chosen_s = max(member.evidence.seconds for member in members)
     images = sum(len(fold.held_out) for fold in folds.folds)
-    seen = max(1.0, sum(m.evidence.images for m in members) / len(members))
-    ahead = len(folds.folds) - len(members)
-    most = 0.3 * sessions.limit_s
-    return min(most, chosen_s * (ahead + images / seen)) + CLOSING_S
+    images_per_fold = max(1.0, sum(m.evidence.images for m in members) / len(members))
+    remaining = len(folds.folds) - len(members)
+    max_s = 0.3 * trainers.limit_s
+    return min(max_s, chosen_s * (remaining + images / images_per_fold)) + CLOSING_S
 
 
-def _scored(
-    sessions: Sessions, member: Member, rule: FoldRule, *, settings: SplitSettings
+def _score_member(
+    trainers: Trainers, member: Member, rule: FoldRule, *, settings: SplitSettings
 ) -> list[tuple[Fold, Path, ImageScores]]:
-    """Scores of a fold's held-out samples, on the pixels of the datasets; groups are tissues."""
+    """Scores of a fold's held-out samples, at the datasets' size; groups are tissues."""
     plan, fold = member.plan, member.fold
-    rules = common_rules(sessions.datasets)
+    rules = common_rules(trainers.datasets)
     card = ModelCard(plan=plan, rules=rules, split=settings, scores={})
     networks = Networks([load_net(member.folder / BEST, plan)], card)
     rows = []
     for done, (folder, sample) in enumerate(fold.held_out, 1):
-        if sessions.is_to_stop():
+        if trainers.is_to_stop():
             raise Stopped
-        found = _image(networks, (folder, sample))
+        found = _score_image(networks, (folder, sample))
         rows.append((fold, folder, replace(found, group=rule.tissue_of(sample.group))))
-        sessions.tell({"event": "image", "image": sample.name, "fold": fold.number,
+        trainers.report({"event": "image", "image": sample.name, "fold": fold.number,
                        "done": done, "of": len(fold.held_out)})  # fmt: skip
     return rows
 
 
-def _image(networks: Networks, located: Located) -> ImageScores:
+def _score_image(networks: Networks, located: LocatedSample) -> ImageScores:
     folder, sample = located
     image, mask, instances = read_sample(folder, sample)
     found, prob_KHW = networks.predict_with_probabilities(image)
@@ -167,15 +172,15 @@ def _image(networks: Networks, located: Located) -> ImageScores:
     return ImageScores(sample.name, sample.group, foreground, classes)
 
 
-def _document(
-    sessions: Sessions,
+def _scores_document(
+    trainers: Trainers,
     folds: Folds,
     rule: FoldRule,
     *,
     members: Sequence[Member],
     images: Sequence[tuple[Fold, Path, ImageScores]],
 ) -> dict[str, Any]:
-    """Scores of all held-out samples, of each fold and of each dataset."""
+    """Scores over all held-out samples, per fold and per dataset."""
     classes = members[0].plan.classes
 
     def scores(rows: Sequence[tuple[Fold, Path, ImageScores]]) -> dict[str, Any]:
@@ -193,37 +198,37 @@ def _document(
         "left_out": [sample.name for _, sample in folds.left_out],
         "folds": [
             {"fold": m.fold.number, "tissues": list(m.fold.tissues), "steps": m.plan.steps,
-             "trained_on": len(m.fold.training), **_brief([of(fold=m.fold)])[0],
-             "datasets": _brief([of(fold=m.fold, folder=f) for f in sessions.datasets])}
+             "trained_on": len(m.fold.training), **_summaries([of(fold=m.fold)])[0],
+             "datasets": _summaries([of(fold=m.fold, folder=f) for f in trainers.datasets])}
             for m in members
         ],
-        "datasets": [of(folder=folder) for folder in sessions.datasets],
+        "datasets": [of(folder=folder) for folder in trainers.datasets],
         **of(),
     }  # fmt: skip
 
 
-def _brief(documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _summaries(documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     names = ("n", "dice_mean", "dice_pooled", "iou_mean", "object_f1_50", "ap_50_95")
     return [{name: document.get(name) for name in names} for document in documents]
 
 
 def _write_run(
-    sessions: Sessions,
+    trainers: Trainers,
     members: Sequence[Member],
     facts: Fingerprint,
     *,
     settings: SplitSettings,
     scores: dict[str, Any],
 ) -> None:
-    """Plan and facts of the run as of one training, for those that read them."""
+    """Write the run's plan and facts in the format of a single training."""
     plan = members[0].plan
-    write_json(sessions.out / PLAN, plan.model_dump(mode="json"))
+    write_json(trainers.out / PLAN, plan.model_dump(mode="json"))
     runs = [json.loads((member.folder / RUN).read_bytes()) for member in members]
     write_json(
-        sessions.out / RUN,
+        trainers.out / RUN,
         {"seed": plan.seed, "steps": sum(run["steps"] for run in runs), "members": len(members),
          "curves": [run["curve"] for run in runs],
-         "rules": rules_document(common_rules(sessions.datasets)), "split": settings.model_dump(),
+         "rules": rules_document(common_rules(trainers.datasets)), "split": settings.model_dump(),
          "scores": {"val_dice": scores["dice_mean"], "val_object_f1": scores["object_f1_50"]},
          "validated_on": f"{scores['n']} samples in {len(members)} folds, each by the network "
          "that was trained without it"},

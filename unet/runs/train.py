@@ -33,18 +33,18 @@ from unet.planning.plan import RUN_VERSION, Plan
 from unet.prediction.model_card import write_card
 from unet.prediction.model_files import MODEL, ModelCard, weights_name
 from unet.runs.cross_validation import fold_folder
-from unet.runs.protocol import Course, follow_course, is_begun, removed_unless_begun
-from unet.runs.trainers import Sessions
-from unet.training.assignment import Part
-from unet.training.followers import follow, orders_end
+from unet.runs.protocol import TrainingProtocol, is_started, remove_unless_started, run_protocol
+from unet.runs.trainers import Trainers
+from unet.training.assignment import Assignment
+from unet.training.followers import follow, release_followers
 from unet.training.patches import split_samples
-from unet.training.preflight import full_disk_said
-from unet.training.process_group import ALONE, Group
-from unet.training.state import BEST, limit_of, return_to_hold, spent_s
-from unet.training.trainer import FINGERPRINT, PLAN, RUN, Event, Session
-from unet.training.transfer import read_start
+from unet.training.preflight import report_full_disk
+from unet.training.process_group import SINGLE_PROCESS, ProcessGroup
+from unet.training.state import BEST, return_to_hold, saved_time_limit, seconds_spent
+from unet.training.trainer import FINGERPRINT, PLAN, RUN, Event, Trainer
+from unet.training.transfer import read_pretrained
 
-LONGER = 1.1  # times the time: for less, the way back to where the rate fell is not worth it
+MIN_EXTENSION = 1.1  # minimum ratio of time limits for returning to the start of the decay
 
 
 def train(
@@ -60,70 +60,73 @@ def train(
     on_event: Event | None = None,
     is_to_stop: Callable[[], bool] = lambda: False,
     budget: Budget | None = None,
-    group: Group = ALONE,
-    course: Course | None = None,
+    group: ProcessGroup = SINGLE_PROCESS,
+    protocol: TrainingProtocol | None = None,
 ) -> Path:
-    """Train a network on formatted datasets; returns the run, whose `model/` is the model.
+    """Train a network on formatted datasets; returns the run's folder, with the model in `model/`.
 
     Args:
         datasets: folders of formatted datasets with equal classes.
-        out: the run's folder; new, or with `resume` one that was begun by the same call.
-        time_limit_s: wall time of the whole call; the learning rate is fitted to it. Without it
-            the plan's steps are done, bit-equal from call to call.
-        plan: decisions; made from the fingerprint where absent.
-        seed: of weights, patches and augmentation; where absent the plan's, else 0.
-        start: a model (or run) whose weights and scale the training begins with: fine-tuning.
-        resume: go on from the last checkpoint. A finished run whose time was limited goes on
-            where a longer limit is given: from the step at which its learning rate began to
-            fall, as if it had been given the longer limit at first.
-        clock: `time.monotonic()` from which the limit counts; now where absent.
-        on_event: gets each event as a dict: plan, step, validation, done.
-        is_to_stop: asked after each step; if true the training saves and ends by `Stopped`.
-        budget: device and memory; the processor and what the machine has where absent.
-        group: the processes of `torchrun` that train together; all of them call this.
-        course: folds, or a search for hyper-parameters before the training.
+        out: the run's folder; new, or with `resume` one that the same call started.
+        time_limit_s: wall time of the whole call; the learning rate schedule is fitted to it.
+            Without it the plan's steps are run, bit-identical from call to call.
+        plan: made from the fingerprint by default.
+        seed: of weights, patches and augmentation; by default the plan's, else 0.
+        start: a model (or run) to fine-tune: its weights and scale are used.
+        resume: continue from the last checkpoint. A finished run with a time limit continues if
+            a longer one is given: from the start of its learning rate decay, as if it had had
+            the longer limit from the beginning.
+        clock: `time.monotonic()` from which the limit counts; now by default.
+        on_event: called with each event as a dict: plan, step, validation, done.
+        is_to_stop: called after each step; if true, the training saves and raises `Stopped`.
+        budget: device and memory; CPU and the machine's memory by default.
+        group: the processes of `torchrun`; each of them calls this function.
+        protocol: folds, or a hyper-parameter search before the training.
 
     Raises:
-        Stopped: if it was asked to end; `resume` goes on from there.
-        UnetError: if the datasets or the plan cannot be trained on, if another process writes
-            the same run, or if `out` holds a begun run and `resume` is off.
+        Stopped: if a stop was requested; `resume` continues from there.
+        UnetError: if the datasets or the plan are unsuitable, if another process writes the
+            same run, or if `out` contains a started run and `resume` is off.
     """
-    budget, course = budget or Budget(memory_bytes=machine_bytes()), course or Course()
-    course.refuse_several(group)
-    if not group.leads:
+    budget, protocol = (
+        budget or Budget(memory_bytes=machine_bytes()),
+        protocol or TrainingProtocol(),
+    )
+    protocol.refuse_process_group(group)
+    if not group.is_leader:
         follow(split_samples(datasets)[0], group, device=budget.device, out=out)
         return out
     started, clock = datetime.now(UTC), clock or time.monotonic()
     inputs = tuple(read_intact(folder, "dataset") for folder in datasets)
-    part = Part(start=read_start(start) if start else None)
-    inputs += (part.start.artifact,) if part.start else ()
+    assignment = Assignment(start=read_pretrained(start) if start else None)
+    inputs += (assignment.start.artifact,) if assignment.start else ()
     seed = seed if seed is not None else (plan.seed if plan else 0)
     plan = plan and plan.model_copy(update={"seed": seed})
-    stated = plan.model_dump(mode="json") if plan else None
-    step = Step("run", RUN_VERSION, inputs, {"seed": seed, "plan": stated, **course.parameters()})
+    given = plan.model_dump(mode="json") if plan else None
+    step = Step("run", RUN_VERSION, inputs, {"seed": seed, "plan": given, **protocol.parameters()})
     with (
-        orders_end(group, device=budget.device),
-        _only_writer(out),
-        _flushed_denormals(),
-        full_disk_said(out),
+        release_followers(group, device=budget.device),
+        _exclusive_writer(out),
+        _flush_denormals(),
+        report_full_disk(out),
     ):
-        if resume and course.is_plain and is_artifact(out) and _is_longer(time_limit_s, out):
+        if resume and protocol.is_single and is_artifact(out) and _is_longer(time_limit_s, out):
             _reopen(out, step)
         if not begin(out, step):
-            _refuse_unasked_resume(out, resume)
-            opening: dict[str, Any] = {
+            _refuse_implicit_resume(out, resume)
+            options: dict[str, Any] = {
                 "limit_s": time_limit_s, "clock": clock, "on_event": on_event,
                 "is_to_stop": is_to_stop, "budget": budget,
             }  # fmt: skip
-            with removed_unless_begun(out):
-                if course.is_plain:
-                    Session(datasets, out, plan=plan, seed=seed, part=part, group=group,
-                            **opening).run()  # fmt: skip
-                    kept = [PLAN, FINGERPRINT, RUN, BEST]
+            with remove_unless_started(out):
+                if protocol.is_single:
+                    Trainer(datasets, out, plan=plan, seed=seed, assignment=assignment, group=group,
+                            **options).run()  # fmt: skip
+                    files = [PLAN, FINGERPRINT, RUN, BEST]
                 else:
-                    sessions = Sessions(datasets, out, start=part.start, **opening)
-                    kept = follow_course(course, sessions, plan=plan, seed=seed)
-            finish(out, step, started=started, content=dict.fromkeys(kept))
+                    trainers = Trainers(datasets, out, start=assignment.start, **options)
+                    files = run_protocol(protocol, trainers, plan=plan, seed=seed)
+            finish(out, step, started=started, content=dict.fromkeys(files))
         elif on_event:
             on_event({"event": "finished before", "run": str(out)})
         _make_model(out, read_artifact(out, "run"), started)
@@ -131,8 +134,8 @@ def train(
 
 
 @contextmanager
-def _only_writer(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; it goes with the process, however that ends."""
+def _exclusive_writer(folder: Path) -> Iterator[None]:
+    """Lock the folder; the lock ends with the process."""
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -141,7 +144,7 @@ def _only_writer(folder: Path) -> Iterator[None]:
         os.close(handle)
         raise UnetError(
             "another process is writing this run", where=str(folder),
-            remedy="wait for it, or end it first",
+            remedy="wait for it to finish, or stop it",
         ) from error  # fmt: skip
     try:
         yield
@@ -150,8 +153,8 @@ def _only_writer(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _flushed_denormals() -> Iterator[None]:
-    """Numbers too small for full precision count as 0: else steps slow down late in training."""
+def _flush_denormals() -> Iterator[None]:
+    """Flush denormals to zero; they slow down steps late in training."""
     torch.set_flush_denormal(True)
     try:
         yield
@@ -160,28 +163,28 @@ def _flushed_denormals() -> Iterator[None]:
 
 
 def _is_longer(limit_s: float | None, run: Path) -> bool:
-    """True if a finished run was limited, and by less."""
-    former = limit_of(run)
-    return limit_s is not None and former is not None and limit_s >= LONGER * former
+    """True if a finished run had a time limit and `limit_s` is sufficiently longer."""
+    previous = saved_time_limit(run)
+    return limit_s is not None and previous is not None and limit_s >= MIN_EXTENSION * previous
 
 
 def _reopen(run: Path, step: Step) -> None:
-    """Make a finished run an unfinished one whose rate has not fallen yet.
+    """Turn a finished run into an unfinished one at the start of its decay.
 
-    Whatever was made of it carries its lineage along. A kill in between leaves a run that is
-    unfinished, or one that is still finished.
+    Artifacts made from it keep a copy of its lineage. A kill in between leaves the run either
+    unfinished or still finished.
     """
-    if begin(run, step):  # it is the run of the same call
+    if begin(run, step):  # the run was made by the same call
         write_file(run / UNFINISHED, canonical_json({"key": step.key(), "kind": step.kind}))
         (run / SEAL).unlink()
-    return_to_hold(run, spent_s=spent_s(run))
+    return_to_hold(run, spent_s=seconds_spent(run))
 
 
-def _refuse_unasked_resume(out: Path, resume: bool) -> None:
-    if is_begun(out) and not resume:
+def _refuse_implicit_resume(out: Path, resume: bool) -> None:
+    if is_started(out) and not resume:
         raise UnetError(
-            "the run was begun before and not finished", where=str(out),
-            remedy="go on with --resume, or name another folder",
+            "the run was started before and not finished", where=str(out),
+            remedy="continue with --resume, or choose another folder",
         )  # fmt: skip
 
 
@@ -190,11 +193,11 @@ def _inputs_of(folder: Path) -> set[str]:
 
 
 def _make_model(run: Path, artifact: Ancestor, started: datetime) -> None:
-    """The model folder inside a finished run; made again if a kill came in between."""
+    """Write the model folder inside a finished run, again if a kill interrupted it."""
     folder = run / MODEL_FOLDER
     step = Step("model", 1, (artifact,))
     if is_artifact(folder) and artifact.id not in _inputs_of(folder):
-        shutil.rmtree(folder)  # of the run before it went on
+        shutil.rmtree(folder)  # of the run before it was prolonged
     if begin(folder, step):
         return
     facts = json.loads((run / RUN).read_bytes())

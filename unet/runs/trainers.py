@@ -1,4 +1,4 @@
-"""The sessions of a run that has several: what they share, and the time that each may take."""
+"""The trainers of a run with several trainings: shared settings, and each one's time."""
 
 import json
 import shutil
@@ -13,74 +13,81 @@ from unet.errors import UnetError
 from unet.planning.budget import Budget
 from unet.planning.fingerprint import Fingerprint, fingerprint
 from unet.planning.plan import Plan
-from unet.training.assignment import Part
-from unet.training.state import EVENTS, append_event, spent_s
-from unet.training.trainer import FINGERPRINT, Event, Session
-from unet.training.transfer import Start
+from unet.training.assignment import Assignment
+from unet.training.state import EVENTS, append_event, seconds_spent
+from unet.training.trainer import FINGERPRINT, Event, Trainer
+from unet.training.transfer import PretrainedModel
 
-RUN_SECONDS = "run_s"  # key of events: seconds spent on the whole run, over all processes
-SHORTEST_S = 3.0  # a part that gets less has hardly measured the machine when it ends
+RUN_SECONDS = "run_s"  # key of events: seconds spent on the run, over all processes
+MIN_PART_S = 3.0  # less is hardly enough to measure the machine's speed
 
 
 @dataclass
-class Sessions:
-    """What all parts of a run are trained with.
+class Trainers:
+    """Settings shared by all trainings of a run.
 
     Attributes:
-        clock: `time.monotonic()` from which this process counts.
-        before_s: seconds that earlier processes spent on the parts.
+        clock: `time.monotonic()` at the start of this process.
+        spent_before_s: seconds that earlier processes spent on the run.
     """
 
     datasets: Sequence[Path]
     out: Path
     budget: Budget
-    start: Start | None
+    start: PretrainedModel | None
     limit_s: float | None
     clock: float
     on_event: Event | None
     is_to_stop: Callable[[], bool]
 
     def __post_init__(self) -> None:
-        self.before_s = parts_spent_s(self.out)
+        self.spent_before_s = run_seconds_spent(self.out)
 
     def elapsed(self) -> float:
         """Seconds spent on the run, over all processes."""
-        return self.before_s + time.monotonic() - self.clock
+        return self.spent_before_s + time.monotonic() - self.clock
 
     def facts(self) -> Fingerprint:
-        """The fingerprint of all training samples; taken once and kept."""
+        """The fingerprint of all training samples, computed once and saved."""
         path = self.out / FINGERPRINT
         if not path.exists():
             write_json(path, fingerprint(self.datasets).model_dump(mode="json"))
         return Fingerprint.model_validate_json(path.read_bytes())
 
     def share_s(self, folder: Path, *, parts: float, until_s: float | None) -> float | None:
-        """Seconds for a part, which may be begun, where `parts` like it must fit.
+        """Time limit of a part, possibly already started, when `parts` equal ones must fit.
 
         Args:
-            folder: of the part.
-            parts: it, and those that come after it.
-            until_s: seconds of the run at which the last of them ends; None without a limit.
+            folder: the part's folder.
+            parts: number of parts left, including this one.
+            until_s: seconds of the run at which the last one must end; None without a limit.
         """
         if until_s is None:
             return None
-        return max(1.0, (until_s - self.elapsed() + spent_s(folder)) / parts)
+        return max(1.0, (until_s - self.elapsed() + seconds_spent(folder)) / parts)
 
-    def open(
-        self, folder: Path, part: Part, *, plan: Plan | None, seed: int, limit_s: float | None
-    ) -> Session:
-        """The session of a part, which goes on where it was."""
-        begun = time.monotonic()
+    def make_trainer(
+        self,
+        folder: Path,
+        assignment: Assignment,
+        *,
+        plan: Plan | None,
+        seed: int,
+        limit_s: float | None,
+    ) -> Trainer:
+        """The trainer of a part, resumed if it was started before."""
+        started = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
         self.facts()
         shutil.copyfile(self.out / FINGERPRINT, folder / FINGERPRINT)
-        return Session(
-            self.datasets, folder, plan=plan, seed=seed, limit_s=limit_s, clock=begun,
-            on_event=self.tell, is_to_stop=self.is_to_stop, part=part, budget=self.budget,
+        return Trainer(
+            self.datasets, folder, plan=plan, seed=seed, limit_s=limit_s, clock=started,
+            on_event=self.report, is_to_stop=self.is_to_stop,
+            assignment=assignment, budget=self.budget,
         )  # fmt: skip
 
-    def tell(self, event: dict[str, Any]) -> None:
-        """Pass an event on, with the time of the whole run; a part's end is not the run's."""
+    def report(self, event: dict[str, Any]) -> None:
+        """Report an event with the time of the whole run; `done` becomes `part done`."""
         elapsed = self.elapsed()
         event = {**event, RUN_SECONDS: round(elapsed, 1)}
         if self.limit_s is not None:
@@ -92,20 +99,20 @@ class Sessions:
             self.on_event(event)
 
     def refuse_short(self, parts: float, *, share: float, what: str, remedy: str) -> None:
-        """Refuse a time limit that leaves a part next to nothing."""
+        """Refuse a time limit that leaves too little for each part."""
         if self.limit_s is None:
             return
-        found = share * self.limit_s / parts
-        if found < SHORTEST_S:
+        each_s = share * self.limit_s / parts
+        if each_s < MIN_PART_S:
             raise UnetError(
                 f"the time limit is too short for {what}",
-                expected=f"at least {SHORTEST_S * parts / share:.0f} s",
-                found=f"{self.limit_s:.0f} s, {found:.1f} s for each", remedy=remedy,
+                expected=f"at least {MIN_PART_S * parts / share:.0f} s",
+                each_s=f"{self.limit_s:.0f} s, {each_s:.1f} s for each", remedy=remedy,
             )  # fmt: skip
 
 
-def parts_spent_s(out: Path) -> float:
-    """Seconds that all processes spent on the parts of a run, as its events tell."""
+def run_seconds_spent(out: Path) -> float:
+    """Seconds that all processes spent on the parts of a run, from its events."""
     try:
         lines = (out / EVENTS).read_text(encoding="utf-8").splitlines()
     except OSError:

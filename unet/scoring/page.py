@@ -13,7 +13,7 @@ from dataset_rules.artifacts.dataset import read_dataset, read_sample
 from dataset_rules.artifacts.manifest import read_artifact
 from dataset_rules.ground.disk import write_file
 from dataset_rules.pixels.images import Pixels
-from unet.measurement.overlays import MAX_ENLARGED, SHOWN_PX, data_uri, draw_overlay, scaled
+from unet.measurement.overlays import DISPLAY_PX, MAX_ENLARGED, data_uri, draw_overlay, resize
 from unet.measurement.report import STYLE, UNDEFINED, Array, table_head, table_row
 from unet.network.preprocessing import normalized
 from unet.objects.targets import objects_of
@@ -72,8 +72,8 @@ def draw_example(name: str, image: Pixels, truth: Array, *, found: Array) -> Exa
     """The pictures of one image (HW or HW3) with its true and predicted instance maps (HW)."""
     shown = _as_rgb8(image)
     in_truth, in_found = matched_numbers(truth, found)
-    factor = min(MAX_ENLARGED, SHOWN_PX / max(truth.shape))
-    return Example(name, scaled(shown, factor),
+    factor = min(MAX_ENLARGED, DISPLAY_PX / max(truth.shape))
+    return Example(name, resize(shown, factor),
                    draw_overlay(shown, truth, _is_unmatched(truth, in_truth)),
                    draw_overlay(shown, found, _is_unmatched(found, in_found)))  # fmt: skip
 

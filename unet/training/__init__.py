@@ -1,1 +1,1 @@
-"""One training of one network on one split; knows no folds, searches or artifacts."""
+"""Training of one network on one split; independent of folds, searches and artifacts."""

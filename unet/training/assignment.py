@@ -1,4 +1,4 @@
-"""What one session trains of a run: the whole of it, a fold, or a trial of the search."""
+"""What one trainer trains: a whole run, a fold, or a trial of a search."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,29 +9,29 @@ from unet.planning.budget import Budget
 from unet.planning.fingerprint import Fingerprint
 from unet.planning.plan import Plan, make_plan
 from unet.planning.search_space import Changes, apply_changes
-from unet.training.transfer import Start
+from unet.training.transfer import PretrainedModel
 
-Located = tuple[Path, Sample]  # a sample and the dataset it lies in
+LocatedSample = tuple[Path, Sample]  # a sample and its dataset's folder
 
 
 @dataclass(frozen=True)
-class Part:
-    """Samples, start and marks of one session; the defaults are a plain training's.
+class Assignment:
+    """Samples, initial model and options of one training; the defaults are a single training's.
 
     Attributes:
-        samples: to train on and held out; by the splits of the datasets where absent.
-        start: the model whose weights the network begins with.
-        marks: what each event says beside its own, such as the number of the fold.
-        changes: what the search changed in the plan.
-        chooses: keep the best weights by the held-out samples, and choose thresholds on them.
-            Else the last weights are kept, and no score of the held-out samples is flattered.
+        samples: to train on and held out; from the datasets' splits by default.
+        start: the model whose weights initialise the network.
+        event_fields: added to every event, for example the number of the fold.
+        changes: what the search changes in the plan.
+        selects_best: choose the best weights and the thresholds on the held-out samples. Otherwise
+            the last weights are kept, and scores of the held-out samples are unbiased.
     """
 
-    samples: tuple[Sequence[Located], Sequence[Located]] | None = None
-    start: Start | None = None
-    marks: Mapping[str, int] = field(default_factory=dict)
+    samples: tuple[Sequence[LocatedSample], Sequence[LocatedSample]] | None = None
+    start: PretrainedModel | None = None
+    event_fields: Mapping[str, int] = field(default_factory=dict)
     changes: Changes = field(default_factory=dict)
-    chooses: bool = True
+    selects_best: bool = True
 
     def make_plan(
         self,
@@ -41,6 +41,6 @@ class Part:
         patches: int | None = None,
         seed: int = 0,
     ) -> Plan:
-        """The plan for a budget; that of the start decides scale and network."""
+        """The plan for a budget; the initial model's plan determines scale and network."""
         plan = make_plan(facts, budget, patches=patches, seed=seed)
-        return apply_changes(self.start.adapted(plan) if self.start else plan, self.changes)
+        return apply_changes(self.start.adapt_plan(plan) if self.start else plan, self.changes)

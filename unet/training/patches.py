@@ -1,4 +1,4 @@
-"""Sampling of patches and augmentation; one random generator a step, made from seed and step.
+"""Patch sampling and augmentation; random generators are seeded by seed, step and position.
 
 Shape suffixes: B batch, C channels, H height, W width.
 """
@@ -16,20 +16,20 @@ from torch import Tensor
 
 from dataset_rules.artifacts.dataset import Sample, Split, read_dataset, read_sample
 from dataset_rules.pixels.images import Pixels
-from unet.measurement.stains import restained
+from unet.measurement.stains import scale_stains
 from unet.network.preprocessing import black_level, normalized, rescaled
 from unet.objects.targets import distance_map, objects_of
 from unet.planning.plan import Plan
 
-CACHE_BYTES = 2 << 30  # decoded samples kept in memory; the rest is read again when drawn
+CACHE_BYTES = 2 << 30  # decoded samples kept in memory; others are read again when drawn
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A sample as the network sees it, at the plan's scale."""
+class PreparedSample:
+    """A sample as the network's input, at the plan's scale."""
 
     image: NDArray[np.float32]  # HWC, about 0..1
-    dark: float | None  # of a stained image on bright ground: the light that 0 stands for, of 1's
+    black: float | None  # light at 0, relative to 1; stained images on bright ground only
     mask: NDArray[np.uint8]  # HW class ids, 255 ignore
     distance: NDArray[np.uint8]  # HW, 0..255
 
@@ -43,15 +43,15 @@ class Batch:
     distance_B1HW: Tensor  # float32, 0..1
 
     def to(self, device: str) -> "Batch":
-        """The batch on a device; to a GPU from pinned memory, beside what runs there."""
+        """The batch on a device; to a GPU asynchronously, from pinned memory."""
         if device == "cpu":
             return self
         parts = (self.image_BCHW, self.mask_BHW, self.distance_B1HW)
         return Batch(*(part.pin_memory().to(device, non_blocking=True) for part in parts))
 
 
-def prepare(folder: Path, sample: Sample, plan: Plan) -> Prepared:
-    """A sample read, normalised and brought to the plan's scale."""
+def prepare(folder: Path, sample: Sample, plan: Plan) -> PreparedSample:
+    """Read and normalise a sample, and resize it to the plan's scale."""
     image, mask, instances = read_sample(folder, sample)
     distance = distance_map(objects_of(mask, instances))
     small = rescaled(image, plan.scale)
@@ -60,11 +60,11 @@ def prepare(folder: Path, sample: Sample, plan: Plan) -> Prepared:
         mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
         distance = cv2.resize(distance, (width, height), interpolation=cv2.INTER_AREA)
     dark = black_level(image) if plan.channels == 3 else None
-    return Prepared(normalized(small, channels=plan.channels), dark, mask, distance)
+    return PreparedSample(normalized(small, channels=plan.channels), dark, mask, distance)
 
 
 class Patches:
-    """Draws batches of augmented patches; keeps decoded samples up to a bound."""
+    """Draws batches of augmented patches; caches decoded samples up to a size limit."""
 
     def __init__(
         self,
@@ -77,14 +77,14 @@ class Patches:
         self.plan = plan
         self.cache_bytes = cache_bytes
         self._lock = Lock()
-        self._kept: dict[int, Prepared] = {}
-        self._kept_bytes = 0
+        self._cache: dict[int, PreparedSample] = {}
+        self._cached_bytes = 0
 
     def batch(self, step: int, share: range | None = None) -> Batch:
-        """The batch of a step, or a share of it: the same for the same plan, whatever ran before.
+        """The batch of a step, or a share of it; depends on the plan and the step only.
 
-        Each patch has a generator of its own, made of seed, step and place in the batch, so that
-        any thread or process may draw it.
+        Each patch has its own generator, seeded by seed, step and position in the batch, so that
+        any thread or process can draw it.
         """
         batch, patch_px = self.plan.sizes(step)
         drawn = [self._patch(step, place, patch_px) for place in (share or range(batch))]
@@ -97,63 +97,65 @@ class Patches:
         )
 
     def _index(self, step: int, position: int) -> int:
-        """Every sample once an epoch, in an order that the epoch's number decides."""
+        """Each sample once per epoch, in an order that depends on the epoch's number."""
         drawn = step * self.plan.sizes(step)[0] + position
         epoch, place = divmod(drawn, len(self.samples))
         order = np.random.default_rng([self.plan.seed, 1, epoch]).permutation(len(self.samples))
         return int(order[place])
 
-    def _sample(self, index: int) -> Prepared:
-        if index in self._kept:
-            return self._kept[index]
+    def _sample(self, index: int) -> PreparedSample:
+        if index in self._cache:
+            return self._cache[index]
         prepared = prepare(*self.samples[index], self.plan)
         size = sum(a.nbytes for a in (prepared.image, prepared.mask, prepared.distance))
-        with self._lock:  # several threads draw
-            if index not in self._kept and self._kept_bytes + size <= self.cache_bytes:
-                self._kept[index] = prepared
-                self._kept_bytes += size
+        with self._lock:  # shared by drawing threads
+            if index not in self._cache and self._cached_bytes + size <= self.cache_bytes:
+                self._cache[index] = prepared
+                self._cached_bytes += size
         return prepared
 
-    def forget(self) -> None:
-        """Give the memory of decoded samples back, and keep none from now on."""
+    def clear_cache(self) -> None:
+        """Free the memory of decoded samples, and cache none from now on."""
         with self._lock:
-            self._kept, self._kept_bytes, self.cache_bytes = {}, 0, 0
+            self._cache, self._cached_bytes, self.cache_bytes = {}, 0, 0
 
     def _patch(
         self, step: int, place: int, patch_px: int
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.uint8]]:
         rng = np.random.default_rng([self.plan.seed, step, place])
         sample = self._sample(self._index(step, place))
-        matrix = _placement(sample.mask.shape, self.plan, rng, patch_px)
+        matrix = _random_transform(sample.mask.shape, self.plan, rng, patch_px)
         patch = (patch_px, patch_px)
-        image = _warped(sample.image, matrix, patch, cv2.INTER_LINEAR)
-        mask = _warped(sample.mask, matrix, patch, cv2.INTER_NEAREST)
-        distance = _warped(sample.distance, matrix, patch, cv2.INTER_LINEAR)
+        image = _warp(sample.image, matrix, patch, cv2.INTER_LINEAR)
+        mask = _warp(sample.mask, matrix, patch, cv2.INTER_NEAREST)
+        distance = _warp(sample.distance, matrix, patch, cv2.INTER_LINEAR)
         if image.ndim == 2:
             image = image[..., None]
-        if sample.dark is not None and self.plan.stain_jitter:
-            image = _restained(image, sample.dark, self.plan.stain_jitter, rng)
-        return _recoloured(image, self.plan, rng), mask, distance
+        if sample.black is not None and self.plan.stain_jitter:
+            image = _jitter_stains(image, sample.black, self.plan.stain_jitter, rng)
+        return _jitter_colours(image, self.plan, rng), mask, distance
 
 
-def _placement(
+def _random_transform(
     shape: tuple[int, ...], plan: Plan, rng: np.random.Generator, patch_px: int
 ) -> NDArray[np.float64]:
-    """2x3 matrix from patch to image: a random place, turn, mirror and zoom."""
+    """2x3 matrix from patch to image: random position, rotation, flip and zoom."""
     half = patch_px / 2
     zoom = np.exp(rng.uniform(np.log(plan.zoom_min), np.log(plan.zoom_max)))
     quarter = rng.integers(4) * np.pi / 2
     angle = quarter + (rng.uniform(-np.pi / 4, np.pi / 4) if rng.random() < 0.5 else 0.0)
-    mirror = 1 - 2 * int(rng.integers(2))
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom
-    turn[:, 0] *= mirror
-    reach = half / zoom  # the patch's half side, in pixels of the image
-    centre = [rng.uniform(min(reach, n / 2), max(n - reach, n / 2)) for n in (shape[1], shape[0])]
-    shift = np.array(centre) - 0.5 - turn @ np.array([half - 0.5, half - 0.5])
-    return np.hstack([turn, shift[:, None]])
+    flip = 1 - 2 * int(rng.integers(2))
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom
+    rotation[:, 0] *= flip
+    half_px = half / zoom  # half the patch's side, in pixels of the image
+    centre = [
+        rng.uniform(min(half_px, n / 2), max(n - half_px, n / 2)) for n in (shape[1], shape[0])
+    ]
+    shift = np.array(centre) - 0.5 - rotation @ np.array([half - 0.5, half - 0.5])
+    return np.hstack([rotation, shift[:, None]])
 
 
-def _warped(
+def _warp(
     pixels: Pixels, matrix: NDArray[np.float64], size: tuple[int, int], interpolation: int
 ) -> Pixels:
     return np.asarray(
@@ -167,19 +169,19 @@ def _warped(
     )
 
 
-def _restained(
+def _jitter_stains(
     image: NDArray[np.float32], dark: float, strength: float, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """The image as with other amounts of its stains: each stain's optical density is scaled."""
+    """The image with each stain's optical density scaled by a random factor."""
     factors = np.exp(rng.normal(0, strength, 3))
-    light = restained(dark + image * np.float32(1 - dark), factors)
+    light = scale_stains(dark + image * np.float32(1 - dark), factors)
     return np.asarray((light - dark) / (1 - dark), np.float32)
 
 
-def _recoloured(
+def _jitter_colours(
     image: NDArray[np.float32], plan: Plan, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Contrast, brightness, gamma, colour balance, blur and noise, each by chance."""
+    """Random contrast, brightness, gamma, colour balance, blur and noise."""
     strength = plan.colour_jitter
     image = image * np.float32(np.exp(rng.normal(0, 0.25 * strength)))
     image = image + np.float32(rng.normal(0, 0.1 * strength))
@@ -200,7 +202,7 @@ def _recoloured(
 def split_samples(
     folders: Sequence[Path],
 ) -> tuple[list[tuple[Path, Sample]], list[tuple[Path, Sample]]]:
-    """Samples to train on and to validate on; without 'val' one group of 'train' is held out."""
+    """Samples to train and to validate on; without 'val', one group of 'train' is held out."""
     samples = [(folder, s) for folder in folders for s in read_dataset(folder).samples]
     training = [item for item in samples if item[1].split is Split.TRAIN]
     held_out = [item for item in samples if item[1].split is Split.VAL]

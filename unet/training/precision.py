@@ -1,8 +1,8 @@
-"""Which precision to train in: what the processor's features promise, and what steps then took.
+"""The training precision: expected from the processor's features, checked by timed steps.
 
 bfloat16 takes a third of the time where a processor multiplies it in hardware, and several times
-the time where it does not. Steps that are timed on a busy machine tell neither for sure, so the
-features decide, and a measurement overrules them only if it is clear.
+the time where it does not. Timings on a busy machine are unreliable, so the features decide
+unless a measurement clearly contradicts them.
 """
 
 from collections.abc import Iterable
@@ -11,29 +11,29 @@ from pathlib import Path
 
 import torch
 
-from unet.network.timing import Took
+from unet.network.timing import Timings
 from unet.planning.budget import Device, Precision
 from unet.planning.lr_schedule import Switch
 from unet.planning.plan import Plan
 
 PRECISIONS: tuple[Precision, Precision] = ("bfloat16", "float32")
 BFLOAT16_FEATURES = ("amx_bf16", "avx512_bf16")  # with AVX-512 alone or less, it is emulated
-X86_FEATURE = "sse2"  # every x86-64 has it: the processor told its features, and how
+X86_FEATURE = "sse2"  # every x86-64 has it: shows that the features are known
 CUDA_BFLOAT16 = (8, 0)  # compute capability from which a GPU has bfloat16
-CLEAR = 1.15  # times as fast in its best step: less is no clear difference
-ROUNDS = 3  # of steps in turn; enough if they agree with what was expected
-MOST_ROUNDS = 7  # so many without exception overrule what was expected
+CLEAR_SPEEDUP = 1.15  # ratio of best steps from which a difference is clear
+MIN_ROUNDS = 3  # of interleaved steps; enough if they agree with the expectation
+MAX_ROUNDS = 7  # this many, without exception, overrule the expectation
 CPU_INFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
 class Decision:
-    """A precision and how the measurement speaks for it.
+    """A precision and the measurement behind it.
 
     Attributes:
         precision: to train in.
-        gain: best step of the other / best step of this one; below 1 the other one was faster.
-        is_clear: a measurement like this would overrule a precision that is in use.
+        gain: best step of the other / best step of this one; below 1 the other was faster.
+        is_clear: the measurement is clear enough to change a precision in use.
         reason: in words.
     """
 
@@ -44,14 +44,14 @@ class Decision:
 
     @property
     def is_doubtful(self) -> bool:
-        """The measurement spoke against it, but not clearly enough."""
+        """True if the measurement contradicts it, but not clearly enough."""
         return self.gain < 1
 
 
 def expected_precision(features: Iterable[str]) -> tuple[Precision | None, str]:
-    """The precision that a processor with these features trains faster in, and the reason.
+    """The faster precision on a processor with these features, and the reason.
 
-    None where they tell nothing: of processors other than x86 we have measured none.
+    None if unknown: only x86 processors have been measured.
     """
     known = set(features)
     found = [feature for feature in BFLOAT16_FEATURES if feature in known]
@@ -62,8 +62,8 @@ def expected_precision(features: Iterable[str]) -> tuple[Precision | None, str]:
     return None, "the processor's features are not known"
 
 
-def expected_on(device: Device) -> tuple[Precision | None, str]:
-    """The precision to expect of this machine's processor or GPU, and the reason."""
+def expected_for_device(device: Device) -> tuple[Precision | None, str]:
+    """The expected precision for this machine's processor or GPU, and the reason."""
     if device == "cpu":
         return expected_precision(processor_features())
     major, minor = torch.cuda.get_device_capability()
@@ -72,7 +72,7 @@ def expected_on(device: Device) -> tuple[Precision | None, str]:
 
 
 def processor_features(path: Path = CPU_INFO) -> frozenset[str]:
-    """Flags of the first processor; none where the system does not tell them."""
+    """Flags of the first processor; empty if the system does not report them."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -81,61 +81,64 @@ def processor_features(path: Path = CPU_INFO) -> frozenset[str]:
     return frozenset(next(flags, "").split())
 
 
-def decided(took: Took[Precision], expected: Precision | None, *, because: str) -> Decision:
-    """The precision that features and timed steps together speak for.
+def decide_precision(
+    timings: Timings[Precision], expected: Precision | None, *, explanation: str
+) -> Decision:
+    """Choose the precision from features and timed steps.
 
     Args:
-        took: seconds of steps, in rounds of all precisions in turn.
-        expected: by the features; None where they tell nothing.
-        because: why that is expected.
+        timings: seconds per step, in interleaved rounds of all precisions.
+        expected: by the features; None if unknown.
+        explanation: reason for the expectation.
     """
-    chosen = max(took, key=lambda name: (_wins(took, name), -min(took[name])))
-    if expected is not None and expected in took and not _overrules(took, chosen):
+    chosen = max(timings, key=lambda name: (_wins(timings, name), -min(timings[name])))
+    if expected is not None and expected in timings and not _overrules(timings, chosen):
         chosen = expected
-    others = [min(seconds) for name, seconds in took.items() if name != chosen]
-    gain = min(others, default=min(took[chosen])) / min(took[chosen])
-    rounds = len(took[chosen])
-    text = f"{because}; in its best step of {rounds}, taken in turn, {gain:.2f} times as fast"
-    agrees = gain >= CLEAR and 2 * _wins(took, chosen) > rounds >= ROUNDS
-    is_clear = agrees if chosen == expected else _overrules(took, chosen)
+    others = [min(seconds) for name, seconds in timings.items() if name != chosen]
+    gain = min(others, default=min(timings[chosen])) / min(timings[chosen])
+    rounds = len(timings[chosen])
+    text = f"{explanation}; in its best step of {rounds}, taken in turn, {gain:.2f} times as fast"
+    agrees = gain >= CLEAR_SPEEDUP and 2 * _wins(timings, chosen) > rounds >= MIN_ROUNDS
+    is_clear = agrees if chosen == expected else _overrules(timings, chosen)
     return Decision(chosen, gain, is_clear, text)
 
 
-def is_settled(took: Took[Precision], expected: Precision | None) -> bool:
-    """True if further rounds could not change the decision, or are not worth their time."""
-    rounds = min(map(len, took.values()))
-    if rounds < ROUNDS:
+def is_settled(timings: Timings[Precision], expected: Precision | None) -> bool:
+    """True if further rounds cannot change the decision or are not worth their time."""
+    rounds = min(map(len, timings.values()))
+    if rounds < MIN_ROUNDS:
         return False
-    decision = decided(took, expected, because="")
-    if expected in took:
+    decision = decide_precision(timings, expected, explanation="")
+    if expected in timings:
         is_as_expected = decision.precision == expected and not decision.is_doubtful
-        return is_as_expected or rounds >= MOST_ROUNDS
-    is_agreed = not decision.is_doubtful and rounds >= MOST_ROUNDS
-    return len(took) == 1 or is_agreed or rounds >= 2 * MOST_ROUNDS
+        return is_as_expected or rounds >= MAX_ROUNDS
+    is_agreed = not decision.is_doubtful and rounds >= MAX_ROUNDS
+    return len(timings) == 1 or is_agreed or rounds >= 2 * MAX_ROUNDS
 
 
-def _overrules(took: Took[Precision], name: Precision) -> bool:
-    """It was clearly faster, in each of many rounds."""
-    others = [seconds for other, seconds in took.items() if other != name]
+def _overrules(timings: Timings[Precision], name: Precision) -> bool:
+    """True if it was clearly faster in each of many rounds."""
+    others = [seconds for other, seconds in timings.items() if other != name]
     best = min((min(seconds) for seconds in others), default=0.0)
-    rounds = len(took[name])
+    rounds = len(timings[name])
     return (
-        rounds >= MOST_ROUNDS
-        and _wins(took, name) == rounds
-        and best >= CLEAR * min(took[name])
+        rounds >= MAX_ROUNDS
+        and _wins(timings, name) == rounds
+        and best >= CLEAR_SPEEDUP * min(timings[name])
     )  # fmt: skip
 
 
-def _wins(took: Took[Precision], name: Precision) -> int:
-    """Rounds in which none of the others was as fast."""
-    others = [seconds for other, seconds in took.items() if other != name]
+def _wins(timings: Timings[Precision], name: Precision) -> int:
+    """Number of rounds in which it was faster than all others."""
+    others = [seconds for other, seconds in timings.items() if other != name]
     return sum(
-        all(mine < other for other in rest) for mine, *rest in zip(took[name], *others, strict=True)
+        all(mine < other for other in rest)
+        for mine, *rest in zip(timings[name], *others, strict=True)
     )
 
 
-def switched(plan: Plan, step: int, precision: Precision, *, reason: str) -> Plan:
-    """The plan that goes on in another precision from `step` on, written into it."""
+def switch_precision(plan: Plan, step: int, precision: Precision, *, reason: str) -> Plan:
+    """The plan with another precision from `step` on."""
     switches = (*plan.switches, Switch(step=step, precision=precision))
     reasons = plan.reasons | {"switches": f"{precision} from step {step}: {reason}"}
     return plan.model_copy(update={"switches": switches, "reasons": reasons})

@@ -1,4 +1,4 @@
-"""Batches drawn by threads while the network learns from those before; the same to the bit."""
+"""Batches drawn ahead by threads while the network trains; bit-identical to drawing in order."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from unet.training.patches import Batch
 
 Draw = Callable[[int], Batch]
 
-GPU_WORKERS = 12  # at most; a GPU learns as fast as many cores draw
+GPU_WORKERS = 12  # at most; a GPU needs many cores to draw its batches
 
 
 class Prefetch:
@@ -20,12 +20,12 @@ class Prefetch:
         self.draw = draw
         self.plan = plan
         self.ahead = workers
-        self.waited_s = 0.0  # by the network, for batches
+        self.waited_s = 0.0  # time the network waited for batches
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="batches")
         self._drawn: dict[int, Future[Batch]] = {}
 
     def take(self, step: int) -> Batch:
-        """The batch of a step; those that follow are begun."""
+        """The batch of a step; starts drawing the following ones."""
         for number in range(step, min(step + self.ahead + 1, max(self.plan.steps, step + 1))):
             if number not in self._drawn:
                 self._drawn[number] = self._pool.submit(self.draw, number)
@@ -35,19 +35,19 @@ class Prefetch:
         return batch
 
     def drop(self) -> None:
-        """Forget what was drawn: the plan changed."""
+        """Discard the drawn batches, because the plan changed."""
         for future in self._drawn.values():
             future.cancel()
         for future in self._drawn.values():
             if not future.cancelled():
-                future.exception()  # it may have failed for the very reason of the change
+                future.exception()  # it may have failed for the same reason
         self._drawn = {}
 
     def close(self) -> None:
-        """End the threads."""
+        """Stop the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 def workers_for(device: str) -> int:
-    """Threads that draw: one keeps two busy cores fed, a GPU takes all the machine has."""
+    """Number of drawing threads: one for CPU training, all cores but one for a GPU."""
     return min(GPU_WORKERS, max(1, available_cpus() - 1)) if device == "cuda" else 1

@@ -1,4 +1,4 @@
-"""The state of a training: what is saved, and what a resumed process takes up again."""
+"""The state of a training, saved in checkpoints and restored on resume."""
 
 import copy
 import json
@@ -14,40 +14,40 @@ from unet.network.checkpoint import load_tensors, restore_training, save_tensors
 from unet.network.inference import make_net
 from unet.network.model import UNet
 from unet.planning.plan import Plan
-from unet.training.process_group import ALONE, Group
+from unet.training.process_group import SINGLE_PROCESS, ProcessGroup
 from unet.training.step import make_optimizer
-from unet.training.transfer import Start
+from unet.training.transfer import PretrainedModel
 
 EVENTS = "events.jsonl"
 LAST = "last.safetensors"
 BEST = "best.safetensors"
-HOLD = "hold.safetensors"  # where the rate began to fall: a longer training goes on from there
-_BEST = "best."  # of the tensors in it: the best weights at that time
+HOLD = "hold.safetensors"  # at the start of the decay: a prolonged training continues from it
+_BEST = "best."  # prefix of its tensors that are the best weights at that time
 
 
 @dataclass
-class Training:
-    """A training on its way."""
+class TrainingState:
+    """The state of a training in progress."""
 
     plan: Plan
     net: UNet
     averaged: UNet
     optimizer: torch.optim.Optimizer
     step: int = 0
-    seconds: float = 0.0  # spent on it, over all processes
-    lost_s: float = 0.0  # of these, on work that was set aside
+    seconds: float = 0.0  # spent, over all processes
+    lost_s: float = 0.0  # the part of them spent on discarded work
     limit_s: float | None = None  # the time limit of the last process
     best_dice: float = -1.0
     best_step: int = 0
     validated_s: float = 0.0  # `seconds` at the last validation
-    patches_per_s: float = 0.0  # as both precisions were last measured; 0 before that
-    is_doubtful: bool = False  # the last measurement spoke against the precision
-    looks: int = 0  # at both precisions, on the way
-    looked_s: float = 0.0  # `seconds` at the last of them
+    patches_per_s: float = 0.0  # when both precisions were last measured; 0 before
+    is_doubtful: bool = False  # the last measurement contradicted the precision
+    looks: int = 0  # number of remeasurements of both precisions
+    looked_s: float = 0.0  # `seconds` at the last remeasurement
     curve: list[dict[str, Any]] = field(default_factory=list)
 
     def facts(self, seconds: float) -> dict[str, Any]:
-        """All but the tensors."""
+        """Everything except the tensors, for the checkpoint's metadata."""
         return {
             "plan": self.plan.model_dump(mode="json"), "step": self.step, "seconds": seconds,
             "lost_s": self.lost_s, "limit_s": self.limit_s, "best_dice": self.best_dice,
@@ -57,47 +57,53 @@ class Training:
         }  # fmt: skip
 
     def tensors(self) -> dict[str, Tensor]:
-        """Weights, averaged weights and moments."""
+        """Weights, averaged weights and optimizer moments."""
         return training_state(self.net, self.averaged, self.optimizer)
 
 
-def begin_training(
-    plan: Plan, *, start: Start | None = None, device: str = "cpu", group: Group = ALONE
-) -> Training:
-    """A training before its first step."""
+def initial_state(
+    plan: Plan,
+    *,
+    start: PretrainedModel | None = None,
+    device: str = "cpu",
+    group: ProcessGroup = SINGLE_PROCESS,
+) -> TrainingState:
+    """The state before the first step."""
     net = make_net(plan)
     if start:
-        start.give(net, plan)
+        start.load_into(net, plan)
     averaged = copy.deepcopy(net).eval().to(device)
-    group.shared(net).to(device)
-    return Training(plan, net, averaged, make_optimizer(net, plan))
+    group.sync_batch_norm(net).to(device)
+    return TrainingState(plan, net, averaged, make_optimizer(net, plan))
 
 
-def load_training(path: Path, *, device: str = "cpu", group: Group = ALONE) -> Training:
-    """The training that a checkpoint holds; raises `UnetError` if it is damaged."""
+def load_state(
+    path: Path, *, device: str = "cpu", group: ProcessGroup = SINGLE_PROCESS
+) -> TrainingState:
+    """Read the state from a checkpoint; raises `UnetError` if it is damaged."""
     tensors, facts = load_tensors(path)
-    state = begin_training(Plan.model_validate(facts.pop("plan")), device=device, group=group)
+    state = initial_state(Plan.model_validate(facts.pop("plan")), device=device, group=group)
     restore_training(tensors, state.net, state.averaged, state.optimizer)
     for name, value in facts.items():
         setattr(state, name, value)
     return state
 
 
-def save_hold(out: Path, state: Training, *, seconds: float) -> None:
-    """Keep the state at which the rate begins to fall, with the best weights until then."""
+def save_hold(out: Path, state: TrainingState, *, seconds: float) -> None:
+    """Save the state at the start of the decay, with the best weights so far."""
     best = load_tensors(out / BEST)[0] if (out / BEST).exists() else {}
     tensors = state.tensors() | {f"{_BEST}{name}": tensor for name, tensor in best.items()}
     save_tensors(out / HOLD, tensors, state.facts(seconds))
 
 
 def return_to_hold(out: Path, *, spent_s: float) -> None:
-    """Make the state before the rate fell the last one; what came after it is set aside."""
+    """Restore the state before the decay as the last one, discarding later work."""
     tensors, facts = load_tensors(out / HOLD)
     best = {n.removeprefix(_BEST): t for n, t in tensors.items() if n.startswith(_BEST)}
     if best:
         save_tensors(out / BEST, best, {"step": facts["best_step"]})
     lost_s = facts["lost_s"] + max(0.0, spent_s - facts["seconds"])
-    # One step more is held: from there on the schedule is fitted to the new limit.
+    # Hold for one more step, from which the schedule is fitted to the new limit.
     plan = facts["plan"] | {n: facts["plan"][n] + 1 for n in ("decay_from", "steps")}
     rest = {name: t for name, t in tensors.items() if not name.startswith(_BEST)}
     validated_s = facts["validated_s"] + spent_s - facts["seconds"]
@@ -107,16 +113,16 @@ def return_to_hold(out: Path, *, spent_s: float) -> None:
     )  # fmt: skip
 
 
-def limit_of(out: Path) -> float | None:
-    """The time limit of a training whose rate has begun to fall; None of one without a limit."""
+def saved_time_limit(out: Path) -> float | None:
+    """The time limit of a training whose decay has started; None without a limit."""
     if not (out / HOLD).exists():
         return None
     limit = load_tensors(out / HOLD)[1].get("limit_s")
     return float(limit) if limit else None
 
 
-def spent_s(out: Path) -> float:
-    """Seconds that all processes spent on the run so far, as its events tell."""
+def seconds_spent(out: Path) -> float:
+    """Seconds that all processes spent on the run so far, from its events."""
     try:
         lines = (out / EVENTS).read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -132,6 +138,6 @@ def _seconds(line: str) -> float:
 
 
 def append_event(out: Path, event: Mapping[str, Any]) -> None:
-    """Add a line to the run's events."""
+    """Append a line to the run's events."""
     with (out / EVENTS).open("a", encoding="utf-8") as file:
         file.write(json.dumps(event) + "\n")

@@ -11,7 +11,7 @@ from unet.network.model import UNet
 from unet.planning.budget import Device
 from unet.planning.plan import Plan
 from unet.training.patches import Batch
-from unet.training.process_group import ALONE, Group
+from unet.training.process_group import SINGLE_PROCESS, ProcessGroup
 
 
 def train_step(
@@ -20,15 +20,15 @@ def train_step(
     batch: Batch,
     plan: Plan,
     *,
-    group: Group = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> float:
-    """One step of gradient descent; returns the loss of the whole batch.
+    """Run one step of gradient descent; returns the loss of the whole batch.
 
     Args:
-        net: on the device of the batch.
+        net: on the batch's device.
         optimizer: of its parameters.
-        batch: or this process's share of it.
-        plan: precision (`Plan.at` of the step) and weights of the losses.
+        batch: the whole batch or this process's share.
+        plan: precision (`Plan.at` of the step) and loss weights.
         group: the processes that share the batch.
     """
     net.train()
@@ -53,15 +53,18 @@ def train_step(
 
 
 def make_optimizer(net: UNet, plan: Plan) -> torch.optim.Optimizer:
-    """AdamW in its fused form, with the plan's rate and decay."""
+    """Fused AdamW with the plan's learning rate and weight decay."""
     return torch.optim.AdamW(
         net.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay, fused=True
     )
 
 
 @torch.no_grad()
-def average(averaged: UNet, net: UNet, decay: float, step: int) -> None:
-    """Exponential moving average of weights and batch-norm statistics, shorter at the start."""
+def update_average(averaged: UNet, net: UNet, decay: float, step: int) -> None:
+    """Update the exponential moving average of weights and batch-norm statistics.
+
+    Its window is shorter at the start.
+    """
     keep = min(decay, (1 + step) / (10 + step))
     for mean, value in zip(averaged.state_dict().values(), net.state_dict().values(), strict=True):
         if mean.is_floating_point():
@@ -70,11 +73,11 @@ def average(averaged: UNet, net: UNet, decay: float, step: int) -> None:
             mean.copy_(value)
 
 
-def device_named(name: str) -> Device:
-    """The device of `auto`, `cpu` or `cuda`.
+def resolve_device(name: str) -> Device:
+    """The device for `auto`, `cpu` or `cuda`.
 
     Raises:
-        UnetError: if this torch sees no GPU where one is asked for.
+        UnetError: if a GPU is requested and torch finds none.
     """
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return "cpu"
@@ -82,7 +85,7 @@ def device_named(name: str) -> Device:
         raise UnetError("no such device", expected="auto, cpu or cuda", found=name)
     if not torch.cuda.is_available():
         raise UnetError(
-            "no GPU can be used here", found=f"torch {torch.__version__}",
-            remedy="install torch for CUDA and look at nvidia-smi, or take --device cpu",
+            "no usable GPU", found=f"torch {torch.__version__}",
+            remedy="install torch for CUDA and check nvidia-smi, or use --device cpu",
         )  # fmt: skip
     return "cuda"

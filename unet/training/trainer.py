@@ -1,4 +1,4 @@
-"""A training on its way: step, validate, save, resume; reads like a list of what happens."""
+"""The training loop: step, validate, save, resume."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -15,42 +15,53 @@ from unet.network.checkpoint import load_tensors, save_tensors
 from unet.planning.budget import Budget
 from unet.planning.fingerprint import cached_fingerprint, common_classes, common_rules
 from unet.planning.plan import Plan
-from unet.training.assignment import Part
-from unet.training.followers import Orders
-from unet.training.out_of_memory import NOTE, give_back, is_out_of_memory, refused_in_group, shrunk
+from unet.training.assignment import Assignment
+from unet.training.followers import Broadcast
+from unet.training.out_of_memory import (
+    OUT_OF_MEMORY_MARKER,
+    group_out_of_memory,
+    is_out_of_memory,
+    release_memory,
+    shrink_plan,
+)
 from unet.training.patches import Batch, Patches, split_samples
-from unet.training.precision import Decision, switched
+from unet.training.precision import Decision, switch_precision
 from unet.training.prefetch import Prefetch, workers_for
-from unet.training.preflight import concerns, refuse_foreign_plan, refuse_full_disk
-from unet.training.process_group import ALONE, Group
+from unet.training.preflight import preflight_warnings, refuse_foreign_plan, refuse_full_disk
+from unet.training.process_group import SINGLE_PROCESS, ProcessGroup
 from unet.training.state import (
     BEST,
     LAST,
-    Training,
+    TrainingState,
     append_event,
-    begin_training,
-    load_training,
+    initial_state,
+    load_state,
     save_hold,
-    spent_s,
+    seconds_spent,
 )
-from unet.training.step import average, train_step
-from unet.training.throughput import is_look_due, looked_at_again, measured_in_memory, planned
-from unet.training.time_budget import Pace, stopped_early
+from unet.training.step import train_step, update_average
+from unet.training.throughput import (
+    is_remeasurement_due,
+    plan_for_budget,
+    remeasure_speed,
+    try_measure_throughput,
+)
+from unet.training.time_budget import TimeBudget, stop_early
 from unet.training.validation import Validation, validate
 
 Event = Callable[[dict[str, Any]], None]
-Found = TypeVar("Found")
+T = TypeVar("T")
 
 PLAN = "plan.json"
 FINGERPRINT = "fingerprint.json"
 RUN = "run.json"
-REFUSED_LATER = "memory was refused in validation"
-SAVE_EVERY_S = 20.0  # work that a kill can cost; saving takes a fifth of a second
-FIRST_SAVE_S = 1.0  # of a process; doubled up to the above, so that killed often it gets on
+OUT_OF_MEMORY_IN_VALIDATION = "out of memory in validation"
+SAVE_EVERY_S = 20.0  # maximum loss if the process is killed; saving takes 0.2 s
+FIRST_SAVE_S = 1.0  # doubled up to SAVE_EVERY_S: a process killed often still progresses
 
 
-class Session:
-    """One process's share in a training: from the start or a checkpoint to the end."""
+class Trainer:
+    """Runs a training in one process, from the start or a checkpoint to the end."""
 
     def __init__(
         self,
@@ -63,11 +74,11 @@ class Session:
         clock: float,
         on_event: Event | None,
         is_to_stop: Callable[[], bool] = lambda: False,
-        part: Part | None = None,
+        assignment: Assignment | None = None,
         budget: Budget | None = None,
-        group: Group = ALONE,
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
-        self.part = part or Part()
+        self.assignment = assignment or Assignment()
         self.out = out
         self.on_event = on_event
         self.is_to_stop = is_to_stop
@@ -76,12 +87,12 @@ class Session:
         self.facts = cached_fingerprint(out / FINGERPRINT, datasets)
         common_classes(datasets, [read_dataset(folder) for folder in datasets])
         self.rules = common_rules(datasets)
-        self.samples = self.part.samples or split_samples(datasets)
+        self.samples = self.assignment.samples or split_samples(datasets)
         self.is_own_plan = plan is None
         self.limit_s = limit_s
-        self.state = self._begin_or_resume(plan, seed)
-        spent = max(self.state.seconds, spent_s(out)) if self.state.step else 0.0
-        self.pace = Pace(limit_s, clock, spent_s=spent, lost_s=self.state.lost_s)
+        self.state = self._initial_state(plan, seed)
+        spent = max(self.state.seconds, seconds_spent(out)) if self.state.step else 0.0
+        self.time_budget = TimeBudget(limit_s, clock, spent_s=spent, lost_s=self.state.lost_s)
         plan = self.state.plan
         cache_bytes = self.budget.cache_bytes(plan.widths, *plan.sizes(0))
         self.patches = Patches(self.samples[0], plan, cache_bytes=cache_bytes)
@@ -89,21 +100,21 @@ class Session:
         self.save_every_s = FIRST_SAVE_S
 
     def run(self) -> None:
-        """Train to the end and leave the run's files in its folder."""
+        """Train to the end and write the run's files to its folder."""
         self._prepare()
-        state, pace = self.state, self.pace
+        state, time_budget = self.state, self.time_budget
         try:
-            while state.step < state.plan.steps and not (state.step and pace.is_up()):
-                if not self._step_in_memory():
+            while state.step < state.plan.steps and not (state.step and time_budget.is_exhausted()):
+                if not self._try_step():
                     state = self.state  # that of the last checkpoint
                     continue
-                self._look_again()
+                self._remeasure()
                 self._fit_schedule()
                 if self._validation_is_due():
                     self._validate()
                 if time.monotonic() - self.saved_at > self.save_every_s:
                     self._save()
-                if self.is_to_stop():  # after a step: however often it is stopped, it gets on
+                if self.is_to_stop():  # after a step: even if stopped often, it progresses
                     self._save()
                     raise Stopped
         finally:
@@ -111,90 +122,98 @@ class Session:
         self._close()
 
     def _prepare(self) -> None:
-        """All that is done before the first step of this process."""
-        if (self.out / NOTE).exists():
+        """Everything before the first step of this process."""
+        if (self.out / OUT_OF_MEMORY_MARKER).exists():
             self._shrink()
             self._save()
-            (self.out / NOTE).unlink()
+            (self.out / OUT_OF_MEMORY_MARKER).unlink()
         if self.state.step == 0:
             self._measure()
         plan, step = self.state.plan, self.state.step
         self.validation = Validation(self.samples[1], plan)
         self.batches = Prefetch(self._draw, plan, workers=workers_for(self.budget.device))
-        if self.pace.is_limited:
-            rehearsal = self._with_room(
-                lambda: self.validation.rehearsed(self.state.averaged, plan.at(step), self.facts)
+        if self.time_budget.is_limited:
+            rehearsal = self._retry_in_memory(
+                lambda: self.validation.rehearse(self.state.averaged, plan.at(step), self.facts)
             )
             expected = self.validation.expected_s(rehearsal, plan)
-            self.pace.expect(*expected, is_chosen=self.part.chooses)
-        self.orders = Orders(self.group, self.state, device=self.budget.device)
-        for text in concerns(self.facts, plan, validated=len(self.validation.samples)):
+            self.time_budget.expect(*expected, is_chosen=self.assignment.selects_best)
+        self.broadcast = Broadcast(self.group, self.state, device=self.budget.device)
+        for text in preflight_warnings(self.facts, plan, validated=len(self.validation.samples)):
             self._emit({"event": "warning", "text": text})
         self._emit(
             {"event": "plan", "steps": plan.steps, "step": step,
              "precision": plan.at(step).precision, "patches": len(self.samples[0]),
              "device": self.budget.device,
-             "expected_s": self.pace.expected_s(plan.steps - step)}
+             "expected_s": self.time_budget.expected_s(plan.steps - step)}
         )  # fmt: skip
 
-    def _begin_or_resume(self, plan: Plan | None, seed: int) -> Training:
-        """The training as it was last saved, or before its first step; in this process's limit."""
-        state = self._loaded_or_begun(plan, seed)
+    def _initial_state(self, plan: Plan | None, seed: int) -> TrainingState:
+        """The last saved state or a new one, with this process's time limit."""
+        state = self._load_or_create(plan, seed)
         state.limit_s = self.limit_s
         return state
 
-    def _loaded_or_begun(self, plan: Plan | None, seed: int) -> Training:
+    def _load_or_create(self, plan: Plan | None, seed: int) -> TrainingState:
         if (self.out / LAST).exists():
-            return load_training(self.out / LAST, device=self.budget.device, group=self.group)
-        plan = plan or self.part.make_plan(self.facts, self.budget, seed=seed)
+            return load_state(self.out / LAST, device=self.budget.device, group=self.group)
+        plan = plan or self.assignment.make_plan(self.facts, self.budget, seed=seed)
         refuse_foreign_plan(plan, self.facts)
         refuse_full_disk(self.out, plan)
-        return begin_training(
-            plan, start=self.part.start, device=self.budget.device, group=self.group
+        return initial_state(
+            plan, start=self.assignment.start, device=self.budget.device, group=self.group
         )
 
     def _measure(self) -> None:
-        """The machine's speed, and within a time limit the plan that follows from it."""
-        plan, pace = self.state.plan, self.pace
-        while (found := measured_in_memory(plan, self.patches, pace, self.budget)) is None:
+        """Measure the machine's speed; with a time limit, plan accordingly."""
+        plan, time_budget = self.state.plan, self.time_budget
+        while (
+            found := try_measure_throughput(plan, self.patches, time_budget, self.budget)
+        ) is None:
             self._shrink()
             plan = self.state.plan
         self.budget = found
-        if pace.is_limited:
-            plan = planned(plan, self.budget, self.part, facts=self.facts, is_own=self.is_own_plan)
+        if time_budget.is_limited:
+            plan = plan_for_budget(
+                plan, self.budget, self.assignment, facts=self.facts, is_own=self.is_own_plan
+            )
             self.state.plan = self.patches.plan = plan
-            self.state.validated_s = pace.elapsed()
+            self.state.validated_s = time_budget.elapsed()
         speed = self.budget.patches_per_s or 1.0
-        if pace.is_limited:  # else only one precision was measured
+        if time_budget.is_limited:  # otherwise only one precision was measured
             self.state.patches_per_s, self.state.is_doubtful = speed, self.budget.is_doubtful
-        pace.add_step(plan.batch / speed)
+        time_budget.add_step(plan.batch / speed)
 
-    def _look_again(self) -> None:
-        """Measure both precisions again where that is due, and go on in the faster one.
+    def _remeasure(self) -> None:
+        """Remeasure both precisions if due, and continue in the faster one.
 
-        Only within a time limit: without one the plan decides alone. Processes that train
-        together keep the precision that they were told.
+        Only with a time limit; without one the plan alone decides. A process group keeps
+        its precision.
         """
-        state, pace = self.state, self.pace
-        if not pace.is_limited or self.group.size > 1 or not is_look_due(state, pace):
+        state, time_budget = self.state, self.time_budget
+        if (
+            not time_budget.is_limited
+            or self.group.size > 1
+            or not is_remeasurement_due(state, time_budget)
+        ):
             return
-        speed = looked_at_again(state.plan, self.patches, pace, self.budget, step=state.step)
-        state.looks, state.looked_s = state.looks + 1, pace.elapsed()
+        speed = remeasure_speed(state.plan, self.patches, time_budget, self.budget, step=state.step)
+        state.looks, state.looked_s = state.looks + 1, time_budget.elapsed()
         if speed is None:
-            give_back()
+            release_memory()
             return
         decision, used = speed.decision, state.plan.at(state.step).precision
         if decision.is_clear and decision.precision != used:
             self._switch(decision)
             used = decision.precision
         state.patches_per_s, state.is_doubtful = speed.patches_per_s[used], decision.is_doubtful
-        pace.begin_anew(state.plan.sizes(state.step)[0] / state.patches_per_s)
+        time_budget.reset_steps(state.plan.sizes(state.step)[0] / state.patches_per_s)
         self._save()
 
     def _switch(self, decision: Decision) -> None:
-        """Go on in another precision."""
+        """Continue in another precision."""
         state = self.state
-        state.plan = self.patches.plan = switched(
+        state.plan = self.patches.plan = switch_precision(
             state.plan, state.step, decision.precision, reason=decision.reason
         )
         self._emit({"event": "switch", "step": state.step, "precision": decision.precision,
@@ -204,56 +223,57 @@ class Session:
         share = self.group.share(self.state.plan.sizes(step)[0])
         return self.patches.batch(step, share).to(self.budget.device)
 
-    def _step_in_memory(self) -> bool:
-        """Do a step; where memory does not suffice, shrink the plan instead and say no."""
+    def _try_step(self) -> bool:
+        """Run one step; if out of memory, shrink the plan instead and return False."""
         try:
-            self._one_step()
+            self._step()
             return True
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             if self.group.size > 1:
-                raise refused_in_group(self.out) from error
-        # Out of the handler: what the error held is free again.
+                raise group_out_of_memory(self.out) from error
+        # Outside the handler, memory referenced by the exception is free again.
         self.batches.drop()
-        self.patches.forget()
+        self.patches.clear_cache()
         self._shrink()
         return False
 
-    def _with_room(self, validated: Callable[[], Found]) -> Found:
-        """What a validation finds; where memory is refused, with what training holds given back.
+    def _retry_in_memory(self, action: Callable[[], T]) -> T:
+        """Run a validation; if out of memory, free the memory held by training and retry.
 
         Raises:
-            UnetError: if that does not suffice.
+            UnetError: if that is not enough.
         """
         try:
-            return validated()
+            return action()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-        text = f"{REFUSED_LATER}: batches and decoded images are given back"
+        text = f"{OUT_OF_MEMORY_IN_VALIDATION}: freeing batches and decoded images"
         self._emit({"event": "warning", "text": text})
         self.batches.drop()
-        self.patches.forget()
-        give_back()
+        self.patches.clear_cache()
+        release_memory()
         try:
-            return validated()
+            return action()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             raise UnetError(
-                REFUSED_LATER, where=str(self.out), found=f"tiles of {self.state.plan.tile_px} px",
-                remedy="end other programs, then go on with --resume",
+                OUT_OF_MEMORY_IN_VALIDATION, where=str(self.out),
+                found=f"tiles of {self.state.plan.tile_px} px",
+                remedy="end other programs, then continue with --resume",
             ) from error  # fmt: skip
 
     def _shrink(self) -> None:
-        """Go back to the last checkpoint, and on from there in smaller batches."""
-        give_back()
-        # Memory was refused in the midst of a step: nothing of it may stay.
+        """Return to the last checkpoint and continue with smaller batches."""
+        release_memory()
+        # The step was interrupted: discard all its effects.
         limit_s = self.state.limit_s
-        self.state = self._begin_or_resume(self.state.plan, self.state.plan.seed)
+        self.state = self._initial_state(self.state.plan, self.state.plan.seed)
         self.state.limit_s = limit_s
-        plan = self.state.plan = self.patches.plan = shrunk(self.state.plan, self.state.step)
+        plan = self.state.plan = self.patches.plan = shrink_plan(self.state.plan, self.state.step)
         batch, patch_px = plan.sizes(self.state.step)
         self.budget = self.budget.bounded(plan.widths, batch, patch_px)
         self._emit({"event": "shrink", "step": self.state.step, "batch": batch,
@@ -261,10 +281,10 @@ class Session:
         if self.state.step:
             self._save()
 
-    def _one_step(self) -> None:
-        state, begun = self.state, time.monotonic()
+    def _step(self) -> None:
+        state, started = self.state, time.monotonic()
         rate = state.plan.rate(state.step)
-        self.orders.step(state.step, rate)
+        self.broadcast.step(state.step, rate)
         for group in state.optimizer.param_groups:
             group["lr"] = rate
         batch = self.batches.take(state.step)
@@ -273,39 +293,39 @@ class Session:
         )
         if not np.isfinite(loss):
             raise UnetError(
-                "the loss is no longer a number", where=f"step {state.step}", found=str(loss),
+                "the loss is not finite", where=f"step {state.step}", found=str(loss),
                 remedy="look for broken pixels in the images or lower learning_rate in the plan",
             )  # fmt: skip
-        average(state.averaged, state.net, state.plan.ema_decay, state.step)
+        update_average(state.averaged, state.net, state.plan.ema_decay, state.step)
         state.step += 1
-        self.pace.add_step(time.monotonic() - begun)
+        self.time_budget.add_step(time.monotonic() - started)
         if state.step % 10 == 0 or state.step == state.plan.steps:
             self._emit_step(loss)
 
     def _fit_schedule(self) -> None:
-        """Set the rest of the schedule by the time that is left; keep where the fall begins."""
+        """Fit the rest of the schedule to the time left; save the state where the decay starts."""
         state = self.state
-        state.plan = self.pace.fitted(state.plan, state.step, validated_s=state.validated_s)
+        state.plan = self.time_budget.fit(state.plan, state.step, validated_s=state.validated_s)
         self.batches.plan = self.patches.plan = state.plan
-        if self.pace.is_limited and state.step == state.plan.decay_from:
-            save_hold(self.out, state, seconds=self.pace.elapsed())
+        if self.time_budget.is_limited and state.step == state.plan.decay_from:
+            save_hold(self.out, state, seconds=self.time_budget.elapsed())
 
     def _validation_is_due(self) -> bool:
-        """By the plan's steps, or by the clock within a time limit; the last comes later."""
+        """By the plan's steps, or by the clock with a time limit; `_close` runs the last one."""
         state = self.state
         if state.step >= state.plan.steps:
             return False
-        if not self.pace.is_limited:
+        if not self.time_budget.is_limited:
             return state.step in state.plan.validate_at
-        return self.pace.validation_is_due(state.validated_s)
+        return self.time_budget.validation_is_due(state.validated_s)
 
     def _validate(self) -> None:
-        state, begun = self.state, time.monotonic()
-        dice = self._with_room(
+        state, started = self.state, time.monotonic()
+        dice = self._retry_in_memory(
             lambda: validate(state.averaged, self.validation, state.plan.at(state.step))
         )
-        self.pace.add_validation(time.monotonic() - begun)
-        state.validated_s = self.pace.elapsed()
+        self.time_budget.add_validation(time.monotonic() - started)
+        state.validated_s = self.time_budget.elapsed()
         state.curve.append({"step": state.step, "dice": dice})
         self._emit({"event": "validation", "step": state.step, "dice": dice,
                     "seconds": round(state.validated_s, 1)})  # fmt: skip
@@ -316,28 +336,30 @@ class Session:
         self._save()
 
     def _stop_early(self) -> None:
-        """Let the rate fall at once where the last validations gained nothing."""
+        """Start the decay now if the last validations brought no gain."""
         dices = [item["dice"] or 0.0 for item in self.state.curve]
-        plan = stopped_early(self.state.plan, self.state.step, dices)
+        plan = stop_early(self.state.plan, self.state.step, dices)
         if plan is not self.state.plan:
             self.state.plan = self.patches.plan = plan
             self._emit({"event": "early stop", "step": self.state.step, "steps": plan.steps})
 
     def _save(self) -> None:
-        begun = time.monotonic()
-        save_tensors(self.out / LAST, self.state.tensors(), self.state.facts(self.pace.elapsed()))
+        started = time.monotonic()
+        save_tensors(
+            self.out / LAST, self.state.tensors(), self.state.facts(self.time_budget.elapsed())
+        )
         self.saved_at = time.monotonic()
-        self.pace.save_s = self.saved_at - begun
+        self.time_budget.save_s = self.saved_at - started
         self.save_every_s = min(2 * self.save_every_s, SAVE_EVERY_S)
 
     def _close(self) -> None:
         state = self.state
         if not state.curve or state.curve[-1]["step"] != state.step:
             self._validate()
-        # What was done, so that the plan replays this very run.
+        # What was actually done, so that the plan replays this run.
         done = {"steps": state.step, "validate_at": tuple(item["step"] for item in state.curve)}
         state.plan = state.plan.model_copy(update=done)
-        chosen, scores = self._with_room(self._choice)
+        chosen, scores = self._retry_in_memory(self._choose_split)
         write_json(self.out / PLAN, state.plan.model_dump(mode="json"))
         write_json(
             self.out / RUN,
@@ -346,18 +368,18 @@ class Session:
              "scores": scores, "validated_on": self.validation.description},
         )  # fmt: skip
         self._emit(
-            {"event": "done", "step": state.step, "seconds": round(self.pace.elapsed(), 1),
+            {"event": "done", "step": state.step, "seconds": round(self.time_budget.elapsed(), 1),
              **scores}
         )  # fmt: skip
 
-    def _choice(self) -> tuple[dict[str, Any], dict[str, float | None]]:
-        """How objects are split and what is reached so, by the best weights; or the last as are."""
+    def _choose_split(self) -> tuple[dict[str, Any], dict[str, float | None]]:
+        """Split settings and scores of the best weights; or the last weights, nothing chosen."""
         state = self.state
-        if not self.part.chooses:
+        if not self.assignment.selects_best:
             state.best_step = state.step
             save_tensors(self.out / BEST, state.averaged.state_dict(), {"step": state.step})
             return {}, {"val_dice": state.curve[-1]["dice"], "val_object_f1": None}
-        is_last = state.best_step == state.step and bool(self.validation.found)
+        is_last = state.best_step == state.step and bool(self.validation.probabilities)
         if not is_last:
             state.averaged.load_state_dict(load_tensors(self.out / BEST)[0])
         split, scores = self.validation.choose_split(
@@ -366,18 +388,18 @@ class Session:
         return {"split": split.model_dump()}, scores
 
     def _emit_step(self, loss: float) -> None:
-        state, pace = self.state, self.pace
-        left = (state.plan.steps - state.step) * pace.step_s
+        state, time_budget = self.state, self.time_budget
+        left = (state.plan.steps - state.step) * time_budget.step_s
         self._emit(
             {"event": "step", "step": state.step, "steps": state.plan.steps,
              "loss": round(loss, 4), "rate": round(state.plan.rate(state.step - 1), 7),
-             "patches_per_s": round(state.plan.sizes(state.step)[0] / pace.step_s, 2),
+             "patches_per_s": round(state.plan.sizes(state.step)[0] / time_budget.step_s, 2),
              "waited_s": round(self.batches.waited_s, 2),
-             "seconds": round(pace.elapsed(), 1), "seconds_left": round(left, 1)}
+             "seconds": round(time_budget.elapsed(), 1), "seconds_left": round(left, 1)}
         )  # fmt: skip
 
     def _emit(self, event: dict[str, Any]) -> None:
-        event = {**event, **self.part.marks}
+        event = {**event, **self.assignment.event_fields}
         append_event(self.out, event)
         if self.on_event:
             self.on_event(event)

@@ -1,4 +1,4 @@
-"""Fine-tuning: weights and plan of a model as the start of another training.
+"""Fine-tuning: a training initialised with the weights and plan of another model.
 
 Shape suffixes: K classes, C channels.
 """
@@ -18,54 +18,54 @@ from unet.network.model import UNet
 from unet.planning.plan import Plan
 from unet.prediction.model_files import WEIGHTS, model_folder, read_card
 
-FINE_RATE = 0.5  # of the learning rate from scratch: what was learned must not be shaken off
-FRESH = (
+FINE_TUNING_RATE = 0.5  # of the learning rate from scratch, to keep what was learned
+FRESH_FIELDS = (
     "classes", "class_weights", "distance_weight", "steps", "decay_from", "decay_steps",
     "warmup_steps", "ema_decay", "validate_at", "precision", "seed", "patience",
     "validation_px", "choice_px", "refits", "shrinks", "switches", "colour_jitter", "stain_jitter",
     "deep_supervision",
 )  # fmt: skip
-FIRST = ("encoder.0.conv1.weight", "encoder.0.skip.weight")  # they look at the image itself
-HEAD = ("head.weight", "head.bias")  # a row for each class, then the object head's
-COARSE = "coarse."  # heads that only training asks: each training has its own
+INPUT_LAYERS = ("encoder.0.conv1.weight", "encoder.0.skip.weight")  # applied to the image itself
+HEAD_LAYERS = ("head.weight", "head.bias")  # one row per class, then the object head's
+AUXILIARY_HEADS = "coarse."  # heads used in training only; each training has its own
 
 
 @dataclass(frozen=True)
-class Start:
-    """A finished model whose weights a training begins with."""
+class PretrainedModel:
+    """A finished model whose weights initialise a training."""
 
     artifact: Ancestor
     plan: Plan
     weights: Mapping[str, Tensor]
 
-    def adapted(self, plan: Plan) -> Plan:
-        """The model's plan with classes, schedule and seed of a plan for the new data.
+    def adapt_plan(self, plan: Plan) -> Plan:
+        """The model's plan with the classes, schedule and seed of `plan`, made for the new data.
 
         Scale, patch and widths stay the model's, so that its weights mean the same. A grey model
-        takes colour in where the data have it; a colour model sees grey as three equal channels.
+        is extended to colour if the data have it; a colour model gets grey as three equal channels.
         """
         same_patch = plan.patch_px == self.plan.patch_px
-        update = {name: getattr(plan, name) for name in FRESH} | {
+        update = {name: getattr(plan, name) for name in FRESH_FIELDS} | {
             "channels": max(plan.channels, self.plan.channels),
             "batch": plan.batch if same_patch else self.plan.batch,
-            "learning_rate": plan.learning_rate * FINE_RATE,
+            "learning_rate": plan.learning_rate * FINE_TUNING_RATE,
             "reasons": plan.reasons | self._reasons(),
         }
         return Plan.model_validate(self.plan.model_dump() | update)
 
-    def give(self, net: UNet, plan: Plan) -> None:
-        """Put the model's weights into a network that was made for `plan`.
+    def load_into(self, net: UNet, plan: Plan) -> None:
+        """Load the model's weights into a network made for `plan`.
 
         Raises:
-            UnetError: if they are those of another network.
+            UnetError: if the network's architecture differs.
         """
         wanted = net.state_dict()
         given = {
             name: _widened(name, tensor, wanted)
             for name, tensor in self.weights.items()
-            if not name.startswith(COARSE)
-        } | {name: tensor for name, tensor in wanted.items() if name.startswith(COARSE)}
-        for name in HEAD:
+            if not name.startswith(AUXILIARY_HEADS)
+        } | {name: tensor for name, tensor in wanted.items() if name.startswith(AUXILIARY_HEADS)}
+        for name in HEAD_LAYERS:
             given[name] = _head(self.weights[name], self.plan.classes, plan.classes)
         _refuse_other_network(given, wanted, self.plan, plan)
         net.load_state_dict(given)
@@ -74,21 +74,22 @@ class Start:
         taken = "as the model that the training starts from, so that its weights mean the same"
         return {
             "scale": taken, "patch_px": taken, "widths": taken,
-            "learning_rate": f"{FINE_RATE:g} of the rate from scratch: what was learned stays",
+            "learning_rate": f"{FINE_TUNING_RATE:g} of the rate from scratch: "
+            "what was learned stays",
         }  # fmt: skip
 
 
-def read_start(folder: Path) -> Start:
-    """The model in `folder` (a model or a run); of an ensemble the first member."""
+def read_pretrained(folder: Path) -> PretrainedModel:
+    """The model in `folder` (a model or a run); the first member of an ensemble."""
     place = model_folder(folder)
     artifact = read_intact(place, "model")
     weights, _ = load_tensors(place / WEIGHTS)
-    return Start(artifact, read_card(place).plan, weights)
+    return PretrainedModel(artifact, read_card(place).plan, weights)
 
 
 def _widened(name: str, tensor: Tensor, wanted: Mapping[str, Tensor]) -> Tensor:
-    """First convolutions for as many channels as wanted, with equal answers to a grey image."""
-    if name not in FIRST or name not in wanted:
+    """Adapt the first convolutions to the number of channels; grey images give equal outputs."""
+    if name not in INPUT_LAYERS or name not in wanted:
         return tensor
     found, channels = tensor.shape[1], wanted[name].shape[1]
     if found == channels:
@@ -99,7 +100,7 @@ def _widened(name: str, tensor: Tensor, wanted: Mapping[str, Tensor]) -> Tensor:
 def _head(
     rows: Tensor, known: tuple[DatasetClass, ...], classes: tuple[DatasetClass, ...]
 ) -> Tensor:
-    """Rows of the head by the names of their classes; zero for classes that are new."""
+    """Rows of the head, matched by class name; zero for new classes."""
     place = {c.name: index for index, c in enumerate(known)}
     new = torch.zeros(len(classes) + 1, *rows.shape[1:], dtype=rows.dtype)
     for index, wanted in enumerate(classes):
@@ -115,7 +116,7 @@ def _refuse_other_network(
     shapes = [{name: tuple(t.shape) for name, t in part.items()} for part in (given, wanted)]
     if shapes[0] != shapes[1]:
         raise UnetError(
-            "the model that the training starts from is another network than the plan's",
+            "the initial model's network differs from the plan's",
             expected=f"widths {plan.widths}", found=f"widths {start.widths}",
-            remedy="leave out the plan: it is then made to fit the model",
+            remedy="omit the plan: one that fits the model is then made",
         )  # fmt: skip

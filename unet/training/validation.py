@@ -1,4 +1,4 @@
-"""Validation during training, and the choice of thresholds at its end."""
+"""Validation during training, and the choice of thresholds at the end."""
 
 import time
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from unet.planning.plan import Plan
 from unet.prediction.decoding import decoded
 from unet.scoring.intervals import Resamples, mean_quotient, pooled_quotient
 from unet.scoring.metrics import Counts, mean, object_counts, pixel_counts, total_counts
-from unet.training.patches import Prepared, prepare
+from unet.training.patches import PreparedSample, prepare
 
 REHEARSAL_PX = 150_000
 FOREGROUNDS = (0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85)
@@ -32,12 +32,12 @@ SEEDS = (
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """Seconds of a validation and of the whole choice after it, on the first held-out samples."""
+    """Measured seconds of a validation and of choosing thresholds, on a few samples."""
 
     validation_s: float = 0.0
     choice_s: float = 0.0
-    scaled_px: int = 1  # of these samples at the plan's scale: what the network answers
-    own_px: int = 1  # of the same samples at their own size: what is split into objects
+    scaled_px: int = 1  # of these samples at the plan's scale: input of the network
+    own_px: int = 1  # of these samples at their own size: input of object splitting
 
 
 class Validation:
@@ -45,8 +45,8 @@ class Validation:
 
     def __init__(self, samples: Sequence[tuple[Path, Sample]], plan: Plan) -> None:
         self.samples: list[tuple[Path, Sample]] = []
-        self.prepared: list[Prepared] = []
-        self.found: list[NDArray[np.float32]] = []  # probabilities, of the last validation
+        self.prepared: list[PreparedSample] = []
+        self.probabilities: list[NDArray[np.float32]] = []  # of the last validation
         pixels = 0
         for folder, sample in samples:
             prepared = prepare(folder, sample, plan)
@@ -58,7 +58,7 @@ class Validation:
 
     @property
     def description(self) -> str:
-        """What was validated on, for the run's record."""
+        """The validation data in words, for the run's record."""
         return f"{len(self.samples)} held-out samples" if self.samples else "nothing: no group left"
 
     @property
@@ -75,16 +75,18 @@ class Validation:
             net: the trained network.
             plan: of its training.
             facts: of the dataset.
-            is_validated: the last validation was of this very network; its answers are taken.
+            is_validated: the last validation used this network; its probabilities are reused.
 
         Returns:
-            the settings and the scores that they reach.
+            the settings and their scores.
         """
-        settings = smallest_settings(facts)
+        settings = default_split_settings(facts)
         if not self.samples:
             return settings, {"val_dice": None, "val_object_f1": None}
         if not is_validated:
-            self.found = [probabilities_of_prepared(net, p.image, plan) for p in self.prepared]
+            self.probabilities = [
+                probabilities_of_prepared(net, p.image, plan) for p in self.prepared
+            ]
         rows = self.dice_at_levels()
         dices = dict(zip(FOREGROUNDS, map(mean, zip(*rows, strict=True)), strict=True))
         best = max(FOREGROUNDS, key=lambda level: (dices[level] or 0.0, -abs(level - 0.5)))
@@ -94,31 +96,31 @@ class Validation:
         chosen = max(range(len(options)), key=lambda i: scores[i])
         reached = {"val_dice": dices[best], "val_object_f1": scores[chosen]}
         at_best = [row[FOREGROUNDS.index(best)] for row in rows]
-        return options[chosen], reached | self._ends(at_best, counts[chosen])
+        return options[chosen], reached | self._interval_bounds(at_best, counts[chosen])
 
     def dice_at_levels(self) -> list[list[float | None]]:
-        """The foreground's Dice of each sample at each of `FOREGROUNDS`, as last found."""
+        """Foreground Dice of each sample at each of `FOREGROUNDS`, from the last probabilities."""
         return [
             [_dice(prob[0] <= 1 - level, sample) for level in FOREGROUNDS]
-            for prob, sample in zip(self.found, self.prepared, strict=True)
+            for prob, sample in zip(self.probabilities, self.prepared, strict=True)
         ]
 
     def objects_by_seeds(
         self, base: SplitSettings, plan: Plan
     ) -> tuple[list[SplitSettings], list[list[Counts]]]:
-        """Settings with each of `SEEDS`, and the counts of objects of each sample by each.
+        """Settings for each of `SEEDS`, and their object counts for each sample.
 
-        Of as many samples as a choice can afford.
+        Uses the first samples, up to `plan.choice_px` pixels.
         """
-        truths = self._truths(len(self._chosen_on(plan.choice_px)))
+        truths = self._truths(len(self._choice_sizes(plan.choice_px)))
         options = [base.model_copy(update={"seeds": s, "level": level}) for s, level in SEEDS]
-        found = self.found[: len(truths)]
+        found = self.probabilities[: len(truths)]
         return options, [_object_counts(found, truths, option) for option in options]
 
-    def _ends(
+    def _interval_bounds(
         self, dices: Sequence[float | None], objects: Sequence[Counts]
     ) -> dict[str, float | None]:
-        """Ends of the 95 % intervals of both scores, by group."""
+        """Bounds of the 95 % intervals of both scores, resampled by group."""
         f1 = [(2.0 * c.tp, 2.0 * c.tp + c.fp + c.fn) for c in objects]
         ends: dict[str, float | None] = {}
         for name, score, number in (
@@ -130,49 +132,49 @@ class Validation:
             ends |= {f"{name}_low": low, f"{name}_high": high}
         return ends
 
-    def rehearsed(self, net: UNet, plan: Plan, facts: Fingerprint) -> Rehearsal:
-        """A validation and the choice after it, on a part of the samples that is soon done."""
+    def rehearse(self, net: UNet, plan: Plan, facts: Fingerprint) -> Rehearsal:
+        """Time a validation and the choice of thresholds on a few samples."""
         if not self.samples:
             return Rehearsal()
-        own_px = self._chosen_on(min(plan.choice_px, REHEARSAL_PX))
+        own_px = self._choice_sizes(min(plan.choice_px, REHEARSAL_PX))
         prepared = self.prepared[: len(own_px)]
         truths = self._truths(len(own_px))
-        begun = time.monotonic()
+        started = time.monotonic()
         for sample in prepared:
             probabilities_of_prepared(net, sample.image, plan)
-        answered = time.monotonic()
-        right = [
+        predicted = time.monotonic()
+        perfect = [
             np.stack([*(p.mask == c.id for c in plan.classes), p.distance / 255]).astype(np.float32)
             for p in prepared
         ]
-        kinds = (Seeds.CORE, Seeds.SHAPE)  # stand for all of `SEEDS`
+        kinds = (Seeds.CORE, Seeds.SHAPE)  # representative of all `SEEDS`
         for seeds in kinds:
             _object_counts(
-                right, truths, smallest_settings(facts).model_copy(update={"seeds": seeds})
+                perfect, truths, default_split_settings(facts).model_copy(update={"seeds": seeds})
             )
-        chosen_s = (time.monotonic() - answered) * len(SEEDS) / len(kinds)
+        choice_s = (time.monotonic() - predicted) * len(SEEDS) / len(kinds)
         scaled_px = sum(p.mask.size for p in prepared)
-        return Rehearsal(answered - begun, chosen_s, scaled_px=scaled_px, own_px=sum(own_px))
+        return Rehearsal(predicted - started, choice_s, scaled_px=scaled_px, own_px=sum(own_px))
 
     def expected_s(self, rehearsal: Rehearsal, plan: Plan) -> tuple[float, float]:
-        """Seconds of a validation and of the choice after it, in proportion to their pixels.
+        """Expected seconds of a validation and of choosing thresholds, in proportion to pixels.
 
-        The network answers pixels at the plan's scale; objects are split and matched at each
-        image's own size, of as many samples as the choice takes.
+        The network runs at the plan's scale. Objects are split and matched at each image's own
+        size, for as many samples as the choice uses.
         """
-        own_px = sum(self._chosen_on(plan.choice_px))
+        own_px = sum(self._choice_sizes(plan.choice_px))
         return (
             rehearsal.validation_s * self.pixels / rehearsal.scaled_px,
             rehearsal.choice_s * own_px / rehearsal.own_px,
         )
 
-    def _chosen_on(self, most_px: int) -> list[int]:
-        """Pixels of the first samples at their own size, up to the one that passes the bound."""
+    def _choice_sizes(self, max_px: int) -> list[int]:
+        """Pixels of the first samples at their own size, up to the one that exceeds the limit."""
         sizes: list[int] = []
         for folder, sample in self.samples:
             header = read_header(folder / sample.mask.path)
             sizes.append(header.height_px * header.width_px)
-            if sum(sizes) > most_px:
+            if sum(sizes) > max_px:
                 break
         return sizes
 
@@ -183,14 +185,14 @@ class Validation:
 
 
 def validate(net: UNet, validation: Validation, plan: Plan) -> float | None:
-    """Dice of each class but background, mean over the images, then over the classes.
+    """Dice of each class except background, mean over the images, then over the classes.
 
-    At the plan's scale; None without held-out samples. With two classes it is the foreground's.
+    At the plan's scale; None without held-out samples. For two classes, the foreground Dice.
     """
-    validation.found = [
+    validation.probabilities = [
         probabilities_of_prepared(net, sample.image, plan) for sample in validation.prepared
     ]
-    found = [prob[:-1].argmax(0) for prob in validation.found]
+    found = [prob[:-1].argmax(0) for prob in validation.probabilities]
     return mean(
         mean(
             pixel_counts(s.mask == c.id, f == c.id, s.mask != IGNORE).dice
@@ -200,12 +202,12 @@ def validate(net: UNet, validation: Validation, plan: Plan) -> float | None:
     )
 
 
-def smallest_settings(facts: Fingerprint) -> SplitSettings:
-    """Before anything was chosen: what is much thinner than the thin objects is none."""
+def default_split_settings(facts: Fingerprint) -> SplitSettings:
+    """Initial settings; regions much thinner than thin objects are not objects."""
     return SplitSettings(min_area_px=max(4, int(0.2 * facts.thickness_px[0] ** 2)))
 
 
-def _dice(found: NDArray[np.bool_], sample: Prepared) -> float | None:
+def _dice(found: NDArray[np.bool_], sample: PreparedSample) -> float | None:
     return pixel_counts(foreground_of(sample.mask), found, sample.mask != IGNORE).dice
 
 
@@ -214,7 +216,7 @@ def _object_counts(
     truths: Sequence[NDArray[np.int32]],
     settings: SplitSettings,
 ) -> list[Counts]:
-    """Objects matched at IoU 0.5, surplus and missed, of each image."""
+    """Object counts of each image, matched at IoU 0.5: matched, surplus and missed."""
     return [
         object_counts(truth, decoded(prob, settings, truth.shape).instances, (0.5,))[0]
         for prob, truth in zip(found, truths, strict=True)

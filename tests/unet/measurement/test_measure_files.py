@@ -26,8 +26,15 @@ from dataset_rules.ground.errors import ArtifactError, UserError
 from dataset_rules.pixels.images import encode, read_image
 from dataset_rules.pixels.png import png_text
 from tests.drawn import write_dataset
-from unet.measurement.ihc import Comparison, Intensity, Measurements, Thresholds, measure, pool
-from unet.measurement.mask_objects import MaskKind, pieces_of, read_instances
+from unet.measurement.ihc import (
+    Comparison,
+    Intensity,
+    Measurements,
+    Thresholds,
+    measure,
+    pool_measurements,
+)
+from unet.measurement.mask_objects import MaskKind, connected_components, read_instances
 from unet.measurement.measure_files import measure_files, pair_masks
 from unet.measurement.stains import mix_stains
 from unet.measurement.synthetic import draw_field
@@ -36,7 +43,7 @@ CLASSES = {0.05: "negative", 0.3: "1+", 0.5: "2+", 0.9: "3+"}
 
 
 def squares(*dab_od):
-    """A row of 20 px squares of given DAB density on white, and their map."""
+    """A row of 20 px squares of given DAB densities on white, and their map."""
     dab = np.zeros((60, 40 * len(dab_od)))
     instances = np.zeros(dab.shape, np.uint16)
     for number, value in enumerate(dab_od):
@@ -58,7 +65,7 @@ def write(path, pixels):
 
 @pytest.fixture
 def predicted(tmp_path):
-    """An image and an artifact as `predict` leaves it."""
+    """An image and an artifact as written by `predict`."""
     image, instances = squares(*CLASSES)
     path = write(tmp_path / "images" / "a.png", image)
     folder, step = tmp_path / "prediction", Step("prediction", 1)
@@ -116,7 +123,7 @@ def test_numbering_of_nuclei_changes_no_score(field):
 
 def test_pool_weighs_nuclei_not_images():
     one, two = measure(*squares(0.5)), measure(*squares(0.0, 0.0, 0.0))
-    assert pool((one, two)).positive_share == 0.25
+    assert pool_measurements((one, two)).positive_share == 0.25
 
 
 def test_image_and_map_of_different_size_are_refused():
@@ -125,8 +132,8 @@ def test_image_and_map_of_different_size_are_refused():
         measure(image, instances[:-1])
 
 
-def test_thresholds_that_do_not_ascend_are_refused():
-    with pytest.raises(UserError, match="do not ascend"):
+def test_unordered_thresholds_are_refused():
+    with pytest.raises(UserError, match="not in ascending order"):
         Thresholds(0.5, 0.4, 0.6)
 
 
@@ -144,7 +151,7 @@ def test_comparison_knows_both_tolerances():
     assert not Comparison(3, 0, 0, 0).is_within
 
 
-def test_measurements_are_an_artifact_that_carries_the_predictions_record(predicted, tmp_path):
+def test_measurements_are_an_artifact_with_the_predictions_record(predicted, tmp_path):
     image, folder = predicted
     events = []
     out = measure_files(
@@ -165,7 +172,7 @@ def test_measurements_are_an_artifact_that_carries_the_predictions_record(predic
     assert events == [{"event": "measured", "image": "a.png", "count": 4, "done": 1, "of": 1}]
 
 
-def test_id_is_free_of_times_and_places(predicted, tmp_path):
+def test_id_depends_on_neither_time_nor_location(predicted, tmp_path):
     image, folder = predicted
     moved = write(tmp_path / "elsewhere" / "a.png", squares(*CLASSES)[0])
     a = measure_files([image], folder, tmp_path / "a")
@@ -209,7 +216,7 @@ def test_image_that_was_changed_after_prediction_is_refused(predicted, tmp_path)
         measure_files([image], folder, tmp_path / "out")
 
 
-def test_predicted_image_is_known_under_another_name(predicted, tmp_path):
+def test_a_predicted_image_is_recognised_under_another_name(predicted, tmp_path):
     image, folder = predicted
     renamed = image.rename(tmp_path / "renamed.png")
     assert pair_masks([renamed], folder)[0].mask == folder / "a_instances.png"
@@ -228,7 +235,7 @@ def test_masks_are_found_by_name_and_instance_maps_come_first(tmp_path):
 
 @pytest.mark.parametrize(
     ("names", "message"),
-    [(["a.png", "c.png"], "no mask"), (["a.png", "a.jpg"], "told apart"), ([], "no image")],
+    [(["a.png", "c.png"], "no mask"), (["a.png", "a.jpg"], "not unique"), ([], "no image")],
 )
 def test_images_that_cannot_be_paired_are_refused(tmp_path, names, message):
     (tmp_path / "a_mask.png").touch()
@@ -236,7 +243,7 @@ def test_images_that_cannot_be_paired_are_refused(tmp_path, names, message):
         pair_masks([tmp_path / "images" / name for name in names], tmp_path)
 
 
-def test_two_valued_mask_is_cut_into_connected_objects(tmp_path):
+def test_a_binary_mask_is_split_into_connected_components(tmp_path):
     _, instances = squares(0, 0, 0)
     path = write(tmp_path / "m.png", (instances > 0).astype(np.uint8) * 255)
     assert (read_instances(path) == instances).all()
@@ -259,15 +266,13 @@ def numbers(found):
     ("values", "objects"),
     [((1, 1, 1), 3), ((1, 1, 1, 2, 2, 2), 6), ((1, 1, 1, 1, 255), 4), ((255, 255), 2)],
 )
-def test_pieces_of_one_class_are_objects_and_ignored_pixels_are_none(
-    tmp_path, name, values, objects
-):
+def test_components_of_a_class_are_objects_without_ignored_pixels(tmp_path, name, values, objects):
     assert numbers(read_instances(write(tmp_path / name, discs(*values)))) == [
         *range(1, objects + 1)
     ]  # fmt: skip
 
 
-def test_pieces_of_two_classes_that_touch_are_two_objects(tmp_path):
+def test_touching_components_of_two_classes_are_two_objects(tmp_path):
     mask = discs(1)
     mask[2:6, 4:6] = 2
     found = read_instances(write(tmp_path / "a_mask.png", mask))
@@ -275,7 +280,7 @@ def test_pieces_of_two_classes_that_touch_are_two_objects(tmp_path):
     assert len(set(found[mask == 1])) == len(set(found[mask == 2])) == 1
 
 
-def test_an_ignored_border_is_no_nucleus_of_the_table(tmp_path):
+def test_an_ignored_border_is_not_a_nucleus(tmp_path):
     image, instances = squares(0.5, 0.5)
     mask = (instances > 0).astype(np.uint8)
     mask[:5] = 255
@@ -285,7 +290,7 @@ def test_an_ignored_border_is_no_nucleus_of_the_table(tmp_path):
 
 
 @pytest.mark.parametrize("values", [(7, 3, 300), (5, 1, 1, 9)])
-def test_an_instance_map_by_name_keeps_its_numbers_whatever_lies_in_pieces(tmp_path, values):
+def test_an_instance_map_by_name_keeps_its_numbers_even_if_objects_are_split(tmp_path, values):
     mask = discs(*[0] * len(values)).astype(np.uint16)
     for place, value in enumerate(values):
         mask[2:6, 8 * place + 2 : 8 * place + 6] = value
@@ -293,40 +298,42 @@ def test_an_instance_map_by_name_keeps_its_numbers_whatever_lies_in_pieces(tmp_p
     assert (found == mask).all()
 
 
-def test_numbers_by_content_are_kept_also_where_one_object_in_ten_is_cut(tmp_path):
+def test_instances_are_detected_even_if_one_object_in_ten_is_split(tmp_path):
     mask = discs(*range(1, 12), 4)
     assert (read_instances(write(tmp_path / "a.png", mask)) == mask).all()
 
 
 @pytest.mark.parametrize("values", [(1, 2, 2), (1, 2, 255)], ids=["cut", "ignored or 255th"])
-def test_a_mask_of_two_readings_is_asked_about_and_taken_as_stated(tmp_path, values):
+def test_an_ambiguous_mask_is_refused_unless_its_kind_is_given(tmp_path, values):
     path = write(tmp_path / "a.png", discs(*values))
-    with pytest.raises(UserError, match=r"two ways.*--masks classes or --masks instances"):
+    with pytest.raises(UserError, match=r"ambiguous.*--masks classes or --masks instances"):
         read_instances(path)
     assert numbers(read_instances(path, MaskKind.INSTANCES)) == sorted(set(values))
     pieces = len([value for value in values if value != 255])
     assert numbers(read_instances(path, MaskKind.CLASSES)) == [*range(1, pieces + 1)]
 
 
-def test_files_of_a_dataset_are_read_as_it_lists_them(tmp_path):
+def test_masks_of_a_dataset_have_the_kind_it_lists(tmp_path):
     dataset = write_dataset(tmp_path / "set", train=1, val=0, test=0)
     sample = read_dataset(dataset).samples[0]
     mask = read_image(dataset / sample.mask.path)
     objects = read_image(dataset / sample.instances)
     assert numbers(read_instances(dataset / sample.instances)) == numbers(objects)
-    assert numbers(read_instances(dataset / sample.mask.path)) == numbers(pieces_of(mask))
+    assert numbers(read_instances(dataset / sample.mask.path)) == numbers(
+        connected_components(mask)
+    )
 
 
 @pytest.mark.parametrize(
     ("dpi", "given", "said"),
     [
-        (None, None, "neither given nor in the image"),
+        (None, None, "not given and not in the image"),
         (None, 0.5, "0.5 µm, as given"),
-        (101_600, None, "0.25 µm, as the image"),
+        (101_600, None, "0.25 µm, from the image"),
         (101_600, 0.5, "0.5 µm, as given"),
     ],
 )
-def test_the_page_says_the_pixel_size_that_was_used_and_whence(tmp_path, dpi, given, said):
+def test_the_page_states_the_pixel_size_and_its_origin(tmp_path, dpi, given, said):
     image, instances = squares(0.5)
     Image.fromarray(image).save(tmp_path / "a.png", **({"dpi": (dpi, dpi)} if dpi else {}))
     mask = write(tmp_path / "a_instances.png", instances)
@@ -337,7 +344,7 @@ def test_the_page_says_the_pixel_size_that_was_used_and_whence(tmp_path, dpi, gi
     assert float(row["area_um2"] or 0) == pytest.approx(400 * used**2, rel=1e-3)
 
 
-def test_images_of_two_pixel_sizes_are_named_with_theirs(tmp_path):
+def test_different_pixel_sizes_are_listed_with_their_images(tmp_path):
     image, instances = squares(0.5)
     for name, dpi in (("a", (101_600, 101_600)), ("b", (50_800, 50_800)), ("c", (50_800, 25_400))):
         Image.fromarray(image).save(tmp_path / f"{name}.png", dpi=dpi)
@@ -345,18 +352,18 @@ def test_images_of_two_pixel_sizes_are_named_with_theirs(tmp_path):
     images = [tmp_path / f"{name}.png" for name in "abc"]
     out = measure_files(images, tmp_path / "masks", tmp_path / "out")
     page = html.unescape((out / "report.html").read_text(encoding="utf-8"))
-    assert "a: 0.25 µm, as" in page
-    assert "b: 0.5 µm, as" in page
-    assert "c: neither given" in page
+    assert "a: 0.25 µm, from" in page
+    assert "b: 0.5 µm, from" in page
+    assert "c: not given" in page
 
 
 def test_grey_image_is_refused_with_its_path(tmp_path):
     image, instances = squares(0.5)
     path = write(tmp_path / "grey.png", image[..., 0])
     mask = write(tmp_path / "grey_mask.png", instances)
-    with pytest.raises(UserError, match=r"grey\.png: stains cannot be told apart"):
+    with pytest.raises(UserError, match=r"grey\.png: stains can only be separated"):
         measure_files([path], [mask], tmp_path / "out")
 
 
-def test_measurements_of_nothing_pool_to_nothing():
-    assert pool(()) == Measurements(())
+def test_pooling_no_measurements_gives_none():
+    assert pool_measurements(()) == Measurements(())

@@ -22,13 +22,13 @@ def rectangle(height_px, width_px):
 
 
 def blobs(seed):
-    """Objects of any form, also single pixels and lines."""
+    """Objects of any shape, including single pixels and lines."""
     rng = np.random.default_rng(seed)
     return np.where(rng.random((24, 24)) < 0.4, rng.integers(1, 6, (24, 24)), 0).astype(np.uint16)
 
 
 @pytest.mark.parametrize("radius_px", [10, 25, 40])
-def test_disc_has_the_measures_of_a_circle(radius_px):
+def test_a_disc_measures_like_a_circle(radius_px):
     (shape,) = measure_shapes(disc(radius_px))
     assert shape.area_px == pytest.approx(pi * radius_px**2, rel=0.02)
     assert shape.perimeter_px == pytest.approx(2 * pi * radius_px, rel=0.04)
@@ -69,7 +69,7 @@ def test_pixel_size_times_k_gives_area_times_k_squared(seed, factor):
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10_000))
-def test_turning_by_90_degrees_keeps_every_measure_of_form(seed):
+def test_rotation_by_90_degrees_keeps_all_shape_measurements(seed):
     before, after = measure_shapes(blobs(seed)), measure_shapes(np.rot90(blobs(seed)))
     for a, b in zip(before, after, strict=True):
         kept = {k: v for k, v in asdict(a).items() if not k.startswith("centroid")}
@@ -87,6 +87,6 @@ def test_empty_map_has_no_objects():
 
 
 @pytest.mark.parametrize("size_um", [0, -1, float("nan"), float("inf")])
-def test_pixel_size_that_is_no_length_is_refused(size_um):
+def test_an_invalid_pixel_size_is_refused(size_um):
     with pytest.raises(UserError, match="pixel size"):
         measure_shapes(disc(5, 20), pixel_size_um=size_um)

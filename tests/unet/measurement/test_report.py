@@ -62,7 +62,7 @@ def test_large_fields_are_shrunk_and_small_ones_enlarged():
         assert draw_overlay(image, np.zeros(image.shape[:2], np.uint16), {}).shape[:2] == expected
 
 
-def test_page_is_well_formed_and_needs_nothing_beside_itself(scene):
+def test_page_is_well_formed_and_self_contained(scene):
     page = page_of(scene, comparison=Comparison(2, 1, 2, 1))
     parser = Balanced()
     parser.feed(page)
@@ -78,16 +78,16 @@ def test_page_shows_scores_record_and_verdict(scene):
     page = page_of(scene, comparison=Comparison(2, 1, 3, 1))
     for text in ("50.0 %", "f" * 64, "outside", "33.3 %", "+16.7 points"):
         assert text in page
-    assert "Found against known" not in page_of(scene)
+    assert "Comparison with known counts" not in page_of(scene)
 
 
-def test_names_cannot_write_html(scene):
+def test_names_are_escaped(scene):
     page = page_of(scene, name="<script>alert(1)</script>$record")
     assert "<script" not in page
     assert "$record" in page
 
 
-def test_page_of_an_empty_field_has_no_numbers_that_do_not_exist(scene):
+def test_page_of_an_empty_field_shows_dashes(scene):
     image, _ = scene
     page = report_page(
         [Entry("a", image, image, Measurements(()))], title="T", facts={}, record="r"

@@ -7,19 +7,19 @@ from unet.measurement.stains import (
     estimate_white,
     mix_stains,
     optical_density,
-    restained,
+    scale_stains,
     separate_stains,
     stain_matrix,
 )
 
 
-def test_stain_vectors_have_unit_length_and_the_third_is_across_both():
+def test_stain_vectors_have_unit_length_and_the_third_is_orthogonal():
     matrix = stain_matrix()
     assert np.allclose(np.linalg.norm(matrix, axis=1), 1)
     assert np.allclose(matrix[2] @ matrix[:2].T, 0)
 
 
-def test_optical_density_is_one_where_a_tenth_of_the_light_passes():
+def test_optical_density_is_one_for_a_tenth_of_the_light():
     image = np.full((2, 2, 3), 1_000, np.uint16)
     assert np.allclose(optical_density(image, np.array([10_000.0] * 3)), 1)
 
@@ -65,10 +65,10 @@ def test_grey_image_is_refused():
 
 def test_equal_amounts_of_stain_leave_the_light_as_it_is() -> None:
     light = np.random.default_rng(0).uniform(0.05, 1, (4, 5, 3)).astype(np.float32)
-    np.testing.assert_allclose(restained(light, np.ones(3)), light, rtol=1e-4)
+    np.testing.assert_allclose(scale_stains(light, np.ones(3)), light, rtol=1e-4)
 
 
 def test_twice_the_haematoxylin_has_twice_its_optical_density() -> None:
     blue = np.array(HAEMATOXYLIN) / np.linalg.norm(HAEMATOXYLIN)
-    passed = restained((10 ** -(0.3 * blue))[None, None], np.array([2.0, 1.0, 1.0]))
+    passed = scale_stains((10 ** -(0.3 * blue))[None, None], np.array([2.0, 1.0, 1.0]))
     np.testing.assert_allclose(-np.log10(passed[0, 0]), 0.6 * blue, atol=1e-4)

@@ -29,14 +29,14 @@ def test_same_seed_draws_the_same_field():
     assert (a.positive == b.positive).all()
 
 
-def test_every_nucleus_is_one_piece_and_counted(fields):
+def test_every_nucleus_is_connected_and_counted(fields):
     for field in fields:
         numbers = np.unique(field.instances)
         assert numbers.tolist() == list(range(field.count + 1))
         assert all(label(field.instances == n)[1] == 1 for n in numbers[1:])
 
 
-def test_nuclei_are_whole_or_cut_by_no_more_than_a_border(fields):
+def test_nuclei_overlap_by_no_more_than_a_border(fields):
     smallest_px = (1 - MAX_CUT) * np.pi * RADIUS_PX[0] ** 2 * 0.55  # flattened and wobbling
     for field in fields:
         whole = clear_border(field.instances)
@@ -64,7 +64,7 @@ def test_share_of_positive_nuclei_differs_between_fields(fields):
     assert np.ptp([field.positive.mean() for field in fields]) > 0.2
 
 
-def test_messy_folder_has_pairs_and_junk_and_is_the_same_again(tmp_path):
+def test_messy_folder_has_pairs_and_junk_and_is_reproducible(tmp_path):
     a, b = tmp_path / "a", tmp_path / "b"
     write_messy_folder(a, seed=3, fields=2)
     write_messy_folder(b, seed=3, fields=2)
@@ -78,7 +78,7 @@ def test_messy_folder_has_pairs_and_junk_and_is_the_same_again(tmp_path):
     assert mask.shape == read_image(a / SLIDES / "IHC_001.png").shape[:2]
 
 
-def test_messy_folder_that_was_cut_is_taken_up(tmp_path):
+def test_an_interrupted_messy_folder_is_completed(tmp_path):
     write_messy_folder(tmp_path, seed=3, fields=2)
     kept, lost = (tmp_path / SLIDES / f"IHC_00{n}.png" for n in (1, 2))
     before, time = lost.read_bytes(), kept.stat().st_mtime_ns

@@ -31,12 +31,12 @@ from unet.measurement.mask_objects import read_instances
 from unet.network.backend import (
     Backend,
     available_backends,
-    chosen,
-    fastest,
+    choose_backend,
+    fastest_backend,
     is_settled,
     make_forward,
 )
-from unet.network.timing import in_turn
+from unet.network.timing import time_interleaved
 from unet.planning.fingerprint import fingerprint
 from unet.planning.lr_schedule import make_schedule
 from unet.planning.plan import make_plan
@@ -214,15 +214,15 @@ def test_the_choice_of_backend_is_saved_and_a_damaged_file_is_replaced(
     run: Path, tmp_path: Path
 ) -> None:
     notes, net = tmp_path / "home" / "backends.json", Predictor(run).nets[0]
-    choice = fastest(net, model_id="m", notes=notes)
+    choice = fastest_backend(net, model_id="m", choices_file=notes)
     assert set(choice.seconds) <= {str(backend) for backend in available_backends()}
     document = json.loads(notes.read_text())
     (key,) = document
     document[key] = {"backend": "float32", "seconds": {"float32": 1.0}}
     notes.write_text(json.dumps(document))
-    assert fastest(net, model_id="m", notes=notes).backend is Backend.FLOAT32
+    assert fastest_backend(net, model_id="m", choices_file=notes).backend is Backend.FLOAT32
     notes.write_text("[1, 2")
-    assert fastest(net, model_id="m", notes=notes).backend in available_backends()
+    assert fastest_backend(net, model_id="m", choices_file=notes).backend in available_backends()
 
 
 def chosen_on_a_busy_machine(fast: Backend, seed: int) -> Backend:
@@ -234,7 +234,9 @@ def chosen_on_a_busy_machine(fast: Backend, seed: int) -> Backend:
         now[0] += (1.0 if backend is fast else 1.4) * noise
 
     works = {backend: partial(forward, backend) for backend in Backend}
-    return chosen(in_turn(works, is_enough=is_settled, clock=lambda: now[0])).backend
+    return choose_backend(
+        time_interleaved(works, is_enough=is_settled, clock=lambda: now[0])
+    ).backend
 
 
 @pytest.mark.parametrize("fast", list(Backend))

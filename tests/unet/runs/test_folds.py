@@ -41,7 +41,7 @@ def many(count: int) -> dict[str, str]:
     return {f"s{i}": f"patient{i // 2}" for i in range(count)}
 
 
-def test_every_sample_is_held_out_once_and_no_group_is_on_both_sides(tmp_path: Path) -> None:
+def test_every_sample_is_held_out_once_and_no_group_is_split(tmp_path: Path) -> None:
     folds = make_folds([grouped(tmp_path / "a", many(60))], FoldRule(count=5))
     assert sorted(name for names in held_out(folds) for name in names) == sorted(many(60))
     for fold in folds.folds:
@@ -51,7 +51,7 @@ def test_every_sample_is_held_out_once_and_no_group_is_on_both_sides(tmp_path: P
         assert len(fold.held_out) + len(fold.training) == 60
 
 
-def test_a_further_sample_moves_no_other(tmp_path: Path) -> None:
+def test_adding_a_sample_moves_no_other(tmp_path: Path) -> None:
     before = place_of(make_folds([grouped(tmp_path / "a", many(60))], FoldRule(count=5)))
     more = many(60) | {"new": "patient 99", "again": "patient3"}
     after = place_of(make_folds([grouped(tmp_path / "b", more)], FoldRule(count=5)))
@@ -75,7 +75,7 @@ def test_groups_that_show_the_same_tissue_stay_together(tmp_path: Path) -> None:
     assert place["c1"] == place["c2"] == place["c3"]
 
 
-def test_folds_are_as_stated_and_the_rest_goes_by_hash(tmp_path: Path) -> None:
+def test_listed_groups_keep_their_fold_and_others_are_assigned_by_hash(tmp_path: Path) -> None:
     dataset = grouped(tmp_path / "a", {name: name for name in "abcdefgh"})
     rule = FoldRule(count=3, groups=(("a", "b"), ("c",)), training=("h",))
     folds = make_folds([dataset], rule)
@@ -86,7 +86,7 @@ def test_folds_are_as_stated_and_the_rest_goes_by_hash(tmp_path: Path) -> None:
     assert sorted(place) == list("abcdefg")
 
 
-def test_held_out_samples_of_several_datasets_come_in_turn(tmp_path: Path) -> None:
+def test_held_out_samples_of_several_datasets_are_interleaved(tmp_path: Path) -> None:
     first = grouped(tmp_path / "a", {f"a{i}": f"a{i}" for i in range(3)})
     second = grouped(tmp_path / "b", {f"b{i}": f"b{i}" for i in range(5)})
     rule = FoldRule(count=2, groups=(("a0", "a1", "b0", "b1", "b2"), ("a2", "b3", "b4")))
@@ -117,9 +117,9 @@ def test_more_folds_than_groups_are_refused(tmp_path: Path) -> None:
         make_folds([dataset], FoldRule(count=4))
 
 
-def test_a_group_that_no_dataset_holds_is_named(tmp_path: Path) -> None:
+def test_a_group_in_no_dataset_is_refused(tmp_path: Path) -> None:
     dataset = grouped(tmp_path / "a", {name: name for name in "abcd"})
-    with pytest.raises(UnetError, match=r"no dataset holds.*found aa"):
+    with pytest.raises(UnetError, match=r"in no dataset.*found aa"):
         make_folds([dataset], FoldRule(count=2, same={"liver": ("aa", "b")}))
 
 
@@ -134,7 +134,7 @@ def test_a_group_that_no_dataset_holds_is_named(tmp_path: Path) -> None:
         ({"folds": 2}, "count: Field required"),
     ],
 )
-def test_a_wrong_rule_says_what_is_wrong(content: str | dict, message: str, tmp_path: Path):
+def test_an_invalid_rule_is_explained(content: str | dict, message: str, tmp_path: Path):
     text = content
     if isinstance(content, dict):
         (tmp_path / "folds.json").write_text(json.dumps(content))

@@ -1,4 +1,4 @@
-"""The stated folds of two real datasets that show the same tissue, held against the pixels."""
+"""Folds of two real datasets with common tissue, verified by pixel correlation."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def grey(fold_side: tuple, dataset: Path) -> dict:
 
 
 def correlations(fold: Fold, crops: Path, whole: Path) -> dict[str, float]:
-    """Of each held-out crop with the best place in any whole image that is trained on."""
+    """Highest correlation of each held-out crop with any whole training image."""
     images = [cv2.resize(image, (1024, 1024)) for image in
               grey(fold.training, whole).values()]  # fmt: skip
     return {
@@ -56,7 +56,7 @@ def test_no_fold_trains_on_the_tissue_of_a_crop_that_it_is_scored_on(real_data, 
     assert max(value for row in found for value in row.values()) < OTHER
 
 
-def test_the_leak_that_the_folds_avoid_is_there(real_data, tmp_path: Path) -> None:
+def test_without_the_rule_tissues_would_leak(real_data, tmp_path: Path) -> None:
     whole = formatted(real_data("monuseg2018"), tmp_path / "whole")
     crops = formatted(real_data("monuseg_crops_triplets"), tmp_path / "crops")
     stated = json.loads((ROOT / "benchmarks" / "monuseg_folds.json").read_text())

@@ -37,7 +37,7 @@ def weights_of(run: Path) -> str:
     return content_hash(run / "model" / "weights.safetensors")
 
 
-def test_two_runs_of_one_plan_are_equal_to_the_bit(discs: Path, tmp_path: Path) -> None:
+def test_two_runs_of_one_plan_are_bit_identical(discs: Path, tmp_path: Path) -> None:
     plan = small_plan(discs)
     runs = [train([discs], tmp_path / name, plan=plan) for name in ("a", "b")]
     assert weights_of(runs[0]) == weights_of(runs[1])
@@ -49,7 +49,7 @@ class StopError(Exception):
     pass
 
 
-def test_deep_supervision_teaches_the_coarser_stages_and_replays_equal(discs: Path, tmp_path: Path):
+def test_deep_supervision_trains_the_coarser_stages_and_replays(discs: Path, tmp_path: Path):
     plan = small_plan(discs).model_copy(update={"deep_supervision": 1})
     runs = [train([discs], tmp_path / name, plan=plan) for name in ("a", "b")]
     assert weights_of(runs[0]) == weights_of(runs[1])
@@ -59,7 +59,7 @@ def test_deep_supervision_teaches_the_coarser_stages_and_replays_equal(discs: Pa
 
 
 def stop_once_saved(run: Path):
-    """An event handler that ends the training at the first step after a checkpoint."""
+    """An event handler that stops the training at the first step after a checkpoint."""
 
     def stop(event: dict) -> None:
         if event["event"] == "validation" and (run / "last.safetensors").exists():
@@ -68,7 +68,7 @@ def stop_once_saved(run: Path):
     return stop
 
 
-def test_stopped_and_resumed_equals_one_go(discs: Path, tmp_path: Path) -> None:
+def test_stopped_and_resumed_equals_uninterrupted(discs: Path, tmp_path: Path) -> None:
     plan = small_plan(discs, steps=20).model_copy(update={"validate_at": (4, 8, 12, 16, 20)})
     whole, cut = train([discs], tmp_path / "whole", plan=plan), tmp_path / "cut"
     with pytest.raises(StopError):
@@ -77,7 +77,7 @@ def test_stopped_and_resumed_equals_one_go(discs: Path, tmp_path: Path) -> None:
     assert weights_of(cut) == weights_of(whole)
 
 
-def test_asked_to_end_twenty_times_it_gets_on_and_ends_as_in_one_go(discs: Path, tmp_path: Path):
+def test_stopped_twenty_times_it_progresses_and_equals_uninterrupted(discs: Path, tmp_path: Path):
     plan = small_plan(discs, steps=21)
     whole, cut = train([discs], tmp_path / "whole", plan=plan), tmp_path / "cut"
     began_at: list[int] = []
@@ -94,7 +94,7 @@ def test_asked_to_end_twenty_times_it_gets_on_and_ends_as_in_one_go(discs: Path,
     assert weights_of(cut) == weights_of(whole)
 
 
-def test_a_begun_run_is_not_taken_up_unasked(discs: Path, tmp_path: Path) -> None:
+def test_a_started_run_is_not_resumed_implicitly(discs: Path, tmp_path: Path) -> None:
     plan, run = small_plan(discs), tmp_path / "run"
     with pytest.raises(StopError):
         train([discs], run, plan=plan, on_event=stop_once_saved(run))
@@ -115,7 +115,7 @@ def test_a_time_limit_is_kept_and_leaves_a_usable_model(tmp_path: Path) -> None:
     assert {"plan", "step", "validation", "done"} <= {event["event"] for event in events}
 
 
-def test_a_finished_run_is_left_as_it_is(discs: Path, tmp_path: Path) -> None:
+def test_a_finished_run_is_not_changed(discs: Path, tmp_path: Path) -> None:
     plan = small_plan(discs)
     run = train([discs], tmp_path / "run", plan=plan)
     before = weights_of(run)
@@ -146,11 +146,11 @@ def test_a_plan_for_other_classes_is_refused(discs: Path, tmp_path: Path) -> Non
     other = plan.model_copy(
         update={"classes": (plan.classes[0], plan.classes[1].model_copy(update={"name": "cell"}))}
     )
-    with pytest.raises(UnetError, match="another dataset"):
+    with pytest.raises(UnetError, match="a different dataset"):
         train([discs], tmp_path / "run", plan=other)
 
 
-def test_a_checkpoint_cut_short_is_named(discs: Path, tmp_path: Path) -> None:
+def test_a_truncated_checkpoint_is_an_error(discs: Path, tmp_path: Path) -> None:
     plan, run = small_plan(discs), tmp_path / "run"
 
     with pytest.raises(StopError):
@@ -162,7 +162,7 @@ def test_a_checkpoint_cut_short_is_named(discs: Path, tmp_path: Path) -> None:
 
 
 def kill_in_training(command: list[str], run: Path, *, after_s: float) -> None:
-    """Start a training and kill it so long after it has saved something new."""
+    """Start a training and kill it `after_s` seconds after its next save."""
     saved = run / "last.safetensors"
     before = saved.stat().st_mtime_ns if saved.exists() else 0
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -176,7 +176,7 @@ def kill_in_training(command: list[str], run: Path, *, after_s: float) -> None:
     process.wait()
 
 
-def test_killed_and_resumed_the_run_ends_with_equal_weights(discs: Path, tmp_path: Path) -> None:
+def test_a_killed_and_resumed_run_has_equal_weights(discs: Path, tmp_path: Path) -> None:
     plan_file = tmp_path / "plan.json"
     plan = small_plan(discs, steps=60)
     plan = plan.model_copy(update={"validate_at": tuple(range(5, 61, 5))})

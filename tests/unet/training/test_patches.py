@@ -13,7 +13,7 @@ from unet.errors import UnetError
 from unet.planning.fingerprint import fingerprint, refuse_unseen_classes
 from unet.planning.lr_schedule import Shrink
 from unet.planning.plan import Plan, make_plan
-from unet.planning.sample_statistics import nearest
+from unet.planning.sample_statistics import nearest_distances
 from unet.scoring.evaluate import evaluate
 from unet.training.patches import Patches, split_samples
 
@@ -49,14 +49,14 @@ def test_a_shrunk_batch_is_drawn_from_its_step_on(discs: Path) -> None:
     assert patches.batch(3).mask_BHW.shape == (2, 32, 32)
 
 
-def test_samples_that_are_not_kept_are_read_again_to_the_same_bits(discs: Path) -> None:
+def test_uncached_samples_are_read_again_bit_identically(discs: Path) -> None:
     kept, plan = patches_of(discs)
     unkept = Patches(split_samples([discs])[0], plan, cache_bytes=0)
     assert (kept.batch(1).image_BCHW == unkept.batch(1).image_BCHW).all()
 
 
-def test_only_stained_images_on_bright_ground_are_stained_anew(discs: Path) -> None:
-    """The discs lie on a dark ground; inverted, on a bright one."""
+def test_stain_jitter_applies_only_to_stained_images_on_bright_background(discs: Path) -> None:
+    """The discs are on a dark background; inverted, on a bright one."""
     batches = [patches_of(discs, stain_jitter=s)[0].batch(0).image_BCHW for s in (0.0, 0.5)]
     assert (batches[0] == batches[1]).all()
     for path in (discs / "train" / "images").glob("*.png"):
@@ -65,14 +65,14 @@ def test_only_stained_images_on_bright_ground_are_stained_anew(discs: Path) -> N
     assert (batches[0] - batches[1]).abs().mean() > 0.01
 
 
-def test_every_sample_is_drawn_once_an_epoch(discs: Path) -> None:
+def test_every_sample_is_drawn_once_per_epoch(discs: Path) -> None:
     patches, plan = patches_of(discs)
     drawn = [patches._index(step, i) for step in range(4) for i in range(plan.batch)]
     assert sorted(drawn[:6]) == sorted(drawn[6:]) == list(range(6))
 
 
-def test_image_mask_and_distance_are_turned_together(discs: Path) -> None:
-    """Discs are brighter than their ground; they stay so wherever a patch puts them."""
+def test_image_mask_and_distance_are_transformed_together(discs: Path) -> None:
+    """Discs are brighter than their background, in every patch."""
     batch = patches_of(discs)[0].batch(0)
     inside = batch.mask_BHW == 1
     assert batch.image_BCHW.mean(1)[inside].mean() > batch.image_BCHW.mean(1)[~inside].mean() + 0.3
@@ -80,7 +80,7 @@ def test_image_mask_and_distance_are_turned_together(discs: Path) -> None:
     assert batch.distance_B1HW[:, 0][~inside].mean() < 0.05
 
 
-def test_a_distant_corner_is_filled_by_its_mirror_not_by_black(tmp_path: Path) -> None:
+def test_patches_beyond_the_image_are_padded_by_reflection(tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path / "small", size=40)
     batch = patches_of(dataset, patch_px=64, **STILL)[0].batch(0)
     assert batch.image_BCHW.shape[-2:] == (64, 64)
@@ -102,7 +102,7 @@ def test_facts_of_the_drawn_discs(discs: Path) -> None:
     assert 5 < facts.apart_px[1] < 40
 
 
-def test_a_class_that_no_training_mask_shows_is_refused_by_name(discs: Path) -> None:
+def test_a_class_missing_from_the_training_masks_is_refused(discs: Path) -> None:
     document = json.loads((discs / "dataset.json").read_text())
     document["classes"].append({"id": 2, "name": "stroma"})
     (discs / "dataset.json").write_text(json.dumps(document))
@@ -117,7 +117,7 @@ def test_masks_without_any_object_are_refused(discs: Path) -> None:
         fingerprint([discs])
 
 
-def test_a_rare_class_outside_the_samples_looked_at_is_no_missing_one(tmp_path: Path) -> None:
+def test_a_rare_class_outside_the_sampled_masks_is_not_missing(tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path / "set", train=3)
     samples = split_samples([dataset])[0]
     unseen = np.zeros(256, np.int64)
@@ -126,8 +126,8 @@ def test_a_rare_class_outside_the_samples_looked_at_is_no_missing_one(tmp_path: 
 
 def test_distances_to_the_nearest_centre() -> None:
     centres = np.array([[0.0, 0.0], [0.0, 3.0], [4.0, 3.0]])
-    np.testing.assert_allclose(nearest(centres), [3, 3, 4])
-    assert not len(nearest(centres[:1]))
+    np.testing.assert_allclose(nearest_distances(centres), [3, 3, 4])
+    assert not len(nearest_distances(centres[:1]))
 
 
 def test_a_dataset_without_training_samples_is_refused(tmp_path: Path) -> None:
@@ -136,13 +136,13 @@ def test_a_dataset_without_training_samples_is_refused(tmp_path: Path) -> None:
         fingerprint([dataset])
 
 
-def test_an_empty_split_is_refused_and_says_what_is_there(tmp_path: Path) -> None:
+def test_an_empty_split_is_refused_and_the_split_sizes_are_reported(tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path / "set", test=0)
     with pytest.raises(UnetError, match="6 in train, 2 in val, 0 in test"):
         evaluate(tmp_path, dataset, Split.TEST)
 
 
-def test_images_differ_in_light_by_what_normalisation_leaves_of_it(tmp_path: Path) -> None:
+def test_light_spread_ignores_exposure_but_not_contrast(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     image = rng.integers(20, 60, (64, 64, 3), np.uint8)
     spreads = []

@@ -13,32 +13,32 @@ from unet.errors import UnetError
 from unet.network.checkpoint import load_tensors
 from unet.planning.plan import read_plan
 from unet.runs.train import train
-from unet.training.process_group import Group, joined
-from unet.training.step import device_named
+from unet.training.process_group import ProcessGroup, join_process_group
+from unet.training.step import resolve_device
 
 
 def test_shares_cover_the_batch_once() -> None:
     for size in (1, 2, 3, 5, 8):
-        places = [place for rank in range(size) for place in Group(rank, size).share(8)]
+        places = [place for rank in range(size) for place in ProcessGroup(rank, size).share(8)]
         assert places == list(range(8))
 
 
 def test_more_processes_than_patches_are_refused() -> None:
     with pytest.raises(UnetError, match="more processes than patches"):
-        Group(0, 3).share(2)
+        ProcessGroup(0, 3).share(2)
 
 
-def test_outside_of_torchrun_a_process_is_by_itself() -> None:
-    with joined({}, "cpu") as group:
-        assert group == Group(0, 1)
+def test_without_torchrun_the_group_is_a_single_process() -> None:
+    with join_process_group({}, "cpu") as group:
+        assert group == ProcessGroup(0, 1)
 
 
-def test_a_gpu_that_is_not_there_is_said() -> None:
+def test_a_missing_gpu_is_an_error() -> None:
     if torch.cuda.is_available():
-        pytest.skip("here is one")
-    assert device_named("auto") == "cpu"
-    with pytest.raises(UnetError, match="no GPU can be used here"):
-        device_named("cuda")
+        pytest.skip("this machine has a GPU")
+    assert resolve_device("auto") == "cpu"
+    with pytest.raises(UnetError, match="no usable GPU"):
+        resolve_device("cuda")
 
 
 NARROW = """
@@ -60,7 +60,7 @@ with joined(os.environ, "cpu") as group:
 
 
 @pytest.mark.system
-def test_where_memory_is_refused_to_a_process_all_go_on_with_smaller_batches(
+def test_out_of_memory_in_one_process_shrinks_the_batches_of_all(
     discs: Path, tmp_path: Path
 ) -> None:
     plan = small_plan(discs, steps=2).model_copy(
@@ -73,7 +73,7 @@ def test_where_memory_is_refused_to_a_process_all_go_on_with_smaller_batches(
                str(tmp_path / "run"), str(tmp_path / "plan.json"), str(1500 << 20)]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "memory was refused to one of the processes" in done.stderr
+    assert "out of memory in one of the training processes" in done.stderr
     assert '"event": "shrink"' in done.stdout
     recorded = read_plan(tmp_path / "run" / "plan.json")
     assert recorded.batch < 64
@@ -91,7 +91,7 @@ with joined(os.environ, "cpu") as group:
 
 
 @pytest.mark.system
-def test_processes_started_again_do_not_wait_for_those_that_ended() -> None:
+def test_restarted_processes_do_not_wait_for_ended_ones() -> None:
     """As under torchrun, whose store outlives them; the second comes after the first has asked."""
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     for restart in ("0", "1", "2"):

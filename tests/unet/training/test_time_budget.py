@@ -9,23 +9,23 @@ from tests.unet.planning.test_plan import NUCLEI
 from tests.unet.runs.test_train import small_plan, weights_of
 from unet.planning.plan import make_plan, read_plan
 from unet.runs.train import train
-from unet.training.time_budget import Pace, process_clock, stopped_early
+from unet.training.time_budget import TimeBudget, process_start, stop_early
 
 
 def simulated(limit_s: float, step_s, *, validation_s: float = 0.5) -> tuple[float, list[float]]:
     """Seconds at which a training of steps that take `step_s(now)` ends, and its rates."""
-    plan, pace = make_plan(NUCLEI, patches=800), Pace(limit_s, time.monotonic())
-    pace.expect(validation_s, 0.5, is_chosen=True)
+    plan, time_budget = make_plan(NUCLEI, patches=800), TimeBudget(limit_s, time.monotonic())
+    time_budget.expect(validation_s, 0.5, is_chosen=True)
     now, step, validated, rates = 2.0, 0, 0.0, []
-    pace.elapsed = lambda: now  # type: ignore[method-assign] # the clock of the simulation
-    pace.add_step(step_s(0.0))
-    while step < plan.steps and not (step and pace.is_up()):
+    time_budget.elapsed = lambda: now  # type: ignore[method-assign] # the clock of the simulation
+    time_budget.add_step(step_s(0.0))
+    while step < plan.steps and not (step and time_budget.is_exhausted()):
         rates.append(plan.level(step))
         now += step_s(now)
-        pace.add_step(step_s(now))
+        time_budget.add_step(step_s(now))
         step += 1
-        plan = pace.fitted(plan, step, validated_s=validated)
-        if pace.validation_is_due(validated):
+        plan = time_budget.fit(plan, step, validated_s=validated)
+        if time_budget.validation_is_due(validated):
             now += validation_s
             validated = now
     replayed = [plan.level(step) for step in range(len(rates))]
@@ -39,7 +39,7 @@ def simulated(limit_s: float, step_s, *, validation_s: float = 0.5) -> tuple[flo
     [lambda _: 0.4, lambda now: 0.3 if now < 25 else 0.6, lambda now: 0.8 if now < 20 else 0.25],
     ids=["steady", "slower", "faster"],
 )
-def test_the_time_limit_is_filled_and_kept_also_where_the_speed_changes(limit: int, step_s) -> None:
+def test_the_time_limit_is_filled_and_kept_even_if_the_speed_changes(limit: int, step_s) -> None:
     ended, rates = simulated(limit, step_s)
     assert 0.93 * limit <= ended <= limit
     assert max(rates) == 1
@@ -54,20 +54,20 @@ def test_a_limited_training_never_ends_late_on_a_steady_machine(limit: int, step
     assert ended <= limit
 
 
-def test_without_gain_the_rate_falls_at_once_and_the_plan_so_made_does_the_same() -> None:
+def test_early_stopping_starts_the_decay_and_its_plan_replays() -> None:
     plan = make_plan(NUCLEI).model_copy(update={"patience": 2})
-    assert stopped_early(plan, 300, [0.5, 0.6, 0.7]) is plan
-    early = stopped_early(plan, 300, [0.7, 0.7, 0.7])
+    assert stop_early(plan, 300, [0.5, 0.6, 0.7]) is plan
+    early = stop_early(plan, 300, [0.7, 0.7, 0.7])
     assert (early.decay_from, early.steps) == (300, 500)
-    assert stopped_early(early, 300, [0.7, 0.7, 0.7]) == early
-    assert stopped_early(plan, plan.decay_from, [0.7, 0.7, 0.7]) is plan
+    assert stop_early(early, 300, [0.7, 0.7, 0.7]) == early
+    assert stop_early(plan, plan.decay_from, [0.7, 0.7, 0.7]) is plan
 
 
-def test_the_clock_of_the_process_began_before_this_test() -> None:
-    assert 0 < time.monotonic() - process_clock() < 86_400
+def test_the_process_started_before_this_test() -> None:
+    assert 0 < time.monotonic() - process_start() < 86_400
 
 
-def test_the_plan_of_a_limited_run_replays_it_to_the_bit(discs: Path, tmp_path: Path) -> None:
+def test_the_plan_of_a_limited_run_replays_bit_identically(discs: Path, tmp_path: Path) -> None:
     run = train([discs], tmp_path / "run", plan=small_plan(discs), time_limit_s=6)
     plan = read_plan(run / "plan.json")
     assert plan.steps >= 2
@@ -76,7 +76,7 @@ def test_the_plan_of_a_limited_run_replays_it_to_the_bit(discs: Path, tmp_path: 
     assert (replay / "plan.json").read_bytes() == (run / "plan.json").read_bytes()
 
 
-def test_a_resumed_run_spends_what_was_left(discs: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_uses_the_time_left(discs: Path, tmp_path: Path) -> None:
     run, plan, events = tmp_path / "run", small_plan(discs), []
 
     def stop_in_the_midst(event: dict) -> None:
@@ -91,9 +91,7 @@ def test_a_resumed_run_spends_what_was_left(discs: Path, tmp_path: Path) -> None
     assert events[-1]["seconds"] <= 4
 
 
-def test_a_finished_run_goes_on_to_a_longer_limit_and_its_plan_replays_that(
-    discs: Path, tmp_path: Path
-) -> None:
+def test_a_finished_run_is_prolonged_and_its_plan_replays(discs: Path, tmp_path: Path) -> None:
     run, plan = tmp_path / "run", small_plan(discs)
     train([discs], run, plan=plan, time_limit_s=3)
     first, model = read_plan(run / "plan.json"), weights_of(run)

@@ -16,12 +16,12 @@ from unet.network.inference import make_net
 from unet.planning.fingerprint import fingerprint
 from unet.planning.plan import Plan, make_plan
 from unet.runs.train import train
-from unet.training.transfer import FINE_RATE, read_start
+from unet.training.transfer import FINE_TUNING_RATE, read_pretrained
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on discs, of few steps."""
+    """A short run on discs."""
     folder = tmp_path_factory.mktemp("start")
     dataset = write_dataset(folder / "set")
     return train([dataset], folder / "run", plan=small_plan(dataset))
@@ -34,21 +34,21 @@ def with_classes(plan: Plan, *names: str) -> Plan:
 
 
 def test_scale_and_network_stay_the_models_and_the_rate_is_lower(model: Path, discs: Path):
-    start = read_start(model)
+    start = read_pretrained(model)
     fresh = make_plan(fingerprint([discs]), patches=80, seed=5)
     start = replace(start, plan=start.plan.model_copy(update={"scale": 0.5, "patch_px": 96}))
-    plan = start.adapted(fresh)
+    plan = start.adapt_plan(fresh)
     assert (plan.scale, plan.patch_px, plan.widths) == (0.5, 96, (4, 8, 8))
     assert (plan.steps, plan.seed) == (fresh.steps, 5)
-    assert plan.learning_rate == FINE_RATE * fresh.learning_rate
+    assert plan.learning_rate == FINE_TUNING_RATE * fresh.learning_rate
     assert plan.reasons["scale"] != fresh.reasons["scale"]
 
 
-def test_before_its_first_step_a_fine_tuned_network_answers_as_the_model(model: Path):
-    start = read_start(model)
+def test_before_its_first_step_a_fine_tuned_network_equals_the_model(model: Path):
+    start = read_pretrained(model)
     net, image_BCHW = make_net(start.plan).eval(), torch.rand(1, 3, 32, 32)
     before = net(image_BCHW)[1].clone()
-    start.give(net, start.plan)
+    start.load_into(net, start.plan)
     known = make_net(start.plan).eval()
     known.load_state_dict(start.weights)
     for answer, wanted in zip(net(image_BCHW), known(image_BCHW), strict=True):
@@ -56,23 +56,23 @@ def test_before_its_first_step_a_fine_tuned_network_answers_as_the_model(model: 
     assert not torch.equal(net(image_BCHW)[1], before)
 
 
-def test_a_fine_tuning_has_coarser_heads_of_its_own(model: Path) -> None:
-    start = read_start(model)
+def test_fine_tuning_has_its_own_auxiliary_heads(model: Path) -> None:
+    start = read_pretrained(model)
     deep = start.plan.model_copy(update={"deep_supervision": 1})
     net = make_net(deep).eval()
-    start.give(net, deep)
+    start.load_into(net, deep)
     net.coarse[0].weight.data.fill_(1.0)
     back = make_net(start.plan).eval()
-    replace(start, plan=deep, weights=net.state_dict()).give(back, start.plan)
+    replace(start, plan=deep, weights=net.state_dict()).load_into(back, start.plan)
     image_BCHW = torch.rand(1, 3, 32, 32)
     assert torch.equal(back(image_BCHW)[0], net(image_BCHW)[0])
 
 
 def test_classes_keep_their_row_by_name_and_new_ones_start_at_zero(model: Path) -> None:
-    start = read_start(model)
+    start = read_pretrained(model)
     plan = with_classes(start.plan, "cell", "disc")
     net = make_net(plan)
-    start.give(net, plan)
+    start.load_into(net, plan)
     rows, old = net.head.weight.detach(), start.weights["head.weight"]
     assert torch.equal(rows[0], old[0])
     assert torch.equal(rows[2], old[1])
@@ -80,15 +80,15 @@ def test_classes_keep_their_row_by_name_and_new_ones_start_at_zero(model: Path) 
     assert not rows[1].any()
 
 
-def test_a_grey_model_that_takes_in_colour_answers_a_grey_image_as_before(tmp_path: Path):
+def test_a_grey_model_extended_to_colour_gives_equal_outputs_for_grey_images(tmp_path: Path):
     dataset = write_dataset(tmp_path / "set")
     grey = small_plan(dataset).model_copy(update={"channels": 1})
-    start = read_start(train([dataset], tmp_path / "run", plan=grey))
-    colour = start.adapted(make_plan(fingerprint([dataset])))
+    start = read_pretrained(train([dataset], tmp_path / "run", plan=grey))
+    colour = start.adapt_plan(make_plan(fingerprint([dataset])))
     assert colour.channels == 3
     nets = [make_net(plan).eval() for plan in (grey, colour)]
     for net, plan in zip(nets, (grey, colour), strict=True):
-        start.give(net, plan)
+        start.load_into(net, plan)
     image_B1HW = torch.rand(1, 1, 32, 32)
     answers = nets[0](image_B1HW)[0], nets[1](image_B1HW.expand(-1, 3, -1, -1))[0]
     assert torch.allclose(*answers, atol=1e-5)
@@ -106,7 +106,7 @@ def test_the_weights_come_from_the_model_which_is_an_input_of_the_run(model: Pat
     assert (run / "lineage" / inputs[1]["id"]).is_dir()
 
 
-def test_fine_tuning_stopped_and_resumed_equals_one_go(model: Path, discs: Path) -> None:
+def test_fine_tuning_stopped_and_resumed_equals_uninterrupted(model: Path, discs: Path) -> None:
     plan, ways = small_plan(discs), [discs.parent / "a", discs.parent / "b"]
 
     def stop(event: dict) -> None:
@@ -127,7 +127,7 @@ def test_a_plan_with_another_network_is_refused_and_leaves_no_folder(model: Path
     assert not (discs.parent / "run").exists()
 
 
-def test_what_is_no_model_is_refused(discs: Path) -> None:
+def test_a_folder_without_model_is_refused(discs: Path) -> None:
     with pytest.raises(ArtifactError, match="this is no model"):
         train([discs], discs.parent / "run", start=discs)
     with pytest.raises(ArtifactError, match="no finished model here"):
