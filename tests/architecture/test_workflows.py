@@ -183,7 +183,7 @@ def test_the_preview_job_fails_and_reports_why_where_the_pack_refuses(tmp_path: 
         assert one.cloud.log == []
     text = report.read_text()
     assert "### Preview: refused or failed (1)" in text
-    assert "no firewall names a tag" in text
+    assert "no firewall covers a tag" in text
     assert "unknown, the program did not get so far" in text
 
 

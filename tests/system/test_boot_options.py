@@ -264,8 +264,8 @@ def test_a_gpu_machine_names_its_driver_and_one_without_says_what_to_do(small: D
     small.guest.exec("mv", "/usr/bin/nvidia-smi", "/root")
     status, log = boot_again(small)
     assert status == "failed"
-    assert "no GPU driver answers: take a GPU image" in log
-    assert "swap: there already" in log
+    assert "no GPU driver responds: use a GPU image" in log
+    assert "swap: exists already" in log
     assert told(small, "cat", "/etc/fstab").count("/swapfile") == 1
 
 
@@ -273,7 +273,7 @@ def test_a_machine_that_refuses_swap_goes_on_without(small: Droplet):
     small.guest.exec("sh", "-ec", "rm /usr/local/sbin/swapon; sed -i /swapfile/d /etc/fstab")
     _, log = boot_again(small)
     small.guest.exec("mv", "/root/nvidia-smi", "/usr/bin/nvidia-smi")
-    assert "swap: not on: `swapon /swapfile` ended with" in log
+    assert "swap: not enabled: `swapon /swapfile` exited with" in log
     assert "system: " in log
     assert told(small, "ls", "/swapfile").endswith("No such file or directory")
 
@@ -284,7 +284,7 @@ def test_torch_comes_from_its_own_index_and_must_reach_the_gpu(
     made.files.folders["/nowhere"] = made.wheel.parent
     status, log = boot_again(small)
     assert status == "failed"
-    assert "torch does not reach the GPU: set torchIndex to a build for this driver" in log
+    assert "torch cannot use the GPU: set torchIndex to a build for this driver" in log
     bases = told(small, "sh", "-c", "ls -d /opt/unetops/base/*/lib/python3.11/site-packages/torch*")
     assert "+cu126.dist-info" in bases
     clock.say("GPU: driver and torch's index are shown; that torch reaches a GPU cannot be, here")

@@ -154,7 +154,7 @@ def goes_back(engineer: Engineer) -> None:
     assert one.stack.outputs()["release"] != first
     with one.site(engineer.token) as site:
         engineer.rules.append(site.post("/rules", json=OTHER_RULES)["id"])
-    engineer.types("Releases and the way back", COMMIT=first)
+    engineer.types("Releases and rollback", COMMIT=first)
     assert one.stack.outputs()["release"] == first
     assert engineer.has_rules() == [True, True]
 
@@ -191,7 +191,7 @@ def adopts(engineer: Engineer) -> None:
     engineer.shell("pulumi stack rm dev --force --preserve-config && pulumi stack init dev")
     line = f"unetops infra recover --stack dev --take volume/{volume}"
     assert line in engineer.shell("pulumi up 2>&1", code=1)
-    engineer.types("A volume that the state does not know", ID=volume)
+    engineer.types("A volume that is not in the state", ID=volume)
     assert stack.cloud.only("Volume")[0] == volume
     engineer.types("The host's key", without=RECORDED)
     assert engineer.has_rules() == [True, False]

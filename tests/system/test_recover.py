@@ -115,7 +115,7 @@ def test_a_recovery_that_is_killed_itself_goes_on_when_typed_again(
     one.cloud.faults = [Fault(one.kill_engine(), "create", "Droplet", after=True)]
     one.up(code=KILLED)
     one.cloud.faults = [Fault(one.kill_engine(), "read", "Droplet")]
-    with pytest.raises(AssertionError, match=f"pulumi {step} ended with -9"):
+    with pytest.raises(AssertionError, match=f"pulumi {step} exited with -9"):
         recover(one, api, "--yes")
     one.cloud.faults = []
     recover(one, api, "--yes")
