@@ -143,7 +143,7 @@ def test_a_firewall_that_no_state_knows_is_named_with_the_line_that_settles_it(j
     wall = job.stack.cloud.create("Firewall", {"name": "unetops-dev", "inboundRules": [door]})
     assert "already exists" in job.run("deploy", code=1)
     said = job.run("close", code=1)
-    assert "::error title=Door perhaps open::" in said
+    assert "::error title=SSH may be open::" in said
     line = f"unetops infra recover --stack dev --take firewall/{wall}"
     assert line in said
     words = [sys.executable, "-m", "infra.recover", *line.split("recover ")[1].split()]
