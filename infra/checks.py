@@ -148,11 +148,11 @@ def _size(config: StackConfig) -> Iterator[str]:
     min_gb = catalog.GPU_DISK_MIN_GB if size.gpu else catalog.DISK_MIN_GB
     if size.memory_mib < catalog.MEMORY_MIN_MIB:
         yield (
-            f"size: {size.slug} has {size.memory_mib} MiB of memory, torch needs at minimum "
+            f"size: {size.slug} has {size.memory_mib} MiB of memory, torch needs at least "
             f"{catalog.MEMORY_MIN_MIB}; use s-2vcpu-4gb or more"
         )
     if size.disk_gb < min_gb:
-        yield f"size: {size.slug} has {size.disk_gb} GB of disk, torch needs at minimum {min_gb}"
+        yield f"size: {size.slug} has {size.disk_gb} GB of disk, torch needs at least {min_gb}"
 
 
 def _keys(config: StackConfig) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What a droplet is told at its first boot."""
+"""The user_data of a droplet."""
 
 import base64
 import gzip
@@ -99,7 +99,7 @@ def test_path_written_twice_is_refused():
 
 
 def test_missing_first_line_is_refused():
-    assert "cloud-init would ignore it all" in check("packages: [caddy]\n")[0]
+    assert "cloud-init would ignore the text" in check("packages: [caddy]\n")[0]
 
 
 def test_broken_yaml_is_refused():
@@ -177,7 +177,7 @@ def test_cloud_init_accepts_the_config(spec, tmp_path: Path):
 
 
 def _schema_refuses(text: str, folder: Path) -> str:
-    """What the guests' own cloud-init says against a config; nothing if it accepts it."""
+    """Errors of the guests' own cloud-init for a config; empty if it accepts it."""
     (folder / "user-data").write_text(text)
     check = "cloud-init schema --config-file /mnt/user-data"
     inside = f"mount --bind {folder} {golden()}/mnt && chroot {golden()} {check}"

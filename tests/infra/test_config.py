@@ -74,7 +74,7 @@ def test_volume_does_not_shrink():
 
 
 def test_user_data_over_64_kib_is_refused():
-    with pytest.raises(ConfigError, match="65537 bytes, at most 65536"):
+    with pytest.raises(ConfigError, match="65537 bytes, the limit is 65536"):
         read_config(GOOD, "dev", nothing, render=lambda config: "x" * 65537)
     assert read_config(GOOD, "dev", nothing, render=lambda config: "x" * 65536)
 

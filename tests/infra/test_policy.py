@@ -1,4 +1,4 @@
-"""What the policy pack refuses, and that it lets a good stack pass."""
+"""The policy pack: violations that it rejects, and good stacks that pass."""
 
 from __future__ import annotations
 

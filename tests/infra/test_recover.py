@@ -1,4 +1,4 @@
-"""Recovery of a killed `pulumi up`, with a `pulumi` that only writes down what it is asked."""
+"""Recovery from a killed `pulumi up`, with a fake `pulumi` that only records its commands."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Bad configurations on the real engine: each mistake with its remedy, and nothing is made."""
+"""Bad configurations on the real engine: each error has its remedy, and nothing is created."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ ALL = {
 
 
 def mistakes(one: Stack, documented: str, values: dict[str, str]) -> tuple[str, list[str]]:
-    """Heading and lines of what `pulumi preview` says of the documented config with these."""
+    """Heading and lines of `pulumi preview` for the documented config with these values."""
     (one.project / "Pulumi.dev.yaml").write_text(documented)
     for key, value in values.items():
         one.config(key, value, *(["--path"] if "[" in key else []))
@@ -73,7 +73,7 @@ def test_each_mistake_is_named_with_its_remedy_and_all_come_at_once() -> None:
             one.cloud.create("Volume", held)
         mark = len(one.cloud.log)
         for values, said in BAD.values():
-            # As large as the volume is, where the volume is not what is wrong.
+            # As large as the existing volume, unless the volume is the error.
             heading, lines = mistakes(one, documented, {"volumeGib": "80", **values})
             assert lines == [said]
             assert heading == "1 error in the stack's configuration, nothing was created"
