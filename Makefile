@@ -1,18 +1,18 @@
-# `make demo` and `make test` do everything on a machine that has Python 3.11, make and gcc.
+# `make demo` and `make test` work on any machine with Python 3.11, make and gcc.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# A network of some thousand weights is slower on two threads than on one.
+# A network of a few thousand weights is slower on two threads than on one.
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: infra demo test test-system test-long setup dev check fix preview serve golden clean
 
-demo: setup ## the whole life cycle on a synthetic IHC set, then the service on port 8000
+demo: setup ## the full life cycle on a synthetic IHC set, then the service on port 8000
 	$(BIN)/unetops demo $(DEMO)
 
-test: dev ## the suite, parallel
+test: dev ## the test suite, in parallel
 	$(TESTS) -n 2 -m "not system and not long and not browser"
 
 test-system: dev ## real servers, a real browser, the real Pulumi engine, a real boot
@@ -26,7 +26,7 @@ test-long: dev ## many kills and full trainings; not in CI
 setup: $(VENV)/.setup ## only the environment
 dev: $(VENV)/.dev
 
-# A CPU build of torch that lies in .venv already satisfies the lock and stays.
+# A CPU build of torch already installed in .venv satisfies the lock and is kept.
 $(VENV)/.setup: pyproject.toml setup.py dataset_rules/pixels/_unfilter.c requirements.lock
 	@echo "== environment in $(VENV) (some minutes: torch is large)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

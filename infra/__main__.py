@@ -6,7 +6,7 @@ from pathlib import Path
 import pulumi
 from pulumi.runtime.config import CONFIG
 
-# The commit that the engineer stands on is what runs, also where .venv is another checkout's.
+# Run the code of this checkout, even if .venv belongs to another one.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from infra import live, prices, stack, volume
@@ -17,7 +17,7 @@ from infra.source import source_of
 
 
 def main() -> None:
-    """Build the stack; a mistake in its configuration is one message and nothing is made."""
+    """Build the stack; configuration errors are reported together and nothing is created."""
     try:
         config, found = _config()
         source = source_of(config.source, stack.ROOT, stack.CACHE)

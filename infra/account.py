@@ -12,27 +12,27 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 NOT_FOUND = 404
 Record = dict[str, Any]
 REMEDIES = {
-    401: "the token is wrong or expired; make one on the control panel's page API and export it as "
-    "DIGITALOCEAN_TOKEN",
-    403: "the token lacks a scope; make one that may read this",
-    429: "too many requests with this token; wait some minutes and repeat",
+    401: "the token is wrong or expired; create one on the control panel's API page and export it "
+    "as DIGITALOCEAN_TOKEN",
+    403: "the token lacks a scope; create one with read access to this",
+    429: "too many requests with this token; wait a few minutes and retry",
 }
 
 
 class AccountError(Exception):
-    """The account cannot be asked: one line with what to do about it."""
+    """The account cannot be queried: one line with the remedy."""
 
 
 class Account:
-    """Reads the account; changes nothing."""
+    """Read-only access to the account."""
 
     def __init__(self, token: str, *, endpoint: str = ENDPOINT, timeout_s: float = 20) -> None:
         from pydo import Client  # takes a second to import
 
         self._where = urlsplit(endpoint).hostname or endpoint
-        # A token goes over plain HTTP only to this machine, as in tests.
+        # A token goes over plain HTTP only to the local machine, as in tests.
         self._options = {"enforce_https": self._where not in LOOPBACK}
-        # No retries: pydo would wait for as long as a 429 tells it, and the person with it.
+        # No retries: pydo would wait as long as a 429 response specifies.
         self._client = Client(
             token=token, endpoint=endpoint, connection_timeout=timeout_s,
             read_timeout=timeout_s, retry_total=0,
@@ -52,43 +52,43 @@ class Account:
         return self.listing(f"{kind}.list", kind, **filters)
 
     def listing(self, operation: str, key: str, **filters: Any) -> list[Record]:
-        """All objects that an operation such as `uptime.list_checks` answers below `key`."""
+        """All objects that an operation such as `uptime.list_checks` returns under `key`."""
         group, method = operation.split(".")
-        ask = getattr(getattr(self._client, group), method)
+        operation_method = getattr(getattr(self._client, group), method)
         found: list[Record] = []
         for page in range(1, 1000):
-            answer = self._ask(ask, per_page=PAGE, page=page, **filters)
+            answer = self._ask(operation_method, per_page=PAGE, page=page, **filters)
             found += answer.get(key) or []
             if not answer.get("links", {}).get("pages", {}).get("next"):
                 break
         return found
 
-    def _ask(self, operation: Callable[..., Any], **words: Any) -> Record:
+    def _ask(self, operation: Callable[..., Any], **kwargs: Any) -> Record:
         from azure.core.exceptions import AzureError, HttpResponseError
 
         try:
-            answer = operation(**words, **self._options)
+            answer = operation(**kwargs, **self._options)
         except HttpResponseError as e:
             raise AccountError(self._refusal(e.status_code or 0)) from None
         except (AzureError, ValueError) as e:
             raise AccountError(self._unreachable(e)) from None
         if not isinstance(answer, dict):
-            raise AccountError(f"{self._where} answered no JSON object; check the endpoint")
+            raise AccountError(f"{self._where} returned no JSON object; check the endpoint")
         return answer
 
     def _refusal(self, status: int) -> str:
-        remedy = REMEDIES.get(status, "repeat in some minutes; see status.digitalocean.com")
+        remedy = REMEDIES.get(status, "retry in a few minutes; see status.digitalocean.com")
         return f"{self._where} answered {status}: {remedy}"
 
     def _unreachable(self, error: Exception) -> str:
         kind = "did not answer in time" if "timed out" in str(error) else "cannot be reached"
-        return f"{self._where} {kind} ({type(error).__name__}); check the network and repeat"
+        return f"{self._where} {kind} ({type(error).__name__}); check the network and retry"
 
 
 def account_of(
     environment: dict[str, str] | None = None, *, timeout_s: float = 20, endpoint: str | None = None
 ) -> Account:
-    """The account of the token in the environment.
+    """The account that the token in the environment belongs to.
 
     Raises:
         AccountError: if there is no token.
@@ -96,6 +96,6 @@ def account_of(
     env = os.environ if environment is None else environment
     token = next((env[name].strip() for name in TOKENS if env.get(name, "").strip()), None)
     if token is None:
-        raise AccountError(f"no token: export {TOKENS[0]}=... (control panel, page API)")
+        raise AccountError(f"no token: export {TOKENS[0]}=... (control panel, API page)")
     address = endpoint or env.get("DIGITALOCEAN_API_URL") or ENDPOINT
     return Account(token, endpoint=address, timeout_s=timeout_s)

@@ -1,4 +1,4 @@
-"""Bucket component: a private Spaces bucket and a key that opens nothing else."""
+"""Bucket component: a private Spaces bucket and a key that gives access to nothing else."""
 
 from dataclasses import dataclass
 
@@ -8,14 +8,14 @@ import pulumi_digitalocean as do
 
 @dataclass(frozen=True, kw_only=True)
 class BucketArgs:
-    """Where the bucket lies; it needs Spaces keys in the provider's environment."""
+    """Region of the bucket; needs Spaces keys in the provider's environment."""
 
     region: pulumi.Input[str]
     lose_data: bool = False
 
 
 class Bucket(pulumi.ComponentResource):
-    """Protected bucket with versions; the key's secret is a secret of the stack."""
+    """Protected bucket with versioning; the key's secret is a secret of the stack."""
 
     bucket_name: pulumi.Output[str]
     bucket_urn: pulumi.Output[str]

@@ -1,6 +1,6 @@
-"""Text of the Caddyfile: what stands between the network and the service."""
+"""The Caddyfile of the reverse proxy between the network and the service."""
 
-ADDRESS_FILES = "/etc/caddy/address.d/*.conf"  # `default_sni ADDRESS`, from the first release on
+ADDRESS_FILES = "/etc/caddy/address.d/*.conf"  # `default_sni ADDRESS`, written by each release
 PAGE = (
     "<!doctype html><title>unetops</title><h1>Not ready</h1>"
     "<p>The service is being started or updated. This page tries again by itself."
@@ -10,9 +10,9 @@ PAGE = (
 def caddyfile(domain: str | None = None, acme_directory: str | None = None) -> str:
     """The Caddyfile.
 
-    With a domain the certificate comes from an ACME directory (Caddy's own choice where None is
-    given). Without one, Caddy's internal authority makes a certificate at the first request for
-    whatever name or address the visitor uses: at boot nobody knows the address yet.
+    With a domain the certificate comes from an ACME directory (Caddy's default if None). Without
+    one, Caddy's internal authority issues a certificate at the first request for whatever name or
+    address the visitor uses: the address is not known at boot.
     """
     tls = "" if domain else "\ttls internal {\n\t\ton_demand\n\t}\n"
     host = domain or "{host}"
@@ -27,8 +27,8 @@ def _options(domain: str | None, acme_directory: str | None) -> str:
     lines = ["skip_install_trust"]
     if domain is None:
         lines += ["auto_https disable_redirects"]
-        # A client that is given an address sends no server name; behind a reserved address the
-        # machine does not see which one was meant.
+        # A client that connects to an IP address sends no server name, and behind a reserved
+        # address the machine cannot tell which address was requested.
         lines += [f"import {ADDRESS_FILES}"]
     elif acme_directory:
         lines += [f"acme_ca {acme_directory}"]
@@ -38,9 +38,9 @@ def _options(domain: str | None, acme_directory: str | None) -> str:
 
 
 def _site(*, secure: bool) -> str:
-    # Request bodies have no limit here: the service has its own and says so in its own words.
-    # Event streams are passed on line by line by themselves; `flush_interval -1` would keep the
-    # service busy for visitors who have gone.
+    # No limit on request bodies: the service enforces its own, with its own error messages.
+    # Caddy streams events without buffering by default; `flush_interval -1` would keep the
+    # service busy for visitors who have disconnected.
     headers = ["-Server", "X-Content-Type-Options nosniff", "Referrer-Policy same-origin"]
     if secure:
         headers.append("Strict-Transport-Security max-age=31536000")

@@ -1,7 +1,7 @@
-"""What DigitalOcean offers, as dated facts with their source; the live API has the last word.
+"""What DigitalOcean offers, as dated facts with their source; the live API takes precedence.
 
-Sizes and images are plain strings, since the lists age: an unknown size or image is accepted where
-its name looks right, a known one is checked.
+Sizes and images are plain strings, as these lists age: an unknown size or image is accepted if
+its name is plausible, a known one is checked.
 """
 
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ WORKING_COPY = "working-copy"
 USER_DATA_MAX_BYTES = 64 * 1024
 VOLUME_MIN_GIB = 1
 VOLUME_MAX_GIB = 16 * 1024
-# The CPU build of torch and its companions unpack to 1.5 GB, two bases stand side by side while a
-# release changes the lock, Debian takes 2 GB and the logs 1 GB: 20 GB is refused, 25 GB fits.
+# The CPU build of torch and its dependencies unpack to 1.5 GB, a release that changes the lock
+# keeps two environments, Debian takes 2 GB and the logs 1 GB: 20 GB is rejected, 25 GB fits.
 DISK_MIN_GB = 25
 # The CUDA build of torch is 4.7 GB, the driver and its libraries about 15 GB more.
 GPU_DISK_MIN_GB = 60
@@ -30,7 +30,7 @@ MEMORY_MIN_MIB = 2048
 
 @dataclass(frozen=True, kw_only=True)
 class Region:
-    """One data centre and what it lacks."""
+    """One data centre and the products that it offers."""
 
     slug: str
     spaces: bool = True
@@ -50,7 +50,7 @@ class Size:
 
     @property
     def gpu(self) -> bool:
-        """Whether a GPU is part of the plan."""
+        """Whether the plan has a GPU."""
         return is_gpu_size(self.slug)
 
 
@@ -73,7 +73,7 @@ REGIONS = {
     )
 }
 
-# slug, vCPUs, memory in GiB, disk in GB, US dollars a month (a GPU's: an hour)
+# slug, vCPUs, memory in GiB, disk in GB, US dollars per month (GPU plans: per hour)
 _CPU_PLANS = (
     ("s-1vcpu-1gb", 1, 1, 25, 6.0),
     ("s-1vcpu-2gb", 1, 2, 50, 12.0),
@@ -107,7 +107,7 @@ SIZES = {
 
 DEFAULT_IMAGE = "debian-12-x64"
 GPU_IMAGE = "gpu-h100x1-base"
-# True: booted in this project's tests. False: accepted, its boot is not tested.
+# True: booted in this project's tests. False: accepted, but its boot is not tested.
 IMAGES = {
     DEFAULT_IMAGE: True,
     "debian-13-x64": False,
@@ -125,10 +125,10 @@ RETIRED_IMAGES = {
 
 
 def is_gpu_size(slug: str) -> bool:
-    """Whether the plan has a GPU; the names of all such plans begin alike."""
+    """Whether the plan has a GPU; all such plans share a prefix."""
     return slug.startswith("gpu-")
 
 
 def is_gpu_image(slug: str) -> bool:
-    """Whether the image brings GPU drivers; the names of all such images begin alike."""
+    """Whether the image has GPU drivers; all such images share a prefix."""
     return slug.startswith("gpu-")

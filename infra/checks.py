@@ -1,4 +1,4 @@
-"""Rules that a stack's configuration must keep, one function each: config in, mistakes out."""
+"""Checks of a stack's configuration, one function each: configuration in, errors out."""
 
 import base64
 import binascii
@@ -22,17 +22,17 @@ def read_config(
     volume_gib_now: VolumeSize = lambda name, region: None,
     render: Callable[[StackConfig], str] | None = None,
 ) -> StackConfig:
-    """Configuration of a stack, checked.
+    """Parse and check the configuration of a stack.
 
     Args:
-        values: as `parsed` takes them.
+        values: see `parsed`.
         stack: name of the stack.
-        read: text of a file by its path; raises OSError.
-        volume_gib_now: size of the volume (name, region) that exists, None where unknown.
-        render: makes the user_data, to see whether it fits.
+        read: reads a file by path; raises OSError.
+        volume_gib_now: size of the existing volume (name, region), None if unknown.
+        render: creates the user_data, to check its size.
 
     Raises:
-        ConfigError: with all mistakes, each with its remedy.
+        ConfigError: with all errors, each with its remedy.
     """
     config, mistakes = parsed(values, stack, read)
     mistakes += mistakes_of(config, volume_gib_now)
@@ -44,42 +44,42 @@ def read_config(
 
 
 def mistakes_of(config: StackConfig, volume_gib_now: VolumeSize) -> list[str]:
-    """Every mistake that the configuration holds, none hidden by another."""
+    """All errors of the configuration, none hidden by another."""
     rules = (_region, _bucket, _image, _gpu, _size, _keys, _addresses, _source, _names, _lose_data)
     found = [mistake for rule in rules for mistake in rule(config)]
     return [*found, *_volume(config, volume_gib_now)]
 
 
 def warnings_of(config: StackConfig) -> list[str]:
-    """What will work and may not be meant."""
+    """Settings that work but may not be intended."""
     found = []
     if catalog.IMAGES.get(config.image) is False:
         found.append(
-            f"image {config.image} is accepted; its boot is not part of this project's tests"
+            f"image {config.image} is accepted, but its boot is not covered by this project's tests"
         )
     if config.size not in catalog.SIZES:
         found.append(
             f"size {config.size} is not in the table of {catalog.DATED}: memory, disk and price "
-            "are not checked; `unetops infra doctor` asks the account"
+            "are not checked; `unetops infra doctor` queries the account"
         )
     examples = [a for a in config.ssh_from if _is_example(a)]
     if examples:
         found.append(
-            f"sshFrom {examples[0]} is an address of the documentation: set your own before "
-            "`pulumi up`, or no release reaches the host: "
+            f"sshFrom {examples[0]} is a documentation example: set your own address before "
+            "`pulumi up`, or no release can reach the host: "
             "pulumi config set --path 'sshFrom[0]' ADDRESS/32"
         )
     return found
 
 
 def user_data_mistakes(text: str) -> list[str]:
-    """Whether DigitalOcean takes the text as user_data."""
+    """Errors of a user_data that DigitalOcean would reject."""
     size = len(text.encode())
     if size <= catalog.USER_DATA_MAX_BYTES:
         return []
     return [
-        f"user_data: {size} bytes, at most {catalog.USER_DATA_MAX_BYTES} are taken; "
-        "fewer or shorter sshPublicKeys make it shorter"
+        f"user_data: {size} bytes, the limit is {catalog.USER_DATA_MAX_BYTES}; "
+        "use fewer or shorter sshPublicKeys"
     ]
 
 
@@ -87,23 +87,23 @@ def _unrenderable(config: StackConfig, render: Callable[[StackConfig], str]) -> 
     try:
         return user_data_mistakes(render(config))
     except ValueError as e:
-        return [f"{e}; fewer or shorter sshPublicKeys make user_data shorter"]
+        return [f"{e}; use fewer or shorter sshPublicKeys"]
 
 
 def _region(config: StackConfig) -> Iterator[str]:
     region = catalog.REGIONS.get(config.region)
     if region is None:
-        yield f"region: {config.region} is unknown; take one of {', '.join(catalog.REGIONS)}"
+        yield f"region: {config.region} is unknown; use one of {', '.join(catalog.REGIONS)}"
     elif not region.volumes:
         have = ", ".join(r.slug for r in catalog.REGIONS.values() if r.volumes)
-        yield f"region: {config.region} has no volumes; take one of {have}"
+        yield f"region: {config.region} has no volumes; use one of {have}"
 
 
 def _bucket(config: StackConfig) -> Iterator[str]:
     region = catalog.REGIONS.get(config.spaces_region)
     have = ", ".join(r.slug for r in catalog.REGIONS.values() if r.spaces)
     if config.bucket_region and region is None:
-        yield f"bucketRegion: {config.bucket_region} is unknown; take one of {have}"
+        yield f"bucketRegion: {config.bucket_region} is unknown; use one of {have}"
     elif config.bucket and region is not None and not region.spaces:
         yield (
             f"bucket: region {region.slug} has no Spaces; set bucketRegion to one of {have}, "
@@ -114,9 +114,9 @@ def _bucket(config: StackConfig) -> Iterator[str]:
 def _image(config: StackConfig) -> Iterator[str]:
     if config.image in catalog.RETIRED_IMAGES:
         new = catalog.RETIRED_IMAGES[config.image]
-        yield f"image: {config.image} is retired; take {new}, or {catalog.DEFAULT_IMAGE}"
+        yield f"image: {config.image} is retired; use {new}, or {catalog.DEFAULT_IMAGE}"
     elif not re.fullmatch(r"[a-z0-9][a-z0-9.-]+", config.image):
-        yield f"image: {config.image!r} is no slug; known are {', '.join(catalog.IMAGES)}"
+        yield f"image: {config.image!r} is not a slug; known are {', '.join(catalog.IMAGES)}"
 
 
 def _gpu(config: StackConfig) -> Iterator[str]:
@@ -124,48 +124,48 @@ def _gpu(config: StackConfig) -> Iterator[str]:
     if size_has and not image_has:
         yield (
             f"image: {config.image} has no GPU driver for size {config.size}; "
-            f"take {catalog.GPU_IMAGE}, or a size without gpu-"
+            f"use {catalog.GPU_IMAGE}, or a size without gpu-"
         )
     if image_has and not size_has:
         yield (
-            f"size: {config.size} has no GPU for image {config.image}; take a gpu- size, "
+            f"size: {config.size} has no GPU for image {config.image}; use a gpu- size, "
             f"or image {catalog.DEFAULT_IMAGE}"
         )
     region = catalog.REGIONS.get(config.region)
     if size_has and region is not None and not region.gpu:
         have = ", ".join(r.slug for r in catalog.REGIONS.values() if r.gpu)
-        yield f"region: {config.region} has no GPU droplets; take one of {have}"
+        yield f"region: {config.region} has no GPU droplets; use one of {have}"
     if config.gpu_idle_minutes is not None and not size_has:
-        yield f"gpuIdleMinutes: size {config.size} has no GPU; take a gpu- size or remove the key"
+        yield f"gpuIdleMinutes: size {config.size} has no GPU; use a gpu- size or remove the key"
 
 
 def _size(config: StackConfig) -> Iterator[str]:
     size = catalog.SIZES.get(config.size)
     if size is None:
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9_.]+)+", config.size):
-            yield f"size: {config.size!r} is no slug; known are {', '.join(catalog.SIZES)}"
+            yield f"size: {config.size!r} is not a slug; known are {', '.join(catalog.SIZES)}"
         return
-    least_gb = catalog.GPU_DISK_MIN_GB if size.gpu else catalog.DISK_MIN_GB
+    min_gb = catalog.GPU_DISK_MIN_GB if size.gpu else catalog.DISK_MIN_GB
     if size.memory_mib < catalog.MEMORY_MIN_MIB:
         yield (
             f"size: {size.slug} has {size.memory_mib} MiB of memory, torch needs at least "
-            f"{catalog.MEMORY_MIN_MIB}; take s-2vcpu-4gb or more"
+            f"{catalog.MEMORY_MIN_MIB}; use s-2vcpu-4gb or more"
         )
-    if size.disk_gb < least_gb:
-        yield f"size: {size.slug} has {size.disk_gb} GB of disk, torch needs at least {least_gb}"
+    if size.disk_gb < min_gb:
+        yield f"size: {size.slug} has {size.disk_gb} GB of disk, torch needs at least {min_gb}"
 
 
 def _keys(config: StackConfig) -> Iterator[str]:
     if not config.ssh_public_keys:
         yield (
-            "sshPublicKeys: empty, nobody could reach the host; "
+            "sshPublicKeys: empty, nobody could log in to the host; "
             "pulumi config set --path 'sshPublicKeys[0]' ~/.ssh/id_ed25519.pub"
         )
     for number, key in enumerate(config.public_keys, 1):
         if not _is_public_key(key):
             yield (
-                f"sshPublicKeys: number {number} is no public key (expected `ssh-ed25519 AAAA`); "
-                "name the .pub file"
+                f"sshPublicKeys: number {number} is not a public key (expected `ssh-ed25519 "
+                "AAAA`); give the .pub file"
             )
 
 
@@ -181,15 +181,15 @@ def _is_public_key(text: str) -> bool:
 
 def _addresses(config: StackConfig) -> Iterator[str]:
     if not config.ssh_from:
-        yield "sshFrom: empty, no release could reach the host; give your address as ADDRESS/32"
+        yield "sshFrom: empty, no release could reach the host; set it to your ADDRESS/32"
     for address in config.ssh_from:
         try:
             network = ipaddress.ip_network(address)
         except ValueError as e:
-            yield f"sshFrom: {address} is no CIDR ({e}); write ADDRESS/32, or NETWORK/24"
+            yield f"sshFrom: {address} is not a CIDR ({e}); write ADDRESS/32, or NETWORK/24"
             continue
         if network.prefixlen == 0:
-            yield f"sshFrom: {address} opens port 22 to everybody; give your address as ADDRESS/32"
+            yield f"sshFrom: {address} opens port 22 to everybody; set it to your ADDRESS/32"
 
 
 def _is_example(address: str) -> bool:
@@ -210,34 +210,34 @@ def _names(config: StackConfig) -> Iterator[str]:
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,40}", config.stack):
         yield (
             f"stack: {config.stack} cannot be part of a volume's name; "
-            "take small letters, digits and - (pulumi stack init NAME)"
+            "use lowercase letters, digits and - (pulumi stack init NAME)"
         )
     if config.domain and not re.fullmatch(r"([a-z0-9-]+\.)+[a-z]{2,}", config.domain):
-        yield f"domain: {config.domain} is no host name; write it like masks.example.org"
+        yield f"domain: {config.domain} is not a host name; write it like masks.example.org"
     if config.acme_directory and not config.domain:
-        yield "acmeDirectory: without domain no certificate is asked for; set domain or remove it"
+        yield "acmeDirectory: without domain no certificate is requested; set domain or remove it"
     for email in config.alert_emails:
         if not re.fullmatch(r"[^@\s]+@[^@\s]+", email):
-            yield f"alertEmails: {email} is no mail address"
+            yield f"alertEmails: {email} is not an email address"
     if config.dataset_url and not config.dataset_url.startswith("https://"):
-        yield f"datasetUrl: {config.dataset_url} must begin with https://"
+        yield f"datasetUrl: {config.dataset_url} must start with https://"
 
 
 def _lose_data(config: StackConfig) -> Iterator[str]:
     if config.lose_data is not None and not config.loses_data:
         yield (
             f"loseData: {config.lose_data!r} is not this stack's name; write {config.stack} to "
-            "lose its data at the next destroy, or remove it: pulumi config rm loseData"
+            "delete its data at the next destroy, or remove it: pulumi config rm loseData"
         )
 
 
 def _volume(config: StackConfig, volume_gib_now: VolumeSize) -> Iterator[str]:
-    least, most = catalog.VOLUME_MIN_GIB, catalog.VOLUME_MAX_GIB
-    if not least <= config.volume_gib <= most:
-        yield f"volumeGib: {config.volume_gib} is outside {least} to {most}"
+    minimum, maximum = catalog.VOLUME_MIN_GIB, catalog.VOLUME_MAX_GIB
+    if not minimum <= config.volume_gib <= maximum:
+        yield f"volumeGib: {config.volume_gib} is outside {minimum} to {maximum}"
     now = volume_gib_now(config.name, config.region)
     if now is not None and config.volume_gib < now:
         yield (
             f"volumeGib: {config.volume_gib} is less than the {now} that the volume has, and "
-            f"volumes do not shrink; pulumi config set volumeGib {now}, or more"
+            f"volumes cannot shrink; pulumi config set volumeGib {now}, or more"
         )

@@ -1,7 +1,7 @@
-"""What a droplet does at its first boot: values in, user_data out.
+"""user_data for a droplet's first boot, built from plain values.
 
-Pure: the same values give the same text, and nothing here knows Pulumi. Nothing secret goes in:
-every process of the machine can read user_data, and it stands in clear in the stack's state.
+Pure and independent of Pulumi: equal values give equal text. It contains no secrets: every
+process on the machine can read user_data, and the stack's state stores it in clear text.
 """
 
 import base64
@@ -18,12 +18,12 @@ from infra import units
 from infra.caddy import caddyfile
 from infra.host_program import host_program
 
-MOST_BYTES = 64 * 1024  # DigitalOcean refuses more
-LARGE_BYTES = 2000  # a file above it is compressed
-USER_ID = 612  # the files on the volume outlive the droplet, so the number must stay
+MOST_BYTES = 64 * 1024  # DigitalOcean's limit
+LARGE_BYTES = 2000  # larger files are compressed
+USER_ID = 612  # must not change: the files on the volume outlive the droplet
 HEADER = "#cloud-config\n"
 PACKAGES = ("caddy", "git", "nftables", "python3-venv", "unattended-upgrades")
-# The top-level keys of cloud-init 22.4 that a droplet may use; its own schema lets others pass.
+# The top-level keys of cloud-init 22.4 that a droplet may use; its schema ignores unknown keys.
 KNOWN = frozenset(
     {"apt", "bootcmd", "ca_certs", "chpasswd", "disable_root", "disk_setup", "final_message"}
     | {"fqdn", "fs_setup", "groups", "growpart", "hostname", "locale", "manage_etc_hosts"}
@@ -37,22 +37,22 @@ SECRET_MARKS = ("PRIVATE KEY-----", "dop_v1_", "UNETOPS_SECRET=", "PULUMI_ACCESS
 
 @dataclass(frozen=True, kw_only=True)
 class MachineSpec:
-    """All that decides what a droplet becomes.
+    """Everything that determines how a droplet is set up.
 
     Attributes:
-        hostname: its name, also that of the droplet.
-        volume_name: name of the data volume, which is found by it below /dev/disk/by-id.
-        deploy_keys: public keys that may enter as root.
-        domain: name that leads to the droplet; None serves under its address.
-        acme_directory: where certificates come from; None leaves the choice to Caddy.
-        swap_gib: size of the swap file; 0 makes none.
-        dataset_url: archive that first boot fetches to the volume, `#sha256=` may follow.
+        hostname: host name, also the name of the droplet.
+        volume_name: name of the data volume, which identifies it below /dev/disk/by-id.
+        deploy_keys: public keys with root access.
+        domain: name that resolves to the droplet; None serves its address.
+        acme_directory: ACME directory that issues certificates; None for Caddy's default.
+        swap_gib: size of the swap file; 0 for none.
+        dataset_url: archive that first boot fetches to the volume, optionally with `#sha256=`.
         gpu: whether the size has an NVIDIA GPU.
-        gpu_idle_minutes: power off when no job ran for so long; None never does.
-        torch_index: package index that torch comes from besides the ordinary one.
+        gpu_idle_minutes: power off after so many minutes without jobs; None for never.
+        torch_index: additional package index for torch.
         source: release that first boot installs; None waits for a wheel over SSH.
-        release_id: name of that release.
-        lock: text of requirements.lock, the versions of all dependencies.
+        release_id: id of that release.
+        lock: contents of requirements.lock, the versions of all dependencies.
     """
 
     hostname: str
@@ -81,7 +81,7 @@ def user_data(spec: MachineSpec) -> str:
     """The droplet's user_data, checked.
 
     Raises:
-        ValueError: if `check` finds a mistake in it, as a text that is too long.
+        ValueError: if `check` finds an error in it, such as excessive length.
     """
     text = HEADER + yaml.safe_dump(cloud_config(spec), sort_keys=False, width=1000)
     mistakes = check(text)
@@ -91,14 +91,14 @@ def user_data(spec: MachineSpec) -> str:
 
 
 def cloud_config(spec: MachineSpec) -> dict[str, Any]:
-    """The same as data, one entry per top-level key of cloud-init."""
+    """The user_data as a mapping, one entry per top-level key of cloud-init."""
     return {
         "hostname": spec.hostname,
         "disable_root": False,
         "ssh_pwauth": False,
         "package_update": True,
         "packages": list(PACKAGES),
-        # Not fs_setup, and not a file of write_files, which come later: see the script.
+        # Not fs_setup or a file of write_files, which run later: see the script.
         "bootcmd": [["sh", "-c", _machine("volume.sh"), "volume", spec.device]],
         "mounts": [_mount(spec.device)],
         "users": _users(spec.deploy_keys),
@@ -108,7 +108,7 @@ def cloud_config(spec: MachineSpec) -> dict[str, Any]:
 
 
 def files(spec: MachineSpec) -> dict[str, tuple[str, str | bytes]]:
-    """Every file that first boot writes: path -> (permissions, text, or bytes where it is none)."""
+    """Every file that first boot writes: path -> (permissions, contents)."""
     plain = {
         "/etc/unetops/environment": _environment(spec),
         "/etc/unetops/machine.json": json.dumps(_machine_facts(spec), indent=1) + "\n",
@@ -146,32 +146,32 @@ def unit_files(spec: MachineSpec) -> dict[str, str]:
 
 
 def check(text: str) -> list[str]:
-    """Mistakes in a user_data that cloud-init's own schema lets pass; empty if there are none."""
+    """Errors in a user_data that cloud-init's own schema accepts; empty if there are none."""
     size = len(text.encode())
-    found = [f"{size} bytes, at most {MOST_BYTES} are taken"] if size > MOST_BYTES else []
-    found += [f"holds a secret ({mark}...)" for mark in SECRET_MARKS if mark in text]
+    found = [f"{size} bytes, the limit is {MOST_BYTES}"] if size > MOST_BYTES else []
+    found += [f"contains a secret ({mark}...)" for mark in SECRET_MARKS if mark in text]
     if not text.startswith(HEADER):
-        return [*found, "the first line is not #cloud-config: cloud-init would ignore it all"]
+        return [*found, "the first line is not #cloud-config: cloud-init would ignore the text"]
     try:
         config = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        return [*found, f"no YAML: {error}"]
+        return [*found, f"not YAML: {error}"]
     if not isinstance(config, dict):
-        return [*found, "no mapping of keys"]
-    return [*found, *_unknown(config), *_twice(config)]
+        return [*found, "not a mapping"]
+    return [*found, *_unknown(config), *_duplicates(config)]
 
 
 def _unknown(config: dict[str, Any]) -> list[str]:
     return [f"unknown key {key}: would be ignored" for key in config if key not in KNOWN]
 
 
-def _twice(config: dict[str, Any]) -> list[str]:
+def _duplicates(config: dict[str, Any]) -> list[str]:
     count = Counter(str(file.get("path")) for file in config.get("write_files") or [])
     return [f"{path} is written twice" for path, times in count.items() if times > 1]
 
 
 def _mount(device: str) -> list[str]:
-    # nofail: a machine without its volume still boots and can be looked at over SSH.
+    # nofail: a machine without its volume still boots and can be inspected over SSH.
     options = "defaults,nofail,discard,noatime,x-systemd.device-timeout=60s"
     return [device, units.MOUNT, "ext4", options, "0", "2"]
 
@@ -197,7 +197,7 @@ def _environment(spec: MachineSpec) -> str:
 
 
 def _machine_facts(spec: MachineSpec) -> dict[str, Any]:
-    """What the machine's own program reads."""
+    """Values that the host program reads."""
     return {
         "device": spec.device,
         "packages": list(PACKAGES),
@@ -215,7 +215,7 @@ def _file(path: str, permissions: str, text: str | bytes) -> dict[str, str]:
     if isinstance(text, str) and len(text.encode()) <= LARGE_BYTES:
         return {**head, "content": text}
     data = text.encode() if isinstance(text, str) else text
-    # No time in the archive: the same text gives the same user_data.
+    # No time stamp in the archive: equal text gives equal user_data.
     packed = base64.b64encode(gzip.compress(data, 9, mtime=0)).decode()
     return {**head, "encoding": "gz+b64", "content": packed}
 

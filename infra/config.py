@@ -1,8 +1,9 @@
-"""Stack configuration: a plain mapping becomes a frozen object, and a list of what cannot be read.
+"""Stack configuration: parses a plain mapping into a frozen object and collects the errors.
 
-`infra.checks` says whether what was read can be built.
+`infra.checks` tells whether the parsed configuration can be deployed.
 
-Nothing here knows Pulumi, so `unetops infra doctor` and the tests read it as the program does.
+This module does not depend on Pulumi, so `unetops infra doctor` and the tests parse the
+configuration exactly as the program does.
 """
 
 import difflib
@@ -15,18 +16,18 @@ from infra.catalog import DEFAULT_IMAGE, WORKING_COPY
 
 
 class ConfigError(Exception):
-    """The configuration cannot be built; `mistakes` holds every one with its remedy."""
+    """The configuration is invalid; `mistakes` lists every error with its remedy."""
 
     def __init__(self, mistakes: list[str]) -> None:
         self.mistakes = mistakes
         lines = "\n".join(f"  - {mistake}" for mistake in mistakes)
-        count = "one mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-        super().__init__(f"{count} in the stack's configuration, nothing was made:\n{lines}")
+        count = "1 error" if len(mistakes) == 1 else f"{len(mistakes)} errors"
+        super().__init__(f"{count} in the stack's configuration, nothing was created:\n{lines}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class StackConfig:
-    """What an engineer decides about a stack; Pulumi.yaml describes each value."""
+    """The settings of a stack; Pulumi.yaml describes each value."""
 
     stack: str
     region: str = "nyc3"
@@ -52,28 +53,28 @@ class StackConfig:
     price_ceiling: float | None = None
     tags: tuple[str, ...] = ()
     public_keys: tuple[str, ...] = ()
-    """The texts of `ssh_public_keys`, files read."""
+    """Contents of `ssh_public_keys`, with files read."""
     deploy_key: str | None = field(default=None, repr=False)
-    """The private key's text: the way to the host, never part of user_data."""
+    """Contents of the private key for SSH to the host; never part of user_data."""
 
     @property
     def name(self) -> str:
-        """Name of the stack's resources, and the tag that they carry."""
+        """Name of the stack's resources, and their tag."""
         return f"unetops-{self.stack}"
 
     @property
     def all_tags(self) -> list[str]:
-        """The stack's own tag first."""
+        """All tags, the stack's own first."""
         return [self.name, *(tag for tag in self.tags if tag != self.name)]
 
     @property
     def spaces_region(self) -> str:
-        """Where the bucket lies: beside the droplet if nothing else is said."""
+        """Region of the bucket; by default that of the droplet."""
         return self.bucket_region or self.region
 
     @property
     def loses_data(self) -> bool:
-        """Whether the volume and the bucket may be deleted with what they hold."""
+        """Whether the volume and the bucket may be deleted with their contents."""
         return self.lose_data == self.stack
 
 
@@ -81,7 +82,7 @@ INTERNAL = ("stack", "public_keys", "deploy_key")
 
 
 def key_of(name: str) -> str:
-    """Name of a field as it is written in Pulumi.yaml: `volume_gib` is `volumeGib`."""
+    """Name of a field in Pulumi.yaml: `volume_gib` is `volumeGib`."""
     first, *rest = name.split("_")
     return first + "".join(word.title() for word in rest)
 
@@ -93,13 +94,13 @@ KEYS = tuple(FIELDS)
 def parsed(
     values: Mapping[str, Any], stack: str, read: Callable[[str], str]
 ) -> tuple[StackConfig, list[str]]:
-    """Configuration of a stack as it is written, and the mistakes of its form with their remedies.
+    """Configuration of a stack without checks, and its syntax errors with their remedies.
 
     Args:
-        values: the values of the namespace, keys without `unetops:`; texts as Pulumi keeps them or
-            native values.
+        values: the values of the namespace, keys without `unetops:`; strings as Pulumi stores
+            them, or native values.
         stack: name of the stack.
-        read: text of a file by its path; raises OSError.
+        read: reads a file by path; raises OSError.
     """
     made: dict[str, Any] = {"stack": stack}
     mistakes = [unknown_key(key) for key in values if key not in KEYS]
@@ -113,17 +114,17 @@ def parsed(
 
 
 def unknown_key(key: str) -> str:
-    """What to say of a key that nobody reads."""
+    """Error message for an unknown key."""
     near = difflib.get_close_matches(key, KEYS, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(KEYS)}."
-    return f"{key}: no such key; {hint} Remove it: pulumi config rm {key}"
+    hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(KEYS)}."
+    return f"{key}: unknown key; {hint} Remove it: pulumi config rm {key}"
 
 
 def parse(value: Any, kind: Any) -> Any:
-    """A value as a field's type wants it.
+    """Convert a value to a field's type.
 
     Raises:
-        ValueError: if it cannot be read so.
+        ValueError: if it cannot be converted.
     """
     kinds = [k for k in get_args(kind) if k is not type(None)] if get_origin(kind) else []
     if get_origin(kind) is tuple:
@@ -170,7 +171,7 @@ def _files(made: dict[str, Any], read: Callable[[str], str], mistakes: list[str]
     keys = [_public_key(item, read, mistakes) for item in made.get("ssh_public_keys", ())]
     found: dict[str, Any] = {"public_keys": tuple(key for key in keys if key)}
     if path := made.get("deploy_key_file"):
-        remedy = "name your private key's file, or remove deployKeyFile to use the SSH agent"
+        remedy = "set it to your private key file, or remove deployKeyFile to use the SSH agent"
         found["deploy_key"] = _text(path, "deployKeyFile", remedy, read=read, mistakes=mistakes)
     return found
 
@@ -178,7 +179,7 @@ def _files(made: dict[str, Any], read: Callable[[str], str], mistakes: list[str]
 def _public_key(item: str, read: Callable[[str], str], mistakes: list[str]) -> str | None:
     if item.startswith(("ssh-", "ecdsa-", "sk-")):
         return item.strip()
-    remedy = "make one with `ssh-keygen -t ed25519`, or name the .pub file that you have"
+    remedy = "create one with `ssh-keygen -t ed25519`, or give the path of your .pub file"
     text = _text(item, "sshPublicKeys", remedy, read=read, mistakes=mistakes)
     return text.strip() if text else None
 
@@ -194,5 +195,5 @@ def _text(
 
 
 def defaults() -> dict[str, Any]:
-    """Default of every key that has one, as Pulumi.yaml must repeat it."""
+    """Default of every key that has one; Pulumi.yaml must repeat them."""
     return {key: f.default for key, f in FIELDS.items() if f.default not in (MISSING, None, ())}

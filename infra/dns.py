@@ -1,4 +1,4 @@
-"""Dns component: the record that leads a host name to an address."""
+"""Dns component: the A record that points a host name to an address."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ TTL_S = 300
 
 @dataclass(frozen=True, kw_only=True)
 class DnsArgs:
-    """A host name of a zone that DigitalOcean serves for this account."""
+    """A host name in a zone that DigitalOcean serves for this account."""
 
     domain: str
     """Full name, such as masks.example.org."""
@@ -19,7 +19,7 @@ class DnsArgs:
 
 
 class Dns(pulumi.ComponentResource):
-    """A record; the zone itself is the account's and is never touched."""
+    """An A record; the zone itself belongs to the account and is never changed."""
 
     fqdn: pulumi.Output[str]
 
@@ -42,7 +42,7 @@ class Dns(pulumi.ComponentResource):
 
 
 def split(domain: str) -> tuple[str, str]:
-    """Record and zone; a name of two words is the zone itself.
+    """Record and zone; a name of two labels is the zone itself.
 
     Example:
         >>> split("masks.example.org"), split("example.org")

@@ -1,6 +1,6 @@
-"""`python -m infra.doctor`: the stack's configuration against the live account.
+"""`python -m infra.doctor`: check the stack's configuration against the live account.
 
-Exit 0 all is well, 1 findings of severity warning or worse, 2 bad input or no answer.
+Exit status: 0 all is well, 1 findings of severity warning or worse, 2 bad input or no answer.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from infra.take import adoption_line
 
 OK, FINDINGS, BAD_INPUT = 0, 1, 2
 VOLUME_TYPE = "digitalocean:index/volume:Volume"
-# Name of the limit in the account, kind of object that counts against it.
+# Name of the limit in the account -> the objects that count against it.
 LIMITS = {
     "droplet_limit": "droplets",
     "volume_limit": "volumes",
@@ -33,7 +33,7 @@ LIMITS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that a person should know before `pulumi up`."""
+    """Something to know before `pulumi up`."""
 
     severity: str
     what: str
@@ -44,10 +44,10 @@ class Finding:
 
 
 def stack_config(root: Path, stack: str) -> StackConfig:
-    """The configuration of a stack, read as the program reads it.
+    """The configuration of a stack, read exactly as the program reads it.
 
     Raises:
-        ConfigError: with all mistakes.
+        ConfigError: with all errors.
     """
     path = root / f"Pulumi.{stack}.yaml"
     try:
@@ -57,14 +57,14 @@ def stack_config(root: Path, stack: str) -> StackConfig:
         remedy = f"run in the project's root, after `pulumi stack init {stack}`"
         raise ConfigError([f"{path.name}: {e.strerror}; {remedy}"]) from None
     except (yaml.YAMLError, AttributeError, ValueError, TypeError):
-        raise ConfigError([f"{path.name}: expected YAML with a map `config`; mend it"]) from None
+        raise ConfigError([f"{path.name}: expected YAML with a map `config`; correct it"]) from None
     prefix = "unetops:"
     values = {k.removeprefix(prefix): v for k, v in items.items() if k.startswith(prefix)}
     return read_config(values, stack, lambda p: (root / Path(p).expanduser()).read_text())
 
 
 def examine(config: StackConfig, account: Account, held_volumes: set[str] | None) -> list[Finding]:
-    """All findings; `held_volumes` are the identities in the state, None where it is unknown."""
+    """All findings; `held_volumes` are the ids in the state, None if it cannot be read."""
     found = [*_status(account), *_keys(config, account), *_size(config, account)]
     found += [*_image(config, account), *_region(config, account)]
     return [*found, *_volume(config, account, held_volumes)]
@@ -76,17 +76,17 @@ def _status(account: Account) -> Iterator[Finding]:
         yield Finding(
             severity="error", what="account is not active", where="account", expected="active",
             found=f"{facts.get('status')} {facts.get('status_message', '')}".strip(),
-            remedy="settle it on the control panel's page Billing or with the support",
+            remedy="resolve it on the control panel's Billing page or with support",
         )  # fmt: skip
     for limit, kind in LIMITS.items():
         if facts.get(limit) is not None:
-            used, most = len(account.all(kind)), int(facts[limit])
-            full = used >= most
+            used, limit_count = len(account.all(kind)), int(facts[limit])
+            full = used >= limit_count
             yield Finding(
                 severity="warning" if full else "info", where="account",
                 what=f"limit of {kind} {'reached' if full else 'leaves room'}",
-                expected=f"fewer than {most}", found=f"{used} in use",
-                remedy="delete some or ask the support for more; nothing if the stack is up already"
+                expected=f"fewer than {limit_count}", found=f"{used} in use",
+                remedy="delete some or ask support for more; nothing if the stack is already up"
                 if full else "none needed",
             )  # fmt: skip
 
@@ -100,7 +100,7 @@ def _keys(config: StackConfig, account: Account) -> Iterator[Finding]:
             yield Finding(
                 severity="info", what="SSH key exists", where="sshPublicKeys", expected="any",
                 found=f"{finger} as {known[finger]!r}",
-                remedy="none needed: it is found and reused",
+                remedy="none needed: it is reused",
             )  # fmt: skip
 
 
@@ -110,14 +110,14 @@ def _size(config: StackConfig, account: Account) -> Iterator[Finding]:
     if size is None or config.region not in size["regions"] or not size["available"]:
         have = [s for s, v in sizes.items() if config.region in v["regions"] and v["available"]]
         yield Finding(
-            severity="error", what="size cannot be had", where="size",
+            severity="error", what="size is not available", where="size",
             expected=f"a size available in {config.region}", found=config.size,
             remedy=f"pulumi config set size SIZE, one of {', '.join(have[:12]) or 'none there'}",
         )  # fmt: skip
         return
     live = float(size["price_monthly"])
     table = {**prices.PRICES, **config.prices}.get(config.size)
-    same = table is not None and abs(live - table) < 1  # hours a month are counted 720 to 744
+    same = table is not None and abs(live - table) < 1  # a month is counted as 720 to 744 hours
     listed = "no price" if table is None else f"${table:.2f} a month"
     yield Finding(
         severity="info" if same else "warning", what="price of the size", where=config.size,
@@ -131,7 +131,7 @@ def _image(config: StackConfig, account: Account) -> Iterator[Finding]:
     image = account.image(config.image)
     if image is None or config.region not in image.get("regions", []):
         yield Finding(
-            severity="error", what="image cannot be had", where="image", found=config.image,
+            severity="error", what="image is not available", where="image", found=config.image,
             expected=f"an image available in {config.region}",
             remedy="pulumi config set image debian-12-x64",
         )  # fmt: skip
@@ -143,14 +143,14 @@ def _region(config: StackConfig, account: Account) -> Iterator[Finding]:
     wanted = {"metadata", "storage"}
     lacks = sorted(wanted - set(region.get("features", [])))
     if not region.get("available") or lacks:
-        open_ones = [
+        available = [
             r for r, v in regions.items() if v["available"] and wanted <= set(v["features"])
         ]
         yield Finding(
-            severity="error", what="region cannot hold the stack", where="region",
+            severity="error", what="region cannot host the stack", where="region",
             expected="open, with metadata and storage (volumes)",
             found=f"{config.region}: " + (f"lacks {', '.join(lacks)}" if lacks else "closed"),
-            remedy=f"pulumi config set region REGION, one of {', '.join(open_ones)}",
+            remedy=f"pulumi config set region REGION, one of {', '.join(available)}",
         )  # fmt: skip
 
 
@@ -162,7 +162,7 @@ def _volume(config: StackConfig, account: Account, held: set[str] | None) -> Ite
             severity="info" if held is None else "warning", where=config.region,
             what="volume of the stack's name exists", expected="in the state, or none",
             found=f"{config.name} ({volume['id']})",
-            remedy="the state cannot be read, which tells whether it is adopted: pulumi login"
+            remedy="cannot tell whether it was adopted, as the state cannot be read: pulumi login"
             if held is None
             else adoption_line(config.stack, volume["id"], volume["size_gigabytes"]),
         )  # fmt: skip
@@ -176,7 +176,7 @@ def _held_volumes(root: Path, stack: str) -> set[str] | None:
 
 
 def show(findings: list[Finding]) -> None:
-    """A table for people."""
+    """Print the findings as a table."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

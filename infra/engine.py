@@ -1,4 +1,4 @@
-"""The `pulumi` command as a person types it, for the tools beside the program."""
+"""Runs the `pulumi` command for the tools that accompany the program."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ Record = dict[str, Any]
 
 
 class EngineError(Exception):
-    """`pulumi` is absent or refused; one line, then its own words."""
+    """`pulumi` is missing or failed; one line, followed by its own message."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class Engine:
         """Output of `pulumi WORDS --stack S`.
 
         Raises:
-            EngineError: with what pulumi said.
+            EngineError: with pulumi's message.
         """
         return self._run(*words, "--stack", self.stack)
 
     def cancel(self) -> None:
-        """Release the lock of an update that was killed; the stack is a plain argument here."""
+        """Release the lock of a killed update; `cancel` takes the stack as a plain argument."""
         self._run("cancel", "--yes", self.stack)
 
     def _run(self, *words: str) -> str:
@@ -43,12 +43,12 @@ class Engine:
             command, cwd=self.root, capture_output=True, text=True, stdin=subprocess.DEVNULL
         )
         if done.returncode:
-            said = (done.stderr or done.stdout).strip()
-            raise EngineError(f"pulumi {words[0]} ended with {done.returncode}: {said}")
+            message = (done.stderr or done.stdout).strip()
+            raise EngineError(f"pulumi {words[0]} exited with {done.returncode}: {message}")
         return done.stdout
 
     def state(self) -> "State":
-        """What the backend holds."""
+        """The state in the backend."""
         exported = json.loads(self.run("stack", "export"))
         return State(exported.get("deployment") or {})
 
@@ -61,15 +61,15 @@ class State:
 
     @property
     def resources(self) -> list[Record]:
-        """Resources that are known."""
+        """The resources of the state."""
         return list(self.deployment.get("resources") or [])
 
     @property
     def pending(self) -> list[Record]:
-        """Resources whose creation was under way when the engine died."""
+        """Resources whose creation was in progress when the engine died."""
         marks = self.deployment.get("pending_operations") or []
         return [mark["resource"] for mark in marks if mark.get("type") == "creating"]
 
     def ids(self, kind: str) -> set[str]:
-        """Cloud identities of all resources of a type."""
+        """Cloud ids of all resources of a type."""
         return {str(r["id"]) for r in self.resources if r["type"] == kind and r.get("id")}

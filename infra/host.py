@@ -1,4 +1,4 @@
-"""Host component: droplet, its volume's attachment and an address that outlives it."""
+"""Host component: the droplet, its volume attachment and a reserved address that outlives it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import pulumi_digitalocean as do
 
 @dataclass(frozen=True, kw_only=True)
 class HostArgs:
-    """What is made; a new `bootstrap` is the one way to a new droplet."""
+    """What to create; only a new `bootstrap` value replaces the droplet."""
 
     region: pulumi.Input[str]
     size: pulumi.Input[str]
@@ -25,14 +25,15 @@ class HostArgs:
 class Host(pulumi.ComponentResource):
     """Droplet with the volume attached, behind a reserved address.
 
-    New user data, keys or images wait for the next `bootstrap`: each would replace the droplet.
+    New user data, keys or images take effect with the next `bootstrap`, as each would replace the
+    droplet.
     """
 
     address: pulumi.Output[str]
     droplet_id: pulumi.Output[str]
     droplet_urn: pulumi.Output[str]
     ready: list[pulumi.Resource]
-    """What must be there before the host can be reached with its volume."""
+    """Resources that must exist before the host can be reached with its volume."""
 
     def __init__(
         self, name: str, args: HostArgs, opts: pulumi.ResourceOptions | None = None
@@ -45,17 +46,17 @@ class Host(pulumi.ComponentResource):
             name,
             droplet_id=self.droplet.id.apply(int),
             volume_id=args.volume_id,
-            # A volume is attached once: it leaves the old droplet before it joins the new one.
+            # A volume has one attachment: detach it from the old droplet before attaching it.
             opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
         )
         child = pulumi.ResourceOptions(parent=self)
-        # Two resources, so the address stays while droplets come and go.
+        # Two resources, so that the address survives a replacement of the droplet.
         reserved = do.ReservedIp(name, region=args.region, opts=child)
         assigned = do.ReservedIpAssignment(
             name,
             ip_address=reserved.ip_address,
             droplet_id=self.droplet.id.apply(int),
-            # One action at a time: while the volume is being attached the droplet refuses others.
+            # One action at a time: the droplet rejects others while the volume is being attached.
             opts=pulumi.ResourceOptions(
                 parent=self, depends_on=[attachment], delete_before_replace=True
             ),
@@ -68,7 +69,7 @@ class Host(pulumi.ComponentResource):
 def _droplet(parent: Host, name: str, args: HostArgs) -> do.Droplet:
     return do.Droplet(
         name,
-        # Explicit, so that the provider deletes before it replaces.
+        # Explicit, so that the provider deletes the old droplet before it creates the new one.
         name=name,
         region=args.region,
         size=args.size,
@@ -78,12 +79,12 @@ def _droplet(parent: Host, name: str, args: HostArgs) -> do.Droplet:
         vpc_uuid=args.vpc_id,
         tags=list(args.tags),
         monitoring=True,
-        # A resize may be undone later: the disk keeps its size, the data lies on the volume.
+        # A resize can be undone only if the disk keeps its size; the data is on the volume.
         resize_disk=False,
         graceful_shutdown=True,
         opts=pulumi.ResourceOptions(
             parent=parent,
-            # The trigger skips the provider's own rule: without this line two droplets bill.
+            # The trigger bypasses the provider's own rule: without this, two droplets are billed.
             delete_before_replace=True,
             replacement_trigger=args.bootstrap,
             ignore_changes=["userData", "sshKeys", "image"],

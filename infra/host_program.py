@@ -1,7 +1,7 @@
-"""The machine's own program as one file: a zip that Python runs, since user_data carries files.
+"""The host program packed as one executable zip file, since user_data carries files.
 
-The same sources give the same bytes, whoever packs them and when. Nothing is compressed here:
-user_data does that to the whole, which is half as long as modules compressed one by one.
+The bytes depend only on the sources. Entries are not compressed: user_data is compressed as a
+whole, to half the size of modules compressed one by one.
 """
 
 import ast
@@ -20,17 +20,17 @@ sys.exit(main())
 
 
 def host_program() -> bytes:
-    """`unetops-host`: its modules behind the line that names their interpreter."""
-    made = io.BytesIO()
-    made.write(b"#!/usr/bin/env python3\n")
-    with zipfile.ZipFile(made, "w") as archive:
+    """`unetops-host`: the zipped modules, preceded by a shebang line."""
+    buffer = io.BytesIO()
+    buffer.write(b"#!/usr/bin/env python3\n")
+    with zipfile.ZipFile(buffer, "w") as archive:
         for name, text in sorted(_sources().items()):
             archive.writestr(_entry(name), text)
-    return made.getvalue()
+    return buffer.getvalue()
 
 
 def _sources() -> dict[str, str]:
-    """Path in the zip -> text; its line ends are those of Unix, whatever the checkout has."""
+    """Path in the zip -> text, with Unix line endings."""
     modules = resources.files("infra").joinpath("machine", "unetops_host").iterdir()
     found = {
         f"{PACKAGE}/{module.name}": _undocumented(module.read_text())
@@ -41,18 +41,18 @@ def _sources() -> dict[str, str]:
 
 
 def _undocumented(text: str) -> str:
-    """A module without its functions' docstrings, which no machine reads; each line stays put."""
+    """A module without the docstrings of its functions; line numbers are kept."""
     lines = text.splitlines()
-    for part in ast.walk(ast.parse(text)):
-        if isinstance(part, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(part):
-            said = part.body[0]
-            first, last = said.lineno - 1, said.end_lineno or said.lineno
-            lines[first:last] = [" " * said.col_offset + '""', *[""] * (last - first - 1)]
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
+            doc = node.body[0]
+            first, last = doc.lineno - 1, doc.end_lineno or doc.lineno
+            lines[first:last] = [" " * doc.col_offset + '""', *[""] * (last - first - 1)]
     return "\n".join(lines) + "\n"
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
-    entry = zipfile.ZipInfo(name)  # its time is the first that a zip can hold
-    entry.create_system = 3  # Unix, also where Windows packs it
+    entry = zipfile.ZipInfo(name)  # dated with the earliest time of the zip format
+    entry.create_system = 3  # Unix, even when packed on Windows
     entry.external_attr = 0o644 << 16
     return entry

@@ -1,7 +1,7 @@
-"""What the account holds that is a stack's own: kinds of objects, and by what they are known.
+"""The objects of an account that belong to a stack: their kinds and how to recognise them.
 
-Names and tags are those that the program gives; an object without either (a reserved address) is
-the stack's own only where it leads to one of its droplets.
+Names and tags are those that the program sets. An object without either, such as a reserved
+address, belongs to the stack only if it is assigned to one of its droplets.
 """
 
 import re
@@ -17,22 +17,22 @@ PACKAGE = "digitalocean:index/"
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """One kind of object: where it is listed, what it is for Pulumi, what deletes it."""
+    """One kind of object: how to list it, its Pulumi type and the command that deletes it."""
 
     word: str
     type: str
     operation: str
     """Method of DigitalOcean's client."""
     key: str
-    """Its answer's list, of objects whose identity is `id`."""
+    """Key of the list in its response; each object is identified by `id`."""
     component: str
-    """The component of the program that makes it."""
+    """The program's component that creates it."""
     delete: str
     id: str = "id"
     within: tuple[str, str] | None = None
-    """Property that names the object it belongs to, and that argument of `operation`."""
+    """Property naming the object that it belongs to, and the matching argument of `operation`."""
     listed: bool = True
-    """Whether one that is in no state is worth a line; snapshots, for one, stay on purpose."""
+    """Whether to report it when it is in no state; snapshots, for one, are kept on purpose."""
 
 
 def _kind(word: str, name: str, operation: str, key: str, **more: Any) -> Kind:
@@ -64,11 +64,11 @@ KINDS = (
           component="Dns", delete="doctl compute domain records delete",
           within=("domain", "domain_name"), listed=False),
 )  # fmt: skip
-# What cannot be found by name, or has no importer that knows it again, and what to do about that.
+# Objects that cannot be found by name or imported, and what to do about them.
 UNSEEN = {
-    f"{PACKAGE}uptimeAlert:UptimeAlert": "a second one may stay: control panel, Monitoring, Uptime",
+    f"{PACKAGE}uptimeAlert:UptimeAlert": "may be a duplicate: control panel, Monitoring, Uptime",
     f"{PACKAGE}spacesKey:SpacesKey": "its secret is lost: delete it, control panel, Spaces Keys",
-    f"{PACKAGE}spacesBucket:SpacesBucket": "if `pulumi up` says that it exists: pulumi import "
+    f"{PACKAGE}spacesBucket:SpacesBucket": "if `pulumi up` reports that it exists: pulumi import "
     "digitalocean:index/spacesBucket:SpacesBucket NAME REGION,BUCKET",
 }
 BY_TYPE = {kind.type: kind for kind in KINDS}
@@ -77,7 +77,7 @@ BY_WORD = {kind.word: kind for kind in KINDS}
 
 @dataclass(frozen=True)
 class Thing:
-    """An object of the account; `name` is its resource's in the program."""
+    """An object of the account; `name` is that of its resource in the program."""
 
     kind: Kind
     id: str
@@ -86,80 +86,83 @@ class Thing:
 
     @property
     def word(self) -> str:
-        """What `--take` wants: `droplet/1234`."""
+        """The argument of `--take`, such as `droplet/1234`."""
         return f"{self.kind.word}/{self.id}"
 
 
 def tagged(account: Account, name: str) -> list[Thing]:
-    """All objects that carry the stack's name or tag."""
+    """All objects with the stack's name or tag."""
     droplets: set[str] = set()
     found = []
     for kind in (kind for kind in KINDS if kind.listed):
-        for one in account.listing(kind.operation, kind.key):
-            resource = _resource_name(kind, one, name, droplets)
+        for record in account.listing(kind.operation, kind.key):
+            resource = _resource_name(kind, record, name, droplets)
             if resource:
-                found.append(Thing(kind, str(one[kind.id]), resource, _facts(one)))
+                found.append(Thing(kind, str(record[kind.id]), resource, _facts(record)))
                 droplets |= {found[-1].id} if kind.word == "droplet" else set()
     return found
 
 
 def candidates(account: Account, kind: Kind, inputs: Record, tag: str) -> list[Thing]:
-    """Objects that a creation with these inputs made, or may have made."""
+    """Objects that a creation with these inputs may have produced."""
     filters = {}
     if kind.within:
         if not isinstance(inputs.get(kind.within[0]), str):
             return []
         filters = {kind.within[1]: inputs[kind.within[0]]}
     rows = account.listing(kind.operation, kind.key, **filters)
-    fitting: Iterable[Record] = (one for one in rows if fits(kind, one, inputs, tag=tag))
+    matching: Iterable[Record] = (record for record in rows if fits(kind, record, inputs, tag=tag))
     prefix = f"{inputs[kind.within[0]]}," if kind.within else ""
-    return [Thing(kind, f"{prefix}{one[kind.id]}", _name(one), _facts(one)) for one in fitting]
+    return [
+        Thing(kind, f"{prefix}{record[kind.id]}", _name(record), _facts(record))
+        for record in matching
+    ]
 
 
 def loose_addresses(account: Account, region: str) -> Iterator[Thing]:
-    """Reserved addresses that lead nowhere: they bear no name, so nobody knows whose they are."""
+    """Unassigned reserved addresses: they have no name, so their owner is unknown."""
     kind = BY_WORD["reserved-ip"]
-    for one in account.listing(kind.operation, kind.key):
-        if not one.get("droplet") and _region(one) in ("", region):
-            yield Thing(kind, str(one[kind.id]), "", "leads to no droplet")
+    for record in account.listing(kind.operation, kind.key):
+        if not record.get("droplet") and _region(record) in ("", region):
+            yield Thing(kind, str(record[kind.id]), "", "assigned to no droplet")
 
 
-def fits(kind: Kind, one: Record, inputs: Record, *, tag: str) -> bool:
-    """Whether an object is what these inputs describe."""
+def fits(kind: Kind, record: Record, inputs: Record, *, tag: str) -> bool:
+    """Whether an object matches these inputs."""
     if kind.word == "reserved-ip":
         return False
     if kind.word == "alert":
-        return bool(one.get("description") == inputs.get("description"))
-    if kind.word == "record" and one.get("type") != inputs.get("type"):
+        return bool(record.get("description") == inputs.get("description"))
+    if kind.word == "record" and record.get("type") != inputs.get("type"):
         return False
-    if tag in (inputs.get("tags") or ()) and "tags" in one and tag not in (one["tags"] or ()):
+    if tag in (inputs.get("tags") or ()) and "tags" in record and tag not in (record["tags"] or ()):
         return False
-    same_region = _region(one) in ("", inputs.get("region", _region(one)))
-    return bool(one.get("name") == inputs.get("name")) and same_region
+    same_region = _region(record) in ("", inputs.get("region", _region(record)))
+    return bool(record.get("name") == inputs.get("name")) and same_region
 
 
-def _resource_name(kind: Kind, one: Record, name: str, droplets: set[str]) -> str | None:
+def _resource_name(kind: Kind, record: Record, name: str, droplets: set[str]) -> str | None:
     if kind.word == "reserved-ip":
-        return name if str((one.get("droplet") or {}).get("id")) in droplets else None
+        return name if str((record.get("droplet") or {}).get("id")) in droplets else None
     if kind.word == "alert":
-        about = str(one.get("description", ""))
+        about = str(record.get("description", ""))
         return f"{name}-{about.split()[1]}" if about.startswith(f"{name}: ") else None
     if kind.word == "ssh-key":
-        ours = re.fullmatch(re.escape(name) + "-[0-9a-f]{8}", _name(one))
-        return _name(one) if ours else None
-    return name if _name(one) == name or name in (one.get("tags") or ()) else None
+        ours = re.fullmatch(re.escape(name) + "-[0-9a-f]{8}", _name(record))
+        return _name(record) if ours else None
+    return name if _name(record) == name or name in (record.get("tags") or ()) else None
 
 
-def _name(one: Record) -> str:
-    return str(one.get("name", ""))
+def _name(record: Record) -> str:
+    return str(record.get("name", ""))
 
 
-def _region(one: Record) -> str:
-    region = one.get("region") or ""
+def _region(record: Record) -> str:
+    region = record.get("region") or ""
     return str(region.get("slug", "")) if isinstance(region, dict) else str(region)
 
 
-def _facts(one: Record) -> str:
-    size = f"{one['size_gigabytes']} GiB" if "size_gigabytes" in one else ""
-    since = f"since {one['created_at']}" if one.get("created_at") else ""
-    return ", ".join(filter(None, [size, _region(one), since]))
+def _facts(record: Record) -> str:
+    size = f"{record['size_gigabytes']} GiB" if "size_gigabytes" in record else ""
+    since = f"since {record['created_at']}" if record.get("created_at") else ""
+    return ", ".join(filter(None, [size, _region(record), since]))

@@ -1,4 +1,4 @@
-"""Monitoring component: an uptime check from outside, alerts about load, memory and disk."""
+"""Monitoring component: an external uptime check and alerts for load, memory and disk."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_digitalocean as do
 
-# Percent over ten minutes: a training uses all of the CPU for hours, so only its memory is near.
+# Percent over ten minutes. A training uses all CPUs for hours, hence the high CPU threshold.
 ALERTS = {"cpu": 98, "memory_utilization_percent": 90, "disk_utilization_percent": 85}
 
 
 @dataclass(frozen=True, kw_only=True)
 class MonitoringArgs:
-    """What is watched and who hears of it."""
+    """What to watch and whom to notify."""
 
     host: pulumi.Input[str]
     """Address or domain."""
@@ -21,7 +21,7 @@ class MonitoringArgs:
 
 
 class Monitoring(pulumi.ComponentResource):
-    """Uptime check on https://HOST/healthz; alerts only where there is somebody to mail."""
+    """Uptime check on https://HOST/healthz; alerts only if there are email addresses."""
 
     check_id: pulumi.Output[str]
 

@@ -1,4 +1,4 @@
-"""Network component: a private network and the firewall that guards what carries a tag."""
+"""Network component: a private network and a firewall for all droplets with a tag."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ EVERYWHERE = ["0.0.0.0/0", "::/0"]
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkArgs:
-    """Where the network lies and who may come in over SSH."""
+    """Region of the network and the addresses allowed to use SSH."""
 
     region: pulumi.Input[str]
     ssh_from: Sequence[str]
     tag: pulumi.Input[str]
-    """Droplets that carry it are behind the firewall from their first second."""
+    """Droplets with this tag are behind the firewall from the moment they are created."""
 
 
 class Network(pulumi.ComponentResource):
-    """VPC and firewall: in come 22 from given addresses, 80 and 443 from all; out goes all."""
+    """VPC and firewall: port 22 from `ssh_from`, 80 and 443 from anywhere; outbound is open."""
 
     vpc_id: pulumi.Output[str]
     firewall_id: pulumi.Output[str]
@@ -30,9 +30,9 @@ class Network(pulumi.ComponentResource):
     ) -> None:
         super().__init__("unetops:infra:Network", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
-        # The address range is left to DigitalOcean: two stacks of one account never overlap.
+        # DigitalOcean picks the address range, so that two stacks of one account never overlap.
         self.vpc = do.Vpc(name, name=name, region=args.region, opts=child)
-        # A firewall may name a tag only if it exists.
+        # A firewall can reference only tags that exist.
         self.tag = do.Tag(name, name=args.tag, opts=child)
         self.firewall = do.Firewall(
             name,
@@ -48,20 +48,20 @@ class Network(pulumi.ComponentResource):
 
 
 def _inbound(ssh_from: Sequence[str]) -> list[do.FirewallInboundRuleArgs]:
-    doors = [("22", sorted(ssh_from)), ("80", EVERYWHERE), ("443", EVERYWHERE)]
+    ports = [("22", sorted(ssh_from)), ("80", EVERYWHERE), ("443", EVERYWHERE)]
     return [
         do.FirewallInboundRuleArgs(protocol="tcp", port_range=port, source_addresses=sources)
-        for port, sources in doors
+        for port, sources in ports
         if sources
     ]
 
 
 def _outbound() -> list[do.FirewallOutboundRuleArgs]:
-    # The API reads "0" back as all ports of a protocol; "1-65535" is stored as it is written.
+    # The API normalises "0" to all ports of a protocol; "1-65535" is stored as written.
     ports = {"tcp": "1-65535", "udp": "1-65535", "icmp": None}
     return [
         do.FirewallOutboundRuleArgs(
-            protocol=protocol, port_range=ports_open, destination_addresses=EVERYWHERE
+            protocol=protocol, port_range=port_range, destination_addresses=EVERYWHERE
         )
-        for protocol, ports_open in ports.items()
+        for protocol, port_range in ports.items()
     ]

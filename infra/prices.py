@@ -1,4 +1,4 @@
-"""What a stack costs a month, from a dated price table that can be overridden line by line."""
+"""Monthly cost of a stack, from a dated price table whose entries can be overridden."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from infra.catalog import DATED as DATED
 from infra.catalog import SIZES, SOURCES
 from infra.config import StackConfig
 
-# US dollars a month; the key of a droplet is its size.
+# US dollars per month; the key of a droplet is its size.
 # Volumes and snapshots: https://docs.digitalocean.com/products/volumes/details/pricing/
 # Spaces: .../products/spaces/details/pricing/ (250 GiB included). Uptime: one check is free.
 PRICES: dict[str, float] = {
@@ -22,7 +22,7 @@ PRICES: dict[str, float] = {
 
 @dataclass(frozen=True, kw_only=True)
 class PriceLine:
-    """One thing that bills."""
+    """One billed item."""
 
     what: str
     usd_month: float
@@ -33,13 +33,13 @@ class PriceLine:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """All lines of a stack, those without a known price by name, and their sum."""
+    """All lines of a stack, the items without a known price, and the sum."""
 
     lines: tuple[PriceLine, ...]
     unknown: tuple[str, ...] = ()
     dated: str = DATED
     live: tuple[str, ...] = ()
-    """Keys whose price the live API told."""
+    """Keys whose price came from the live API."""
 
     @property
     def usd_month(self) -> float:
@@ -48,10 +48,10 @@ class Estimate:
 
     def __str__(self) -> str:
         parts = ", ".join(str(line) for line in self.lines)
-        open_ones = f"; no price known for {', '.join(self.unknown)}" if self.unknown else ""
-        told = f"{', '.join(self.live)} by the live API, else " if self.live else ""
+        missing = f"; no price known for {', '.join(self.unknown)}" if self.unknown else ""
+        origin = f"{', '.join(self.live)} by the live API, else " if self.live else ""
         return (
-            f"about ${self.usd_month:.2f} a month ({parts}{open_ones}; {told}list prices of "
+            f"about ${self.usd_month:.2f} a month ({parts}{missing}; {origin}list prices of "
             f"{self.dated}, {SOURCES['sizes']})"
         )
 
@@ -65,12 +65,12 @@ def estimate(
     """Monthly price of a stack.
 
     Args:
-        config: the checked configuration; its own `prices` win over `live`, these over `prices`.
-        prices: dollars a month by key; a droplet's key is its size.
-        live: what the API told just now, by the same keys.
+        config: the checked configuration; its `prices` override `live`, which overrides `prices`.
+        prices: dollars per month by key; a droplet's key is its size.
+        live: current prices from the API, by the same keys.
     """
-    told = {key: usd for key, usd in (live or {}).items() if key not in config.prices}
-    table = {**prices, **told, **config.prices}
+    current = {key: usd for key, usd in (live or {}).items() if key not in config.prices}
+    table = {**prices, **current, **config.prices}
     wanted = [(f"droplet {config.size}", config.size, 1.0)]
     wanted.append((f"volume {config.volume_gib} GiB", "volume-gib", float(config.volume_gib)))
     wanted.append(("reserved address while assigned", "reserved-ip", 1.0))
@@ -78,7 +78,7 @@ def estimate(
     if config.bucket:
         wanted.append(("Spaces bucket", "spaces", 1.0))
     if config.snapshot:
-        # A snapshot bills what is used; a full volume is the most it can be.
+        # A snapshot is billed by the space used; a full volume is the upper bound.
         gib = float(config.volume_gib)
         wanted.append((f"volume snapshot, at most {config.volume_gib} GiB", "snapshot-gib", gib))
     return Estimate(
@@ -88,5 +88,5 @@ def estimate(
             if key in table
         ),
         unknown=tuple(what for what, key, _ in wanted if key not in table),
-        live=tuple(key for _, key, _ in wanted if key in told),
+        live=tuple(key for _, key, _ in wanted if key in current),
     )

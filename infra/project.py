@@ -1,4 +1,4 @@
-"""Project component: one place in DigitalOcean's console for what belongs together."""
+"""Project component: groups the stack's resources in DigitalOcean's console."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ import pulumi_digitalocean as do
 
 @dataclass(frozen=True, kw_only=True)
 class ProjectArgs:
-    """What is shown there, by its URN at DigitalOcean (do:droplet:...)."""
+    """Resources to show, by their DigitalOcean URN (do:droplet:...)."""
 
     resources: Sequence[pulumi.Input[str]]
     environment: str = "Development"
-    description: str = "Segmentation service, made by Pulumi"
+    description: str = "Segmentation service, managed by Pulumi"
 
 
 class Project(pulumi.ComponentResource):
-    """A project; what it shows is not deleted with it."""
+    """A project; deleting it does not delete its resources."""
 
     project_id: pulumi.Output[str]
 

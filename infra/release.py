@@ -1,4 +1,4 @@
-"""Release component: the code that runs, brought over SSH to a host whose key is recorded."""
+"""Release component: installs the code over SSH on a host whose key is recorded."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ import pulumi_command as command
 from infra.source import Source
 
 HOST_PROGRAM = "/opt/unetops/bin/unetops-host"
-# ECDSA first: it is what the provider's SSH client asks for of a host that has both.
+# ECDSA first: the provider's SSH client prefers it if the host has both.
 KEY_SCAN = """\
 for attempt in $(seq 60); do
   keys=$(ssh-keyscan -T 5 -t ecdsa,ed25519 "$HOST" 2>/dev/null | sort -k2 | cut -d' ' -f2,3)
@@ -23,7 +23,7 @@ done
 echo "no SSH answer of $HOST in ten minutes: is port 22 open to this machine (sshFrom)?" >&2
 exit 1
 """
-# A first boot that was cut off goes on; one that fails shows its last lines in `pulumi up`.
+# An interrupted first boot is resumed; a failed one shows its last lines in `pulumi up`.
 BOOTED = """\
 cloud-init status --wait >/dev/null 2>&1 || true
 done_already() { grep -qs '"status": "done"' /var/lib/unetops/boot.json; }
@@ -39,23 +39,23 @@ done_already || {
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseArgs:
-    """Where to and what."""
+    """Target host and what to install."""
 
     address: pulumi.Input[str]
     droplet_id: pulumi.Input[str]
     source: Source
     lock: Path
-    """requirements.lock: it names the base environment that the release runs in."""
+    """requirements.lock: determines the base environment of the release."""
     private_key: pulumi.Input[str] | None = None
-    """None: the SSH agent's keys."""
+    """None: the keys of the SSH agent."""
     torch_index: str | None = None
     wait_for: Sequence[pulumi.Resource] = ()
 
 
 class Release(pulumi.ComponentResource):
-    """Recorded host key, end of the first boot, upload, installation with its health check.
+    """Record the host key, wait for the first boot, upload, install with a health check.
 
-    The host's key is recorded once per droplet: another key at the same droplet is refused.
+    The host key is recorded once per droplet: a different key on the same droplet is rejected.
     """
 
     status: pulumi.Output[str]
@@ -94,7 +94,7 @@ class Release(pulumi.ComponentResource):
         return command.remote.Command(
             f"{self.name}-{what}",
             connection=self.connection,
-            # A changed text runs again; a new droplet starts over.
+            # Changed text runs again; a new droplet starts over.
             create=_to(args, text),
             triggers=[args.droplet_id],
             opts=pulumi.ResourceOptions(parent=self, depends_on=list(after)),
@@ -117,18 +117,16 @@ class Release(pulumi.ComponentResource):
 
 
 def release_command(args: ReleaseArgs) -> str:
-    """What root types on the host to install and switch; ADDRESS is filled in later."""
+    """The command that root runs on the host to install and switch; the shell sets ADDRESS."""
     words = [HOST_PROGRAM, "release", "--id", args.source.release_id]
     if args.source.wheel:
         words += ["--wheel", f"/root/{args.source.wheel.name}"]
     else:
         words += ["--source", str(args.source.address)]
     words += ["--lock", f"/root/{args.lock.name}"]
-    words += [
-        "--torch-index",
-        args.torch_index or "",
-    ]  # else the host asks what first boot was told
-    # The lock is no part of the commit's id, and a changed text runs again.
+    # If empty, the host uses the index given at first boot.
+    words += ["--torch-index", args.torch_index or ""]
+    # The lock is not part of the commit's id, so its digest makes the command run again.
     return f'{shlex.join(words)} --address "$ADDRESS"  # lock {_digest(args.lock)}'
 
 
@@ -151,5 +149,5 @@ def _connection(args: ReleaseArgs, host_key: pulumi.Output[str]) -> command.remo
 
 
 def certificate_fingerprint(status: str) -> str:
-    """SHA-256 of the host's own certificate authority, empty where a public one signs."""
+    """SHA-256 of the host's own certificate authority; empty if a public one signs."""
     return str(json.loads(status).get("certificate_authority") or "") if status else ""

@@ -1,4 +1,4 @@
-"""Which code runs: its id, and for a working copy the wheel that is built from it."""
+"""The code to release: its id and, for a working copy, the wheel built from it."""
 
 import hashlib
 import os
@@ -12,14 +12,14 @@ from pathlib import Path
 from infra.catalog import WORKING_COPY
 from infra.config import ConfigError
 
-# Only what goes into the wheel: `pulumi config set` or a changed text makes no new release. Without
-# setup.py nothing is compiled: the wheel of any laptop runs on any droplet.
+# Only what goes into the wheel: `pulumi config set` or an edited document makes no new release.
+# Without setup.py nothing is compiled, so that a wheel built on any laptop runs on any droplet.
 SHIPPED = ("pyproject.toml", "README.md", "LICENSE", "dataset_rules", "unet", "app", "infra")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A release by its id; either a wheel to upload or an address that the host fetches."""
+    """A release with its id and either a wheel to upload or a URL for the host to fetch."""
 
     release_id: str
     wheel: Path | None = None
@@ -27,10 +27,10 @@ class Source:
 
 
 def source_of(text: str, root: Path, cache: Path) -> Source:
-    """The release that `source` names: working-copy, git+https://...@COMMIT or a wheel's URL.
+    """The release specified by `source`: working-copy, git+https://...@COMMIT or a wheel's URL.
 
     Raises:
-        ConfigError: if the working copy is none of git's, or no wheel can be built from it.
+        ConfigError: if the working copy is not a git repository or its wheel cannot be built.
     """
     if text == WORKING_COPY:
         release_id = working_copy_id(root)
@@ -41,7 +41,7 @@ def source_of(text: str, root: Path, cache: Path) -> Source:
 
 
 def working_copy_id(root: Path) -> str:
-    """First 12 digits of the commit; `-` and a hash of what differs where something does."""
+    """First 12 digits of the commit, followed by `-` and a hash if files were changed."""
     commit = _git(root, "rev-parse", "HEAD").decode().strip()[:12]
     if not _git(root, "status", "--porcelain", "--", *_shipped(root)):
         return commit
@@ -52,13 +52,13 @@ def working_copy_id(root: Path) -> str:
 
 
 def build_wheel(root: Path, folder: Path) -> Path:
-    """Wheel of the working copy's files; the one that is there is used again."""
+    """Wheel of the working copy's files; an existing one is reused."""
     if found := sorted(folder.glob("*.whl")):
         return found[0]
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as made:
-        # A copy, so that no build folder of the tree gets into the wheel or is left behind.
-        copy, wheels = Path(made) / "tree", Path(made) / "wheels"
+    with tempfile.TemporaryDirectory(dir=folder.parent) as work:
+        # Build in a copy: no build folder gets into the wheel or is left in the tree.
+        copy, wheels = Path(work) / "tree", Path(work) / "wheels"
         for name in _files(root):
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / name, copy / name)
@@ -69,7 +69,7 @@ def build_wheel(root: Path, folder: Path) -> Path:
 
 def _pip_wheel(tree: Path, wheels: Path, *, when: str) -> None:
     words = ["--no-deps", "--no-build-isolation", "--wheel-dir", str(wheels), str(tree)]
-    # The commit's time in the archive: the same files make the same bytes.
+    # The commit's time in the archive: the same files produce the same bytes.
     env = {**os.environ, "SOURCE_DATE_EPOCH": when}
     command = [sys.executable, "-m", "pip", "wheel", *words]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
@@ -89,12 +89,12 @@ def _files(root: Path) -> list[str]:
 
 
 def _git(root: Path, *words: str) -> bytes:
-    # Without its locks, which git takes to write down what it saw: killed, it would leave them.
+    # Without optional locks: git, if killed, would leave its lock file behind.
     command = ["git", "--no-optional-locks", "-C", str(root), *words]
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip()
+        message = done.stderr.decode(errors="replace").strip()
         raise ConfigError(
-            [f"source: working-copy needs git's commit ({said}); clone the repository, or name one"]
+            [f"source: working-copy needs git ({message}); clone the repository or set a commit"]
         )
     return done.stdout

@@ -1,4 +1,4 @@
-"""SshKeys component: public keys of the account, those that exist are reused."""
+"""SshKeys component: public keys of the account; existing ones are reused."""
 
 import base64
 import hashlib
@@ -15,14 +15,14 @@ class SshKeysArgs:
 
     public_keys: Sequence[str]
     look_up: bool = True
-    """Ask the account for keys that exist; False skips that call."""
+    """Query the account for existing keys; False skips that call."""
 
 
 class SshKeys(pulumi.ComponentResource):
-    """Keys that open a droplet; only public halves pass through here.
+    """Keys with access to the droplet; only public keys are handled here.
 
-    DigitalOcean refuses a public key that the account holds already (422). Such a key is found by
-    its fingerprint and used, and stays in the account when the stack goes.
+    DigitalOcean rejects a public key that the account already has (422). Such a key is found by
+    its fingerprint and reused, and stays in the account when the stack is destroyed.
     """
 
     fingerprints: list[pulumi.Output[str]]
@@ -35,9 +35,9 @@ class SshKeys(pulumi.ComponentResource):
         self.fingerprints = []
         for key in args.public_keys:
             finger = fingerprint(key)
-            made_by_us = _resource_name(name, finger)
-            if known.get(finger, made_by_us) == made_by_us:
-                self.fingerprints.append(self._make(made_by_us, key))
+            own_name = _resource_name(name, finger)
+            if known.get(finger, own_name) == own_name:
+                self.fingerprints.append(self._make(own_name, key))
             else:
                 self.log_reuse(known[finger], finger)
                 self.fingerprints.append(pulumi.Output.from_input(finger))
@@ -48,18 +48,18 @@ class SshKeys(pulumi.ComponentResource):
             name,
             name=name,
             public_key=key.strip(),
-            # The comment at the end of a key is no part of it.
+            # The comment at the end of a key is not part of it.
             opts=pulumi.ResourceOptions(parent=self),
         )
         return made.fingerprint
 
     def log_reuse(self, key_name: str, finger: str) -> None:
-        """Says which key of the account is used as it is."""
+        """Log which key of the account is reused."""
         pulumi.log.info(f"SSH key {finger} is in the account as {key_name!r}: reused", self)
 
 
 def fingerprint(public_key: str) -> str:
-    """MD5 fingerprint of a public key, in the form by which DigitalOcean finds it.
+    """MD5 fingerprint of a public key, the form in which DigitalOcean lists it.
 
     Example:
         >>> fingerprint("ssh-ed25519 AAAA comment")
@@ -75,13 +75,13 @@ def _resource_name(name: str, finger: str) -> str:
 
 
 def _account_keys() -> dict[str, str]:
-    """Name by fingerprint; empty with a warning where the account cannot be asked."""
+    """Key names by fingerprint; empty, with a warning, if the account cannot be queried."""
     try:
         found = do.get_ssh_keys()
         return {key.fingerprint: key.name for key in found.ssh_keys}
     except Exception as e:  # the engine raises plain Exception for any failed call
         pulumi.log.warn(
             f"the account's SSH keys could not be read ({str(e).splitlines()[0][:200]}): "
-            "a key that exists already will be refused with 422 by `pulumi up`"
+            "`pulumi up` will fail with 422 for a key that already exists"
         )
         return {}

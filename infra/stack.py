@@ -1,4 +1,4 @@
-"""The stack of this project: configuration in, components and their outputs out."""
+"""The stack of this project: configuration in, components and outputs out."""
 
 import os
 from dataclasses import dataclass
@@ -24,17 +24,17 @@ from infra.take import adoption_line
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "requirements.lock"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unetops/wheels"
-# A machine below 8 GiB gets swap: pip unpacks torch and the predictor loads it at the same time.
+# Machines below 8 GiB get swap: pip unpacks torch while the predictor loads it.
 SWAP_GIB = 4
 
 
 def read_file(path: str) -> str:
-    """Text of a file named in the configuration, relative to the project's root."""
+    """Contents of a file given in the configuration, relative to the project's root."""
     return (ROOT / Path(path).expanduser()).read_text()
 
 
 def machine_spec(config: StackConfig, source: Source | None = None) -> MachineSpec:
-    """What the droplet becomes; a wheel of the working copy comes later, over SSH."""
+    """Specification of the droplet; a wheel of the working copy follows later, over SSH."""
     small = config.size.endswith(("-1gb", "-2gb", "-4gb")) or config.size == "c-2"
     return MachineSpec(
         hostname=config.name,
@@ -66,7 +66,7 @@ class Parts:
 
 
 def build(config: StackConfig, source: Source, found: volume.FoundVolume | None = None) -> Parts:
-    """Make all components of the stack; `found` is the volume that the account holds already."""
+    """Create all components of the stack; `found` is the account's existing volume."""
     name, tags = config.name, config.all_tags
     network = Network(
         name, NetworkArgs(region=config.region, ssh_from=config.ssh_from, tag=config.name)
@@ -96,10 +96,10 @@ def build(config: StackConfig, source: Source, found: volume.FoundVolume | None 
             tags=tags,
             bootstrap=config.bootstrap,
         ),
-        # The door is guarded before there is a house.
+        # Create the firewall before the droplet.
         pulumi.ResourceOptions(depends_on=[network]),
     )
-    bucket = _around(config, data, host)
+    bucket = _supporting_components(config, data, host)
     return Parts(
         network=network,
         data=data,
@@ -109,7 +109,9 @@ def build(config: StackConfig, source: Source, found: volume.FoundVolume | None 
     )
 
 
-def _around(config: StackConfig, data: volume.DataVolume, host: Host) -> Bucket | None:
+def _supporting_components(
+    config: StackConfig, data: volume.DataVolume, host: Host
+) -> Bucket | None:
     name = config.name
     if config.domain:
         Dns(name, DnsArgs(domain=config.domain, address=host.address))
@@ -141,7 +143,7 @@ def _release(config: StackConfig, source: Source, *, host: Host) -> Release:
 
 
 def export(config: StackConfig, source: Source, *, parts: Parts, price: prices.Estimate) -> None:
-    """Show what an engineer needs next."""
+    """Export the stack's outputs."""
     address = parts.host.address
     ssh = pulumi.Output.concat("ssh root@", address)
     visible = pulumi.Output.from_input(config.domain) if config.domain else address

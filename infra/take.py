@@ -1,4 +1,4 @@
-"""Bring an object of the account into a stack's state, where the program's own resource is."""
+"""Import an object of the account into a stack's state, in place of the program's resource."""
 
 import json
 import tempfile
@@ -12,7 +12,7 @@ PROGRAM = "unetops"
 
 
 def adoption_line(stack: str, volume_id: str, size_gib: int) -> str:
-    """What to say of a volume of the stack's name that its state does not hold."""
+    """Message for a volume that has the stack's name but is not in its state."""
     return (
         f"volume {PROGRAM}-{stack} exists in the account ({volume_id}, {size_gib} GiB) and is not "
         "in the state; adopt it with its data: "
@@ -21,41 +21,43 @@ def adoption_line(stack: str, volume_id: str, size_gib: int) -> str:
 
 
 class TakeError(Exception):
-    """The object stays outside the state; one line, or the engine's own words."""
+    """The import failed; one line, or the engine's own message."""
 
 
 def take(engine: Engine, thing: Thing) -> None:
-    """`pulumi import`, below the component that the program gives it as parent.
+    """`pulumi import`, with the parent component that the program gives it.
 
-    The file form makes the component as well where the state has none yet: with `--parent` alone
-    a stack that was never up refuses its own volume ("unknown parent").
+    The file form also creates the component if the state has none yet: with `--parent` alone, a
+    stack that was never up rejects its own volume ("unknown parent").
     """
     parent = f"unetops:infra:{thing.kind.component}"
     component = {"type": parent, "name": "parent", "logicalName": f"{PROGRAM}-{engine.stack}",
                  "component": True}  # fmt: skip
     child = {"type": thing.kind.type, "name": "child", "logicalName": thing.name, "id": thing.id,
              "parent": "parent"}  # fmt: skip
-    # Protected until the next `pulumi up` says otherwise: a volume is data.
+    # Protected until the next `pulumi up` decides: a volume contains data.
     protect = "true" if thing.kind.word == "volume" else "false"
     words = ("--yes", "--skip-preview", "--generate-code=false", f"--protect={protect}")
     _with_file(engine, {"resources": [component, child]}, "import", *words)
 
 
 def exchange(engine: Engine, mark: dict[str, Any], id_: str) -> None:
-    """Put what was made in the place of what it replaces.
+    """Replace an old resource in the state by the new object created for it.
 
-    `pulumi import` refuses an address that the state holds, though the object there was deleted
-    for the new one's sake. The next refresh reads what the new one really is.
+    `pulumi import` rejects an address that the state holds, even if that object was already
+    deleted for the replacement. The next refresh reads the actual properties of the new resource.
     """
     exported = json.loads(engine.run("stack", "export"))
     deployment = exported["deployment"]
-    for place, one in enumerate(deployment["resources"]):
-        if one["urn"] == mark["urn"] and one.get("pendingReplacement"):
-            made = {**one, **mark, "id": id_}
+    for index, resource in enumerate(deployment["resources"]):
+        if resource["urn"] == mark["urn"] and resource.get("pendingReplacement"):
+            made = {**resource, **mark, "id": id_}
             made.pop("pendingReplacement")
-            deployment["resources"][place] = made
+            deployment["resources"][index] = made
     deployment["pending_operations"] = [
-        one for one in deployment["pending_operations"] if one["resource"]["urn"] != mark["urn"]
+        operation
+        for operation in deployment["pending_operations"]
+        if operation["resource"]["urn"] != mark["urn"]
     ]
     _with_file(engine, exported, "stack", "import")
 

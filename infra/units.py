@@ -1,6 +1,6 @@
-"""The systemd units of the machine, as text: what the service may do, and everything it may not.
+"""The systemd units of the machine as text, with the permissions of each service.
 
-All units of the service run as one user that owns nothing but the data folder on the volume.
+All units of the service run as one user that owns only the data folder on the volume.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,13 @@ RUN = "/opt/unetops/bin/unetops"
 METADATA = "169.254.169.254"
 PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
 UNITS = ("unetops-web.service", "unetops-worker.service", "unetops-fetcher.service")
-DRAIN_S = 180  # a step saves a checkpoint and ends; then it is killed and goes on from the last one
+DRAIN_S = 180  # time for a step to save a checkpoint and exit; a killed step resumes from the last
 
 Section = Sequence[tuple[str, str]]
 
 UNIT: Section = (
     ("After", "network.target nftables.service"),
-    # Without the volume the data would go to the root disk, and be lost with the droplet.
+    # Without the volume the data would go to the root disk and be lost with the droplet.
     ("RequiresMountsFor", MOUNT),
     ("ConditionPathIsMountPoint", MOUNT),
     ("ConditionPathExists", "/opt/unetops/current"),
@@ -32,8 +32,8 @@ SERVICE: Section = (
     ("WorkingDirectory", HOME),
     ("Restart", "always"),
     ("RestartSec", "2"),
-    # Only the main process is asked to end; it ends its own children in order, and what is left
-    # after the time for it is killed.
+    # Only the main process is signalled; it stops its children in order, and systemd kills
+    # whatever is left after the timeout.
     ("KillMode", "mixed"),
 )
 HARDENING: Section = (
@@ -61,11 +61,11 @@ HARDENING: Section = (
     ("SystemCallArchitectures", "native"),
     ("SystemCallFilter", "@system-service"),
     ("SystemCallFilter", "~@privileged @resources"),
-    # A refused call is an error, not a kill: libraries try sched_setaffinity and go on without.
+    # A denied call is an error, not a kill: libraries try sched_setaffinity and continue without.
     ("SystemCallErrorNumber", "EPERM"),
 )
-# These need BPF on control groups, which a container may lack; nftables refuses the metadata by
-# user as well. Its address stands here by name although the first word refuses it too.
+# These need BPF on control groups, which a container may lack; nftables also denies the metadata
+# address by user. The address is listed explicitly although `any` covers it.
 ONLY_THIS_MACHINE: Section = (
     ("IPAddressDeny", f"any {METADATA}"),
     ("IPAddressAllow", "localhost"),
@@ -77,13 +77,13 @@ ONLY_THE_INTERNET: Section = (
 
 
 def web_unit() -> str:
-    """The unit of the web process: 127.0.0.1:8000 and unix sockets, no memory to write and run."""
+    """The unit of the web process: 127.0.0.1:8000 and unix sockets, no writable code pages."""
     own: Section = (
         ("ExecStart", f"{RUN} web"),
         ("TimeoutStopSec", "30"),
         ("RestrictAddressFamilies", "AF_UNIX AF_INET"),
         ("PrivateDevices", "yes"),
-        # This process never loads torch, so nothing in it makes code while it runs.
+        # This process never loads torch, so nothing in it generates code at run time.
         ("MemoryDenyWriteExecute", "yes"),
         ("MemoryMax", "40%"),
         ("TasksMax", "256"),
@@ -93,9 +93,10 @@ def web_unit() -> str:
 
 
 def fetcher_unit() -> str:
-    """The unit that fetches sources by URL: the only one that the internet is open to.
+    """The unit that fetches sources by URL, the only one with internet access.
 
-    The cloud's private networks and the metadata stay closed to it, whatever a name resolves to.
+    The cloud's private networks and the metadata address stay closed to it, whatever a name
+    resolves to.
     """
     own: Section = (
         ("ExecStart", f"{RUN} worker --only fetching"),
@@ -111,18 +112,18 @@ def fetcher_unit() -> str:
 
 
 def worker_unit(*, gpu: bool = False) -> str:
-    """The unit of worker and predictor: no network at all, devices only where there is a GPU."""
+    """The unit of worker and predictor: no network, and devices only on a GPU machine."""
     own: Section = (
         ("ExecStart", f"{RUN} worker --only jobs"),
         ("TimeoutStopSec", str(DRAIN_S)),
         ("RestrictAddressFamilies", "AF_UNIX AF_INET"),
-        # It speaks through files and unix sockets; its own loopback is all it sees.
+        # It communicates through files and unix sockets; it sees only its own loopback interface.
         ("PrivateNetwork", "yes"),
         # No MemoryDenyWriteExecute: torch's convolutions on a CPU (oneDNN) and the GPU driver
-        # make machine code while they run.
+        # generate machine code at run time.
         ("MemoryMax", "85%"),
         ("TasksMax", "4096"),
-        # A training that takes too much memory is one failed job, not the end of the worker.
+        # A training that runs out of memory is one failed job and does not stop the worker.
         ("OOMPolicy", "continue"),
         ("OOMScoreAdjust", "500"),
         *_devices(gpu=gpu),
@@ -139,10 +140,10 @@ def _devices(*, gpu: bool) -> Section:
 
 
 def recover_unit() -> str:
-    """The unit that finishes or takes back, after a power cut, a release that was under way."""
+    """The unit that, after a power cut, completes or rolls back an interrupted release."""
     sections = {
         "Unit": (
-            ("Description", "unetops: finish or take back a release that was cut off"),
+            ("Description", "unetops: complete or roll back an interrupted release"),
             ("RequiresMountsFor", MOUNT),
             ("ConditionPathExists", "/var/lib/unetops/pending.json"),
             ("After", " ".join(UNITS)),
@@ -154,17 +155,17 @@ def recover_unit() -> str:
 
 
 def idle_units(minutes: int) -> dict[str, str]:
-    """Timer and service that power the machine off when no job ran for so long.
+    """Timer and service that power the machine off after so many minutes without jobs.
 
-    A droplet that is powered off still bills: its memory, cores and GPU stay reserved. It is the
-    engineer's sign to destroy it (`pulumi destroy --exclude-protected` keeps the data).
+    A droplet that is powered off is still billed: its memory, cores and GPU stay reserved. It is
+    the engineer's cue to destroy it (`pulumi destroy --exclude-protected` keeps the data).
     """
     service = {
         "Unit": (("Description", "unetops: power off when no job runs"),),
         "Service": (("Type", "oneshot"), ("ExecStart", f"{HOST} idle --minutes {minutes}")),
     }
     timer = {
-        "Unit": (("Description", "unetops: look every minute whether a job runs"),),
+        "Unit": (("Description", "unetops: check every minute whether a job runs"),),
         "Timer": (("OnBootSec", "5min"), ("OnUnitActiveSec", "1min"), ("AccuracySec", "10s")),
         "Install": (("WantedBy", "timers.target"),),
     }

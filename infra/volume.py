@@ -1,4 +1,4 @@
-"""DataVolume component: the disk that outlives every droplet."""
+"""DataVolume component: the disk that outlives the droplets."""
 
 from dataclasses import dataclass
 
@@ -8,23 +8,24 @@ import pulumi_digitalocean as do
 
 @dataclass(frozen=True, kw_only=True)
 class DataVolumeArgs:
-    """Where and how large; a volume grows and never shrinks."""
+    """Region and size; a volume can grow but not shrink."""
 
     region: pulumi.Input[str]
     size_gib: pulumi.Input[int]
     tags: pulumi.Input[list[str]] | None = None
     lose_data: bool = False
-    """True lifts the protection: `pulumi destroy` then deletes the volume and all that it holds."""
+    """True lifts the protection: `pulumi destroy` then deletes the volume and its contents."""
     snapshot: str | None = None
-    """A label; a new label takes a new snapshot."""
+    """A label; each new label takes a new snapshot."""
     refusal: str | None = None
-    """Why no volume may be made, where the account holds one of this name already."""
+    """Error message if no volume may be created because the account already has one of this name.
+    """
 
 
 class DataVolume(pulumi.ComponentResource):
-    """Protected volume without a filesystem: the first boot makes one if there is none.
+    """Protected volume without a filesystem: the first boot creates one if there is none.
 
-    The name is the resource's own, so a droplet finds it below /dev/disk/by-id.
+    The volume's name is set explicitly, so that a droplet finds it below /dev/disk/by-id.
     """
 
     volume_id: pulumi.Output[str]
@@ -45,7 +46,7 @@ class DataVolume(pulumi.ComponentResource):
                 parent=self,
                 protect=not args.lose_data,
                 retain_on_delete=not args.lose_data,
-                # Each of these would replace the volume, that is: delete its data.
+                # Changing any of these would replace the volume and delete its data.
                 ignore_changes=[
                     "description",
                     "initialFilesystemType",
@@ -67,16 +68,16 @@ class DataVolume(pulumi.ComponentResource):
             name,
             name=name,
             volume_id=self.volume.id,
-            # An older label leaves the stack, its snapshot stays in the account.
+            # An older label leaves the stack; its snapshot stays in the account.
             opts=pulumi.ResourceOptions(parent=self, retain_on_delete=True),
         )
 
 
 def _refuse(why: str) -> pulumi.ResourceHookBinding:
-    """Refuse to make the volume; one that the state holds is none that is made.
+    """Refuse to create the volume; a volume in the state is unaffected.
 
-    A program cannot see its state. The engine can: it calls this hook, in a preview as well, only
-    when the state has no such volume.
+    A program cannot see its state, but the engine can: it calls this hook, also in previews, only
+    if the state has no such volume.
     """
 
     def refuse(_: pulumi.ResourceHookArgs) -> None:
@@ -90,21 +91,21 @@ def _refuse(why: str) -> pulumi.ResourceHookBinding:
 
 @dataclass(frozen=True, kw_only=True)
 class FoundVolume:
-    """A volume of the account, whether or not it is in the state."""
+    """A volume of the account, in the state or not."""
 
     volume_id: str
     size_gib: int
 
 
 def find_volume(name: str, region: str) -> FoundVolume | None:
-    """The account's volume of that name, None if there is none or the account cannot be asked."""
+    """The account's volume of that name; None if absent or if the account cannot be queried."""
     try:
         found = do.get_volume(name=name, region=region)
     except Exception as e:  # the engine raises plain Exception for any failed call
         if not is_absence(str(e)):
             pulumi.log.warn(
                 f"volume {name} could not be looked up ({str(e).splitlines()[0][:200]}): "
-                "whether it would shrink or has to be adopted is not checked"
+                "cannot check whether it would shrink or has to be adopted"
             )
         return None
     if not found.id or found.size is None:
@@ -113,7 +114,7 @@ def find_volume(name: str, region: str) -> FoundVolume | None:
 
 
 def is_absence(message: str) -> bool:
-    """Whether a failed look-up says that there is no such volume.
+    """Whether a failed look-up means that there is no such volume.
 
     Source: terraform-provider-digitalocean, volume/datasource_volume.go: "no volumes found" and
     "volume not found".

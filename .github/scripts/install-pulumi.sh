@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Puts the pinned Pulumi CLI on PATH of this and the next steps; its checksum is the publisher's.
+# Adds the pinned Pulumi CLI to PATH for later steps, verified by the publisher's checksum.
 set -euo pipefail
 version=3.259.0
 if [[ "$(pulumi version 2>/dev/null || true)" == "v$version" ]]; then

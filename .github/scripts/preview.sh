@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Previews the dev stack without an account: empty local backend, a token that opens nothing.
-# Usage: preview.sh REPORT.md. PROJECT is another project's folder, EXTRA more words for the CLI.
+# Previews the dev stack without an account: empty local backend, a dummy token.
+# Usage: preview.sh REPORT.md. PROJECT: folder of another project.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 report=$(realpath "$1")
@@ -12,9 +12,9 @@ export PULUMI_CONFIG_PASSPHRASE=offline-preview DIGITALOCEAN_TOKEN=offline-previ
 export PULUMI_SKIP_UPDATE_CHECK=true
 cd "${PROJECT:-$root}"
 config=$work/Pulumi.dev.yaml
-# Another passphrase's salt would refuse this one's.
+# The committed salt belongs to another passphrase.
 if [[ -f Pulumi.dev.yaml ]]; then grep -v '^encryptionsalt:' Pulumi.dev.yaml >"$config" || true; fi
-# The runner has no keys of yours: one that lives for this preview stands for them.
+# The runner does not have your keys: use a temporary one.
 ssh-keygen -q -t ed25519 -N '' -C preview -f "$work/key"
 pulumi stack init preview --non-interactive --secrets-provider passphrase >/dev/null
 pulumi config set --stack preview --config-file "$config" --path 'sshPublicKeys[0]' \

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Ask a deployed service whether it lives: `smoke.py URL [SHA256 AUTHORITY.pem]`.
+"""Smoke test of a deployed service: `smoke.py URL [SHA256 AUTHORITY.pem]`.
 
-Nothing is posted and no secret is needed. With a fingerprint only what that authority signed is
-accepted; without one the certificate must be valid for the public.
+Posts nothing and needs no secret. With a fingerprint, only certificates of that authority are
+accepted; without one, the certificate must be publicly valid.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ TRIES, PAUSE = 10, 6
 
 
 def context(fingerprint: str, authority: str) -> ssl.SSLContext:
-    """Trust of the public, or of the one authority that has this fingerprint."""
+    """Trust the public authorities, or only the one with this fingerprint."""
     if not fingerprint:
         return ssl.create_default_context()
     pem = Path(authority).read_text()
@@ -30,7 +30,7 @@ def context(fingerprint: str, authority: str) -> ssl.SSLContext:
 
 
 def status(url: str, trust: ssl.SSLContext) -> int:
-    """The HTTP status of one page."""
+    """HTTP status of a page."""
     try:
         with urllib.request.urlopen(url, timeout=20, context=trust) as answer:  # noqa: S310
             return int(answer.status)
@@ -39,7 +39,7 @@ def status(url: str, trust: ssl.SSLContext) -> int:
 
 
 def check(url: str, trust: ssl.SSLContext) -> None:
-    """Raise SystemExit for the first page that does not answer as it should."""
+    """Raise SystemExit for the first page with an unexpected status."""
     if not url.startswith("https:"):
         raise SystemExit(f"{url}: expected an https address")
     for page, good in PAGES.items():
@@ -52,7 +52,7 @@ def check(url: str, trust: ssl.SSLContext) -> None:
 
 
 def main(url: str, fingerprint: str = "", authority: str = "") -> None:
-    """Try until the service answers: a release restarts it."""
+    """Retry until the service answers, as a release restarts it."""
     trust = context(fingerprint, authority)
     for left in reversed(range(TRIES)):
         try:

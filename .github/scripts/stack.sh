@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Opens or closes SSH for this runner in the stack's config, and runs what follows the deployment.
-# Usage: stack.sh open|deploy|close|smoke|drift; STACK names the stack.
+# Opens or closes SSH for this runner in the stack's config; deploys, and runs the checks afterwards.
+# Usage: stack.sh open|deploy|close|smoke|drift; STACK is the stack's name.
 set -euo pipefail
 : "${STACK:?the name of the stack, such as prod}"
 export PULUMI_SKIP_UPDATE_CHECK=true
-# Names the engine that runs; one that ended by itself takes it away.
+# Process id of a running engine; removed if the engine exits by itself.
 mark=${RUNNER_TEMP:-${TMPDIR:-/tmp}}/unetops-$STACK-engine
 cd "$(dirname "$0")/../.."
 
 own_address() {
   local address=${RUNNER_ADDRESS:-$(curl -4fsS --retry 3 --max-time 20 https://checkip.amazonaws.com)}
   [[ "$address" =~ ^[0-9]+(\.[0-9]+){3}$ ]] || {
-    echo "own address: expected IPv4, found: ${address:0:40}; try the job again" >&2
+    echo "own address: expected IPv4, found: ${address:0:40}; rerun the job" >&2
     return 1
   }
   echo "$address/32"
@@ -26,7 +26,7 @@ open() {
 }
 
 up() {
-  # With its preview: there the policy pack judges the whole before anything is made.
+  # With a preview, in which the policy pack checks the stack before anything is created.
   pulumi up --stack "$STACK" --yes --non-interactive --color never \
     --policy-pack infra/policy "$@" </dev/null &
   local engine=$! status=0
@@ -36,8 +36,8 @@ up() {
   return "$status"
 }
 
-# After a job that was cut off: the engine may still run, its lock stays, and the state may not know
-# the firewall that it just made. A lock without a mark of ours is somebody else's and stays.
+# After an interrupted job the engine may still run, its lock remains, and a firewall that it just
+# created may be missing from the state. A lock without our mark is somebody else's and stays.
 recover() {
   local engine
   [[ -f "$mark" ]] || return 0
@@ -47,14 +47,14 @@ recover() {
     kill -s "$signal" "$engine" || true
     for _ in {1..10}; do kill -s 0 "$engine" 2>/dev/null && sleep 1; done
   done
-  # 1 is: done, and something is named that a person decides about.
+  # 1: done, but something is left for a person to decide.
   .venv/bin/python -m infra.recover --stack "$STACK" --yes || [[ $? == 1 ]] ||
     pulumi cancel --yes "$STACK"
   rm -f "$mark"
 }
 
 close() {
-  # The file as committed knows the lasting addresses only: what `open` added is gone from it.
+  # The committed file has the permanent addresses only, without the one that `open` added.
   git checkout -- "Pulumi.$STACK.yaml"
   recover
   local walls=()
@@ -62,18 +62,18 @@ close() {
     pulumi stack --stack "$STACK" --show-urns --non-interactive |
       grep -o 'urn:pulumi:.*digitalocean:index/firewall:Firewall::.*' || true
   )
-  # Refreshed: an update that was cut off is in the cloud and not in the state.
+  # Refresh: an interrupted update is in the cloud but not in the state.
   if ((${#walls[@]})); then up --refresh "${walls[@]}"; fi
   unknown_walls
 }
 
-# A provider that died may have made a firewall of which neither state nor mark knows.
+# A provider that died may have created a firewall unknown to both state and mark.
 unknown_walls() {
   local said status=0
   said=$(.venv/bin/python -m infra.recover --stack "$STACK" </dev/null) || status=$?
   echo "$said"
   if ((status > 1)) || grep -q '^not in the state: firewall' <<<"$said"; then
-    echo "::error title=Door perhaps open::a firewall of $STACK may admit this runner; see above"
+    echo "::error title=SSH may be open::a firewall of $STACK may admit this runner; see above"
     return 1
   fi
 }
@@ -87,7 +87,7 @@ smoke() {
     return
   fi
   authority=$(mktemp)
-  # Whoever answers here is not trusted: the stack's fingerprint judges what is sent.
+  # The host is not trusted here: its certificate is checked against the stack's fingerprint.
   ssh -o BatchMode=yes -o ConnectTimeout=20 -o StrictHostKeyChecking=no \
     -o UserKnownHostsFile=/dev/null "root@$(pulumi stack output --stack "$STACK" address)" \
     cat /var/lib/caddy/.local/share/caddy/pki/authorities/local/root.crt >"$authority"
@@ -101,7 +101,7 @@ drift() {
   case $status in
     0) echo "no drift" ;;
     7) echo "::error title=Drift::the cloud differs from the stack $STACK; the plan is above" ;;
-    *) echo "::error title=Check failed::refresh of $STACK ended with $status: drift unknown" ;;
+    *) echo "::error title=Check failed::refresh of $STACK exited with $status: drift unknown" ;;
   esac
   return "$status"
 }

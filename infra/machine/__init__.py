@@ -1,1 +1,1 @@
-"""What lies on the droplet: a program, scripts and configuration files."""
+"""What is installed on the droplet: a program, scripts and configuration files."""

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs the release that serves now, always as the service's user: root would leave files behind
-# that the service cannot write.
+# Runs the current release, always as the service's user: root would leave files that the service
+# cannot write.
 set -eu
 if [ "$(id -u)" -eq 0 ]; then
   exec setpriv --reuid=unetops --regid=unetops --init-groups -- "$0" "$@"

@@ -1,1 +1,1 @@
-"""Policy pack: what no stack may do, whoever wrote its program."""
+"""Policy pack: rules for every stack, regardless of its program."""

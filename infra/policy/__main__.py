@@ -1,4 +1,4 @@
-"""The pack that `pulumi preview --policy-pack infra/policy` runs."""
+"""The policy pack of `pulumi preview --policy-pack infra/policy`."""
 
 from typing import Any
 
@@ -18,13 +18,13 @@ from infra.policy.terms import Terms
 TERMS: list[Terms] = []
 
 
-def _listen() -> None:
-    """Keep the stack's configuration, which the engine tells and the SDK drops."""
-    said = Servicer.ConfigureStack
+def _capture_config() -> None:
+    """Keep the stack's configuration, which the engine sends and the SDK discards."""
+    original = Servicer.ConfigureStack
 
     def configure(self: Servicer, request: Any, context: Any) -> Any:
         TERMS[:] = [Terms.of(dict(request.config), request.project)]
-        return said(self, request, context)
+        return original(self, request, context)
 
     Servicer.ConfigureStack = configure
 
@@ -32,21 +32,21 @@ def _listen() -> None:
 def _things(args: StackValidationArgs) -> list[rules.Thing]:
     return [
         rules.Thing(
-            type=one.resource_type,
-            name=one.name,
-            props=one.props,
-            protect=bool(one.opts.protect),
+            type=resource.resource_type,
+            name=resource.name,
+            props=resource.props,
+            protect=bool(resource.opts.protect),
         )
-        for one in args.resources
-        # What `--target` leaves out is shown without any property: it is not made.
-        if one.props
+        for resource in args.resources
+        # Resources excluded by `--target` are shown without properties: they are not created.
+        if resource.props
     ]
 
 
 def _policy(name: str, description: str, rule: rules.Rule) -> StackValidationPolicy:
     def validate(args: StackValidationArgs, report: ReportViolation) -> None:
-        for complaint in rule(_things(args)):
-            report(complaint)
+        for violation in rule(_things(args)):
+            report(violation)
 
     return StackValidationPolicy(name, description, validate, EnforcementLevel.MANDATORY)
 
@@ -54,20 +54,22 @@ def _policy(name: str, description: str, rule: rules.Rule) -> StackValidationPol
 def _price(args: StackValidationArgs, report: ReportViolation) -> None:
     config: dict[str, Any] = args.get_config()
     terms = TERMS[0] if TERMS else Terms()
-    for complaint in rules.price_is_below(
+    for violation in rules.price_is_below(
         _things(args), terms.ceiling(config.get("usdMonth")), prices=terms.prices
     ):
-        report(complaint)
+        report(violation)
 
 
-_listen()
+_capture_config()
 PolicyPack(
     "unetops",
     [
-        _policy("firewall", "Every droplet has one.", rules.droplets_have_a_firewall),
+        _policy("firewall", "Every droplet has a firewall.", rules.droplets_have_a_firewall),
         _policy("protected-data", "Every volume is protected.", rules.volumes_are_protected),
         _policy("ports", "22, 80 and 443 only.", rules.only_known_ports_are_open),
-        _policy("ssh", "22 from given addresses.", rules.ssh_is_for_given_addresses),
+        _policy(
+            "ssh", "Port 22 is open to narrow networks only.", rules.ssh_is_for_given_addresses
+        ),
         _policy("tags", "Droplets and volumes have the tag.", rules.tags_are_there),
         StackValidationPolicy(
             "price",

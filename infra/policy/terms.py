@@ -1,4 +1,4 @@
-"""What a stack's own configuration says of prices, for the pack's price rule."""
+"""Price table and ceiling from a stack's own configuration, for the price rule."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,9 +20,9 @@ class Terms:
 
     @classmethod
     def of(cls, config: Mapping[str, str], project: str) -> "Terms":
-        """Read the configuration as the engine keeps it, keys with the project's name.
+        """Read the configuration as the engine stores it, keys with the project's name.
 
-        A value that cannot be read changes nothing here: the program itself refuses it.
+        Invalid values are ignored here: the program itself rejects them.
         """
         own = {
             key: _value(config.get(f"{project}:{key}"), key) for key in ("prices", "priceCeiling")
@@ -30,9 +30,9 @@ class Terms:
         return cls(prices={**PRICES, **(own["prices"] or {})}, own_ceiling=own["priceCeiling"])
 
     def ceiling(self, given: float | None) -> float:
-        """Dollars a month: the lower one of the pack's and the stack's, else the default."""
-        said = [float(one) for one in (given, self.own_ceiling) if one is not None]
-        return min(said, default=DEFAULT_CEILING)
+        """Dollars per month: the lower of the pack's and the stack's, else the default."""
+        ceilings = [float(value) for value in (given, self.own_ceiling) if value is not None]
+        return min(ceilings, default=DEFAULT_CEILING)
 
 
 def _value(text: str | None, key: str) -> Any:

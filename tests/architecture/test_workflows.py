@@ -182,9 +182,9 @@ def test_the_preview_job_fails_and_reports_why_where_the_pack_refuses(tmp_path: 
         assert done.returncode == 1, done.stdout + done.stderr
         assert one.cloud.log == []
     text = report.read_text()
-    assert "### Preview: refused or failed (1)" in text
-    assert "no firewall names a tag" in text
-    assert "unknown, the program did not get so far" in text
+    assert "### Preview: rejected or failed (1)" in text
+    assert "no firewall covers a tag" in text
+    assert "unknown, the program failed before" in text
 
 
 def reported(plan: str, status: int = 0) -> str:
@@ -202,7 +202,7 @@ def test_a_long_plan_keeps_its_end_and_fits_into_a_comment() -> None:
     said = reported("\n".join(f"line {n}" for n in range(20_000)) + "\n+ 9 to create", 1)
     assert len(said) < 65_536
     assert said.endswith("    line 19999\n    + 9 to create\n")
-    assert "... (the beginning stands in the log of the run)\n    line 1" in said
+    assert "... (the beginning is in the log of the run)\n    line 1" in said
 
 
 @pytest.mark.parametrize(("there", "call"), [("", "POST"), ("77\n78", "PATCH")])

@@ -1,4 +1,4 @@
-"""The double's cloud as DigitalOcean's own HTTP API shows it, for programs that ask by `pydo`."""
+"""DigitalOcean's HTTP API for the simulated cloud, for programs that use `pydo`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SLUG_REGIONS = ("Vpc", "Firewall")
 
 
 class CloudApi(Api):
-    """What a cloud holds at the moment of each request."""
+    """The contents of a cloud at the time of each request."""
 
     def __init__(self, cloud: Cloud) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 Sources: docs.digitalocean.com/platform/regional-availability (regions, where Spaces are),
 digitalocean.com/pricing/droplets and slugs.do-api.dev (sizes), the API's /v2/images (images). Only
-what the tests need is here; a slug that is missing is refused like one that does not exist.
+what the tests need is listed; a missing slug is rejected like one that does not exist.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Pulumi CLI for tests: one that is on PATH, or built from pinned Go modules into a cache."""
+"""The Pulumi CLI for tests: from PATH, or built from pinned Go modules into a cache."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def version() -> str:
 
 @functools.cache
 def pulumi_folder() -> Path:
-    """The folder to put first on PATH. Builds once: five minutes, then nothing to do."""
+    """The folder to put first on PATH. The first call builds the CLI (five minutes)."""
     on_path = shutil.which("pulumi")
     if on_path and _fits(Path(on_path)) and shutil.which("pulumi-language-python"):
         return Path(os.path.realpath(on_path)).parent
@@ -58,7 +58,7 @@ def _build(folder: Path) -> None:
     if not shutil.which("go"):
         missing(f"no pulumi {version()} on PATH and no Go to build it: install one of the two")
     sys.stderr.write(f"building pulumi {version()} into {folder}: minutes, once\n")
-    # Two packages at a time hold the memory down; without cgo the result runs on any Linux.
+    # Two packages at a time limit the memory used; without cgo the binary runs on any Linux.
     env = {**os.environ, "CGO_ENABLED": "0"}
     flags = ["-mod=readonly", "-p", "2", "-trimpath", "-tags", "osusergo,grpcnotrace"]
     link = f"-s -w -X {SDK}/go/common/version.Version={version()}"
@@ -81,7 +81,7 @@ def _go(*words: str, env: dict[str, str]) -> str:
 
 
 def _write_launcher(folder: Path) -> None:
-    """Beside `pulumi`: a host elsewhere on PATH is warned of at every run."""
+    """Placed next to `pulumi`, which warns at every run about a host elsewhere on PATH."""
     path = folder / "pulumi-language-python"
     text = LAUNCHER.format(executor=EXECUTOR)
     if not path.exists() or path.read_text() != text:

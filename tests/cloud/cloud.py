@@ -1,4 +1,4 @@
-"""A small DigitalOcean: what exists, what it refuses, and who is told of it. Knows no Pulumi."""
+"""A simulated DigitalOcean without Pulumi: objects, rejected requests, notified machines."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tests.cloud.rules import RULES, check_common, plain_id
 
 
 class Machines(Protocol):
-    """Something that really runs droplets; without it they are records only."""
+    """Runs droplets for real; without it they are only records."""
 
     def start(self, id_: str, droplet: Props, volumes: list[Props]) -> str:
-        """Return the address while the machine still boots: `active` never meant more."""
+        """Return the address while the machine is still booting, as `active` does."""
 
     def attach(self, id_: str, volume: Props) -> None: ...
 
@@ -30,7 +30,7 @@ class Machines(Protocol):
     def stop(self, id_: str) -> None: ...
 
     def reserve(self) -> str:
-        """Return an address that leads nowhere yet."""
+        """Return an unassigned address."""
 
     def assign(self, id_: str, address: str) -> None: ...
 
@@ -40,7 +40,7 @@ class Machines(Protocol):
 
 
 class Cloud:
-    """All objects by kind and id. `log` holds what took effect, `calls` every request."""
+    """All objects by kind and id. `log` lists what took effect, `calls` every request."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Cloud:
 
     @contextlib.contextmanager
     def request(self, op: str, kind: str) -> Iterator[None]:
-        """Run ordered faults around a request, outside the lock: one that hangs hangs alone."""
+        """Inject faults around a request, outside the lock: a hanging request blocks no other."""
         with self.lock:
             self.calls.append(f"{op} {kind}")
             due = [f for f in self.faults if f.hit(op, kind)]
@@ -114,20 +114,20 @@ class Cloud:
             if fault.after:
                 fault.action()
 
-    # -- what tests and rules ask
+    # -- for tests and rules
     def get(self, kind: str, id_: str) -> Props:
         if id_ not in self.objects[kind]:
             raise CloudError(404, "The resource you were accessing could not be found.")
         return self.objects[kind][id_]
 
     def only(self, kind: str) -> tuple[str, Props]:
-        """The one object of its kind; a test fails where there are none or two."""
+        """The only object of its kind; fails if there are none or several."""
         items = list(self.objects[kind].items())
         assert len(items) == 1, f"expected one {kind}, found {[i for i, _ in items]}"
         return items[0]
 
     def since(self, mark: int) -> list[str]:
-        """`create Droplet`, without ids, in the order in which it took effect."""
+        """What took effect since a mark, in order, such as `create Droplet`, without ids."""
         return [" ".join(line.split()[:2]) for line in self.log[mark:]]
 
     def holder(self, volume_id: str) -> str | None:
@@ -138,13 +138,13 @@ class Cloud:
         return next((i for i, p in droplets if volume_id in p.get("volumeIds", [])), None)
 
     def occupy(self, droplet: str) -> None:
-        """One action at a time on a droplet: the API answers 422 to a second one."""
+        """One action at a time per droplet: the API answers 422 to a second one."""
         clock = time.monotonic()
         if self.busy.get(droplet, 0) > clock:
             raise CloudError(422, PENDING)
         self.busy[droplet] = clock + self.action_seconds
 
-    # -- inner
+    # -- internal
     def _seen(self, kind: str, id_: str) -> Props:
         props = dict(self.get(kind, id_))
         if kind == "Volume":
@@ -157,7 +157,7 @@ class Cloud:
             return str(props["name"])
         if kind in INTEGER_IDS:
             return str(next(self.numbers))
-        # The provider asks the volume or address whose it is: same pair, same attachment.
+        # The provider looks up the owner of a volume or address: same pair, same attachment.
         if kind == "VolumeAttachment":
             return f"{plain_id(props['dropletId'])}-{props['volumeId']}"
         if kind == "ReservedIpAssignment":
@@ -167,7 +167,7 @@ class Cloud:
         return f"198.51.100.{next(self.numbers) % 250}" if kind == "ReservedIp" else _uuid()
 
     def _forget_droplet(self, id_: str) -> None:
-        """The cloud detaches what a destroyed droplet held."""
+        """Detach everything from a destroyed droplet, as the cloud does."""
         for kind in ("VolumeAttachment", "ReservedIpAssignment"):
             held = self.objects[kind]
             for key in [k for k, p in held.items() if plain_id(p["dropletId"]) == id_]:

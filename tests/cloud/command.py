@@ -1,11 +1,11 @@
-"""A double of the command provider: local commands really run, remote ones really run over SSH.
+"""A double of the command provider: runs local commands, and remote ones over real SSH.
 
 Semantics follow the source of pulumi-command 1.x (provider/pkg/provider/{local,remote}): any
 changed input runs `update`, or `create` where there is none; changed `triggers` replace; `delete`
 runs with the inputs of the last run; its output is in PULUMI_COMMAND_STDOUT and _STDERR.
 """
 
-# The names of methods are those of the protocol.
+# Method names are given by the protocol.
 # ruff: noqa: N802
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def kind_of(urn: str) -> str:
 
 
 class Command(Service):
-    """`folder` is where local commands run; faults come from the cloud, like everybody's."""
+    """`folder` is the working directory of local commands; the cloud injects faults here, too."""
 
     version = "1.2.1"
 
@@ -72,7 +72,7 @@ class Command(Service):
 
     @answers_errors
     def Read(self, request: pb.ReadRequest, context: Any) -> pb.ReadResponse:
-        """Like the real one: nothing outside is looked at."""
+        """Like the real provider, does not look at anything outside."""
         return pb.ReadResponse(id=request.id, properties=request.properties, inputs=request.inputs)
 
     @answers_errors
@@ -94,7 +94,7 @@ class Command(Service):
 
     def _act(self, kind: str, props: Props, olds: Props, command: str | None) -> Props:
         if kind == "remote.CopyToRemote":
-            # The real one copies again only where source or target changed, not on a new key.
+            # The real provider copies again only if source or target changed, not for a new key.
             if any(props[k] != olds.get(k) for k in ("source", "remotePath")):
                 ssh.copy(props["connection"], self._source(props["source"]), props["remotePath"])
             return {}
@@ -104,7 +104,7 @@ class Command(Service):
         return {"stdout": out, "stderr": err}
 
     def _source(self, asset: Props) -> Path | str:
-        """A file or folder by path, from the project, or a text, as marked on the wire."""
+        """A file or folder in the project, or text, depending on the mark on the wire."""
         return self.folder / asset["path"] if "path" in asset else str(asset["text"])
 
     def _run(self, kind: str, props: Props, olds: Props, command: str) -> tuple[str, str]:

@@ -1,6 +1,6 @@
-"""A double of the DigitalOcean provider: Pulumi's protocol over the cloud of cloud.py."""
+"""A double of the DigitalOcean provider: Pulumi's protocol on top of cloud.py."""
 
-# The names of methods are those of the protocol.
+# Method names are given by the protocol.
 # ruff: noqa: N802
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def kind_of(urn: str) -> str:
 
 
 def stored(props: Props) -> Props:
-    """What the provider puts into the state: user data only as a hash."""
+    """What the provider stores in the state: user data only as a hash."""
     if "userData" not in props:
         return props
     return {**props, "userData": hashlib.sha1(props["userData"].encode()).hexdigest()}
@@ -91,7 +91,7 @@ class DigitalOcean(Service):
         if kind == "Volume" and "size" in names and UNKNOWN != new["size"] < old["size"]:
             raise CloudError(422, "volumes `size` can only be expanded and not shrunk")
         answer = diff(old, new, names, replaces)
-        # Two objects cannot have one explicit name: the bridge asks for the old one to go first.
+        # Explicit names are unique, so the bridge requests that the old object is deleted first.
         explicit = "name" in new and "name" not in new.get(DEFAULTED, [])
         answer.deleteBeforeReplace = bool(replaces) and explicit and old.get("name") == new["name"]
         return answer
@@ -141,7 +141,7 @@ class DigitalOcean(Service):
         return Empty()
 
     def _patiently(self, kind: str, call: Callable[..., Any], *arguments: Any) -> Any:
-        """Retry as the provider does: its HTTP client, and the attachment's own loop."""
+        """Retry as the provider does: in its HTTP client and in the loop of the attachment."""
         tries = 0
         while True:
             try:
@@ -157,7 +157,7 @@ class DigitalOcean(Service):
                 return result
 
     def _check_credentials(self, kind: str) -> None:
-        """Spaces have keys of their own; the provider says so at the first bucket (config.go)."""
+        """Spaces have separate keys; missing ones are reported at the first bucket (config.go)."""
         if kind.startswith("SpacesBucket") and not (
             self.config.get("spacesAccessId") or self.environment.get("SPACES_ACCESS_KEY_ID")
         ):
@@ -167,7 +167,7 @@ class DigitalOcean(Service):
 def _worth_another(kind: str, error: CloudError, tries: int) -> bool:
     if error.status == 429 or 500 <= error.status != 501:
         return tries <= RETRIES
-    # Only the attachment waits for the droplet to be free (five minutes); the assignment does not.
+    # Only the attachment waits until the droplet is free (five minutes); the assignment does not.
     return kind == "VolumeAttachment" and error.message == PENDING and tries < 100
 
 
@@ -183,7 +183,7 @@ def _own_id(kind: str, id_: str) -> str:
 
 
 def _invented(request: pb.CheckRequest, olds: Props) -> str:
-    """Keep an invented name; a new one follows the engine's seed, so preview and update agree."""
+    """Keep a generated name; new ones use the engine's seed, so that preview and update agree."""
     if "name" in olds.get(DEFAULTED, []):
         return str(olds["name"])
     seed = random.Random(request.randomSeed)

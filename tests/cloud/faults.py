@@ -1,4 +1,4 @@
-"""What can go wrong at a call to the cloud, ordered by a test."""
+"""Faults at calls to the cloud, injected by tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PENDING = "Droplet already has a pending event."
 
 
 class CloudError(Exception):
-    """An HTTP answer that is not 2xx."""
+    """An HTTP response other than 2xx."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(f"{status} {message}")
@@ -37,13 +37,13 @@ def hang() -> None:
 
 
 def leave() -> None:
-    """The provider's process dies where it stands."""
+    """Kill the provider's process on the spot."""
     os._exit(1)
 
 
 @dataclass
 class Fault:
-    """From the nth fitting call on, for `times` calls: `action` before the cloud acts, or after."""
+    """Run `action` before or after the cloud acts, from the nth matching call for `times` calls."""
 
     action: Callable[[], None]
     op: str = "*"  # create, read, update, delete, lookup
@@ -62,7 +62,7 @@ class Fault:
 
 @dataclass
 class Weather:
-    """Every call to the cloud fails with this rate; the same seed gives the same days."""
+    """Each call to the cloud fails with this probability; a seed makes them reproducible."""
 
     rate: float
     seed: int
@@ -77,7 +77,7 @@ class Weather:
 
     def hit(self, op: str, kind: str) -> bool:
         with self._lock:
-            # `remote.Command` and its like have a point in their names and ask no cloud.
+            # `remote.Command` and the like have a dot in their names and do not call the cloud.
             struck = op != "read" and "." not in kind and self._dice.random() < self.rate
             self.hits += struck
             return struck
@@ -89,7 +89,7 @@ class Weather:
 
 
 def parse(text: str) -> Fault:
-    """`create:Droplet:2:hang:after`: the second create of a droplet acts, and never answers."""
+    """`create:Droplet:2:hang:after`: the second creation of a droplet acts but never responds."""
     op, kind, nth, what, *rest = text.split(":")
     actions = {"hang": hang, "exit": leave, "pending": pending()}
     action = answer(int(what)) if what.isdecimal() else actions[what]

@@ -1,4 +1,4 @@
-"""What differs from kind to kind of resource, as data.
+"""Differences between kinds of resources, as data.
 
 Property names are those of the Pulumi SDK. `replaces` are the ForceNew marks in the source of the
 Terraform provider that the Pulumi provider wraps (terraform-provider-digitalocean, `digitalocean/*/
@@ -22,7 +22,7 @@ Props = dict[str, Any]
 @dataclass(frozen=True)
 class Kind:
     replaces: frozenset[str] = frozenset()
-    unread: frozenset[str] = frozenset()  # drift in these stays unseen
+    unread: frozenset[str] = frozenset()  # drift in these is not detected
     refs: dict[str, str] = field(default_factory=dict)  # property with ids -> kind it points at
 
 
@@ -113,7 +113,7 @@ def _tag(id_: str, p: Props) -> Props:
     return {"totalResourceCount" if c == "total" else f"{c}Count": 0 for c in counted}
 
 
-# What the cloud adds to the properties that it was given.
+# Properties that the cloud adds to the given ones.
 ADDED: dict[str, Callable[[str, Props], Props]] = {
     "Droplet": _droplet,
     "SshKey": lambda i, p: {"fingerprint": fingerprint(p["publicKey"])},

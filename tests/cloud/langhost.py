@@ -1,4 +1,4 @@
-"""pulumi-language-python where the program of that name cannot be had: what `pulumi` needs of it.
+"""A minimal pulumi-language-python, for machines where that program is not available.
 
 The engine starts it, reads a port from its first line, and asks over gRPC to run a program or a
 policy pack. The program itself is run by pulumi-language-python-exec, a script of the SDK's Go
@@ -28,11 +28,11 @@ from google.protobuf.empty_pb2 import Empty
 from pulumi.runtime.proto import language_pb2 as pb
 from pulumi.runtime.proto import language_pb2_grpc, plugin_pb2
 
-ALREADY_SAID = 32  # the executor's exit status when it has told the user what is wrong
+ALREADY_SAID = 32  # the executor's exit status if it has already reported the error
 
 
 def interpreter(info: pb.ProgramInfo) -> str:
-    """The Python of the `virtualenv` option, relative to the project; without one, this Python."""
+    """The Python of the `virtualenv` option, relative to the project; by default this Python."""
     options = json_format.MessageToDict(info.options)
     if "virtualenv" not in options:
         return sys.executable
@@ -62,7 +62,7 @@ class Host(language_pb2_grpc.LanguageRuntimeServicer):
         return pb.AboutResponse(executable=sys.executable, version=version)
 
     def GetRequiredPackages(self, request: Any, context: Any) -> pb.GetRequiredPackagesResponse:
-        # None: which plugins a program needs, the engine learns at the first registration.
+        # None: the engine learns at the first registration which plugins a program needs.
         return pb.GetRequiredPackagesResponse()
 
     def GetProgramDependencies(self, request: Any, context: Any) -> Any:

@@ -1,10 +1,10 @@
-"""The providers' process as the engine knows it: what it says goes through here, and may die.
+"""A proxy in front of the providers, so that the connection to the engine can be killed.
 
     python -m tests.cloud.relay PORT...
 
-Each port of a double gets one in front of it; all of them are printed in one line. A double with
-real machines cannot die itself without taking them along, so a kill of this stands for its own:
-the engine loses the connection in the midst of a call.
+Each port of a double gets a port in front of it; all are printed in one line. A double with
+real machines cannot die without taking them along, so killing this process replaces killing it:
+the engine loses the connection in the middle of a call.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import sys
 
 
 async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Hand on what comes until one side ends."""
+    """Forward data until one side closes."""
     while chunk := await reader.read(65536):
         writer.write(chunk)
         await writer.drain()

@@ -1,6 +1,6 @@
-"""What the cloud refuses, with the words of its API where they are known.
+"""Requests that the cloud rejects, with the API's messages where known.
 
-Sources are named at each rule. API: docs.digitalocean.com/reference/api; TF: the source of
+Each rule states its source. API: docs.digitalocean.com/reference/api; TF: the source of
 terraform-provider-digitalocean 2.99; seen: quoted in public threads about the message.
 """
 
@@ -25,7 +25,7 @@ def plain_id(value: object) -> str:
 
 
 def check_common(cloud: Cloud, kind: str, props: Props) -> None:
-    """What a request points at exists, and so does its region."""
+    """Check that everything a request refers to exists, including its region."""
     for name, target in KINDS[kind].refs.items():
         value = props.get(name)
         for ref in value if isinstance(value, list) else [value]:

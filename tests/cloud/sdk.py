@@ -1,4 +1,4 @@
-"""The two Python SDKs. Importing them warns of deprecated classes that nobody here uses."""
+"""The two Python SDKs. Importing them emits warnings about deprecated classes that are not used."""
 
 import warnings
 

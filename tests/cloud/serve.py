@@ -1,4 +1,4 @@
-"""Both doubles as a process of their own, so that it can die and come back: a file is the cloud.
+"""Both doubles in a separate process that can be killed and restarted; a file keeps the cloud.
 
     python -m tests.cloud.serve --state cloud.json --folder PROJECT [--ports 7070 7071] [--fault F]
 
@@ -32,7 +32,7 @@ def main() -> None:
     services = DigitalOcean(cloud), Command(cloud, folder=options.folder, environment={})
     servers = [listen(s, p) for s, p in zip(services, options.ports, strict=True)]
     for number in (signal.SIGINT, signal.SIGTERM):
-        # A call that hangs must not keep the process alive.
+        # A hanging call must not keep the process alive.
         signal.signal(number, lambda *_: os._exit(0))
     sys.stdout.write(" ".join(str(port) for _, port in servers) + "\n")
     sys.stdout.flush()

@@ -1,6 +1,6 @@
-"""What the Python SDK knows of a kind of resource: names, types, what must be given.
+"""Kinds of resources according to the Python SDK: names, types and required properties.
 
-So the doubles need no schema of their own, and are as strict as the SDK's classes are.
+The doubles therefore need no schema and are as strict as the SDK's classes.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _wire_names(cls: type) -> set[str]:
 
 
 def problems(module: ModuleType, kind: str, inputs: Mapping[str, Any]) -> dict[str, str]:
-    """Property -> what is wrong with it: unknown, missing, or not of the type of the SDK."""
+    """Property -> error: unknown, missing, or not of the SDK's type."""
     known = shape(module, kind)
     found = {k: f"unknown property {k}" for k in inputs.keys() - known.types.keys()}
     found |= {k: f"missing required property {k}" for k in known.required - inputs.keys()}
@@ -62,7 +62,7 @@ def problems(module: ModuleType, kind: str, inputs: Mapping[str, Any]) -> dict[s
 
 
 def mismatch(value: Any, wanted: Any, path: str) -> str:
-    """Say where a value does not fit a type of the SDK; an empty text where it does."""
+    """Describe where a value does not match a type of the SDK; empty if it matches."""
     if value == UNKNOWN or wanted is Any or isinstance(wanted, typing.TypeVar | typing.ForwardRef):
         return ""
     origin = typing.get_origin(wanted)
@@ -81,7 +81,7 @@ def mismatch(value: Any, wanted: Any, path: str) -> str:
 
 
 def _one_of(value: Any, options: tuple[Any, ...], path: str) -> str:
-    """Awaitables and outputs are for programs: on the wire there are plain values only."""
+    """Awaitables and outputs are for programs: the wire has only plain values."""
     plain = [o for o in options if not _is_future(o) and o is not type(None)]
     found = [mismatch(value, o, path) for o in plain]
     return "" if not found or "" in found else found[0]

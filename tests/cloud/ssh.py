@@ -1,4 +1,4 @@
-"""SSH as the command provider uses it: host key, private key or agent, run, copy."""
+"""SSH as the command provider uses it: host key, private key or agent, commands, copying."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ import paramiko
 from tests.cloud.faults import CloudError
 from tests.cloud.kinds import Props
 
-PAUSE = 0.5  # between attempts; the real provider waits longer and longer, up to some seconds
+PAUSE = 0.5  # between attempts; the real provider backs off up to some seconds
 PRIVATE = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
 
 
 class _Expected(paramiko.MissingHostKeyPolicy):
-    """Refuse a host whose key is not the one recorded; without one the key is not looked at."""
+    """Reject a host whose key is not the recorded one; without a record accept any key."""
 
     def __init__(self, line: str | None) -> None:
         self.line = line
@@ -48,7 +48,7 @@ def connected(connection: Props) -> Iterator[paramiko.SSHClient]:
 
 
 def _dial(client: paramiko.SSHClient, c: Props) -> None:
-    """Attempts are limited by dialErrorLimit (10; -1: none), whatever the reason of failure."""
+    """dialErrorLimit (10; -1: none) limits the attempts, whatever the reason of failure."""
     limit, tries = int(c.get("dialErrorLimit", 10)), 0
     while True:
         try:
@@ -77,7 +77,7 @@ def _connect(client: paramiko.SSHClient, c: Props) -> None:
         timeout=seconds,
         banner_timeout=seconds,
         auth_timeout=seconds,
-        # A server has several host keys; Go asks for the kind that is known, and so does this.
+        # A server has several host keys; like Go, request the type that is recorded.
         disabled_algorithms={"keys": _others(preferred)} if preferred else None,
     )
 
@@ -99,7 +99,7 @@ def _private_key(c: Props) -> paramiko.PKey | None:
 
 
 def run(connection: Props, command: str, *, stdin: str, variables: Props) -> tuple[str, str]:
-    """Run and return (stdout, stderr) without the last line break; an exit status is an error."""
+    """Run and return (stdout, stderr) without the final newline; raises on failure."""
     with connected(connection) as client:
         transport = client.get_transport()
         assert transport is not None
@@ -114,7 +114,7 @@ def run(connection: Props, command: str, *, stdin: str, variables: Props) -> tup
 
 
 def _set(channel: paramiko.Channel, name: str, value: str) -> None:
-    """Servers accept few names (AcceptEnv); for what the user asked for that is an error."""
+    """Servers accept few variables (AcceptEnv); a rejected one that the user set is an error."""
     if name.startswith("PULUMI_COMMAND_"):
         channel.set_environment_variable(name, value)
         return
@@ -126,7 +126,7 @@ def _set(channel: paramiko.Channel, name: str, value: str) -> None:
 
 
 def _set_and_wait(channel: Any, name: str, value: str) -> None:
-    """The library's own method asks for no reply, so a refusal would pass unseen."""
+    """The library's own method requests no reply, so a rejection would go unnoticed."""
     message = paramiko.Message()
     message.add_byte(paramiko.common.cMSG_CHANNEL_REQUEST)
     message.add_int(channel.remote_chanid)
@@ -173,7 +173,7 @@ def _drain(channel: paramiko.Channel, out: bytearray, err: bytearray, both: byte
 
 
 def copy(connection: Props, source: Path | str, target: str) -> None:
-    """Copy a file, a folder or a text; into a folder that is there, beside its name."""
+    """Copy a file, a folder or text; into an existing folder, under its own name."""
     with connected(connection) as client, client.open_sftp() as sftp:
         if isinstance(source, str):
             with sftp.open(target, "w") as out:

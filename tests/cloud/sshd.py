@@ -1,4 +1,4 @@
-"""A small SSH server: one host key, one client key; commands run, files are written."""
+"""A small SSH server with one host key and one client key; runs commands and writes files."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class _Session(paramiko.ServerInterface):
 
 
 class _Handle(paramiko.SFTPHandle):
-    """A file whose bytes are on this machine's disk."""
+    """A file on this machine's disk."""
 
     def __init__(self, path: str) -> None:
         super().__init__()

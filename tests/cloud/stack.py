@@ -1,4 +1,4 @@
-"""One stack and one cloud for a test: the commands that an engineer types, each its own process."""
+"""A stack and a cloud for tests: an engineer's commands, each in a separate process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOT_COPIED = shutil.ignore_patterns("__pycache__", ".venv", "*.egg-info")
 
 
 def environment(root: Path, ports: list[int]) -> dict[str, str]:
-    """No account, no download, no update check: the engine finds all it needs on this machine."""
+    """No account, no download, no update check: everything the engine needs is on this machine."""
     backend = root / "backend"
     backend.mkdir(exist_ok=True)
     folder = pulumi_folder()
@@ -40,8 +40,8 @@ def environment(root: Path, ports: list[int]) -> dict[str, str]:
         "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
         "UNETOPS_TEST_PYTHON": sys.executable,
         "UNETOPS_LANGUAGE_HOST": str(Path(__file__).parent / "langhost.py"),
-        # An engine killed while it writes the file beside a checkpoint leaves that one empty, and
-        # every later command says `failed to load checkpoint: EOF`: without it nothing is torn.
+        # An engine killed while writing the metadata file next to a checkpoint leaves it empty, and
+        # every later command fails with `failed to load checkpoint: EOF`. So write none.
         "PULUMI_BACKEND_URL": f"{backend.as_uri()}?metadata=skip",
         "PULUMI_HOME": str(root / "home"),
         "HOME": str(_engineer(root / "engineer")),
@@ -54,14 +54,14 @@ def environment(root: Path, ports: list[int]) -> dict[str, str]:
 
 
 class Stack:
-    """`run` is `pulumi ...` in the project; the rest are the commands that tests need often."""
+    """`run` is `pulumi ...` in the project; the other methods are frequent commands."""
 
     def __init__(self, *, project: Path, name: str, cloud: Cloud, env: dict[str, str]) -> None:
         self.project, self.name, self.cloud, self.env = project, name, cloud, env
-        self.said = ""  # by all commands so far, as a log of them would hold it
+        self.said = ""  # output of all commands so far, as in a log
 
     def run(self, *words: str, code: int | None = 0, text: str = "", timeout: int = 600) -> str:
-        """Run one command to its end and return what it said; another exit status fails."""
+        """Run one command and return its output; fails on another exit status."""
         done = subprocess.run(
             ["pulumi", "--non-interactive", *words],
             cwd=self.project,
@@ -94,12 +94,12 @@ class Stack:
         return self.run(*plain, *words, code=code)
 
     def take_in(self, type_: str, name: str, id_: str, *words: str) -> str:
-        """`pulumi import`: bring what the cloud holds into the state."""
+        """`pulumi import`: import an object of the cloud into the state."""
         plain = ("import", "--yes", "--skip-preview", "--generate-code=false", "--protect=false")
         return self.run(*plain, "--stack", self.name, *words, type_, name, id_)
 
     def config(self, key: str, value: str, *words: str) -> None:
-        """Set by argument; a secret (`--secret`) goes in by standard input."""
+        """Set a value by argument; a secret (`--secret`) by standard input."""
         name = ("config", "set", "--stack", self.name, *words, key)
         if "--secret" in words:
             self.run(*name, text=value)
@@ -115,7 +115,7 @@ class Stack:
         return dict(exported["deployment"])
 
     def state_text(self) -> str:
-        """All that the backend holds, history included, as a thief would read it."""
+        """Everything in the backend, including history, as an attacker would read it."""
         files = sorted(p for p in (self.root / "backend").rglob("*") if p.is_file())
         return "\n".join(p.read_text(errors="replace") for p in files)
 
@@ -128,7 +128,7 @@ class Stack:
         return [pid for pid, name in self.processes() if name == "pulumi"]
 
     def processes(self) -> Iterator[tuple[int, str]]:
-        """Number and name of what runs for this stack only, known by its home."""
+        """Id and name of this stack's processes, identified by their home folder."""
         mine = f"PULUMI_HOME={self.env['PULUMI_HOME']}".encode()
         for proc in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
@@ -136,7 +136,7 @@ class Stack:
                     yield int(proc.name), (proc / "comm").read_text().strip()
 
     def kill_engine(self) -> Callable[[], None]:
-        """The action of a Fault: SIGKILL to the engine at this very call."""
+        """The action of a Fault: SIGKILL to the engine during this call."""
 
         def action() -> None:
             kill(self.engines())
@@ -146,7 +146,7 @@ class Stack:
 
 
 def kill(processes: list[int]) -> None:
-    """SIGKILL; one that has ended meanwhile is as good."""
+    """SIGKILL; processes that have already exited are ignored."""
     for process in processes:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
@@ -160,7 +160,7 @@ def stack(
     cloud: Cloud | None = None,
     extra: dict[str, str] | None = None,
 ) -> Iterator[Stack]:
-    """Make an empty backend, both doubles and a copy of the project; `extra` is environment.
+    """Create an empty backend, both doubles and a copy of the project; `extra` is environment.
 
     Without `project` it is this repository's program: what git knows or would know is copied, so
     that config is set in the copy, and `.venv` is linked.
@@ -179,14 +179,14 @@ def stack(
             try:
                 yield one
             finally:
-                # The program and its host outlive an engine that was killed.
+                # The program and its host survive a killed engine.
                 kill([pid for pid, _ in one.processes()])
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
 
 def _engineer(home: Path) -> Path:
-    """Make a home folder with the key pair that the documented config names."""
+    """Create a home folder with the key pair of the documented config."""
     key = home / ".ssh" / "id_ed25519"
     key.parent.mkdir(parents=True, mode=0o700)
     words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "tests", "-f", str(key)]
@@ -214,7 +214,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _commit(folder: Path) -> None:
-    """A release names the commit it is made of, so the copy is a repository with one."""
+    """A release is identified by its commit, so the copy is a repository with one commit."""
     who = ["-c", "user.name=tests", "-c", "user.email=tests@example.org"]
     for words in (["init", "-q"], ["add", "-A"], [*who, "commit", "-q", "-m", "copy"]):
         subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True)

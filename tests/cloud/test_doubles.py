@@ -1,4 +1,4 @@
-"""What the doubles refuse and repeat, without the engine."""
+"""Requests that the doubles reject and retry, without the engine."""
 
 from __future__ import annotations
 

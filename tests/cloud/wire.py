@@ -1,6 +1,6 @@
-"""Values and services of Pulumi's provider protocol, as both doubles need them."""
+"""Values and services of Pulumi's provider protocol, shared by both doubles."""
 
-# The names of methods are those of the protocol.
+# Method names are given by the protocol.
 # ruff: noqa: N802
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.struct_pb2 import Struct
 from pulumi.runtime.proto import plugin_pb2, provider_pb2_grpc
 from pulumi.runtime.proto import provider_pb2 as pb
-from pulumi.runtime.rpc import UNKNOWN  # the engine's mark for what a preview cannot know
+from pulumi.runtime.rpc import UNKNOWN  # the engine's marker for values unknown in a preview
 
 from tests.cloud.faults import CloudError
 from tests.cloud.kinds import Props
@@ -70,14 +70,14 @@ def answers_errors(method: Callable[..., Any]) -> Callable[..., Any]:
         except CloudError as e:
             return context.abort(grpc.StatusCode.UNKNOWN, str(e))
         except Exception as e:
-            # A mistake of the double itself: named so, and not mistaken for an answer of the cloud.
+            # A bug of the double: reported as such, not as an answer of the cloud.
             return context.abort(grpc.StatusCode.INTERNAL, f"double: {type(e).__name__}: {e}")
 
     return wrapped
 
 
 class Service(provider_pb2_grpc.ResourceProviderServicer):
-    """What a provider answers about itself.
+    """The part of a provider that describes itself.
 
     It takes no secrets: the engine then hands over plain values and marks by itself every output
     that has the name of a secret input. A double that took them could only do that worse.

@@ -1,4 +1,4 @@
-"""A real ACME server (pebble) on this machine, and the DNS that it asks."""
+"""A real ACME server (pebble) on this machine, and the DNS server that it queries."""
 
 import fcntl
 import json
@@ -43,7 +43,7 @@ def _install(folder: Path) -> None:
 
 
 class Authority:
-    """Pebble at `address`; a name leads nowhere before `lead`."""
+    """Pebble at `address`; names do not resolve before `lead`."""
 
     def __init__(self, folder: Path, address: str) -> None:
         """Choose ports and make the certificate that pebble itself shows."""
@@ -56,16 +56,16 @@ class Authority:
 
     @property
     def directory(self) -> str:
-        """What `acmeDirectory` is set to."""
+        """Value for `acmeDirectory`."""
         return f"https://{self.address}:{self.acme}/dir"
 
     @property
     def own_certificate(self) -> str:
-        """What a machine must trust to speak to it."""
+        """The certificate that a machine must trust to connect to the server."""
         return (self.folder / "cert.pem").read_text()
 
     def start(self) -> list[subprocess.Popen[bytes]]:
-        """Start both programs; the caller ends them."""
+        """Start both programs; the caller stops them."""
         (self.folder / "config.json").write_text(json.dumps({"pebble": self._config()}))
         where, off = programs(), ("-http01", "", "-https01", "", "-tlsalpn01", "", "-doh", "")
         names = (where / PROGRAMS[1], "-dnsserver", f"127.0.0.1:{self.dns}", *off)
@@ -90,12 +90,12 @@ class Authority:
         }
 
     def lead(self, name: str, address: str) -> None:
-        """Have a name lead to an address, as the DNS record of a stack does."""
+        """Make a name resolve to an address, as the DNS record of a stack does."""
         body = json.dumps({"host": f"{name}.", "addresses": [address]}).encode()
         urllib.request.urlopen(f"http://127.0.0.1:{self.names}/add-a", body, timeout=10).close()
 
     def trust(self) -> ssl.SSLContext:
-        """What a browser trusts that knows this authority."""
+        """Trust of a browser that knows this authority."""
         own = ssl.create_default_context()
         own.check_hostname, own.verify_mode = False, ssl.CERT_NONE
         url = f"https://127.0.0.1:{self.management}/roots/0"
@@ -105,7 +105,7 @@ class Authority:
 
 @contextmanager
 def authority(folder: Path, address: str) -> Iterator[Authority]:
-    """Run an authority that is reached at `address`, until the end of the block."""
+    """Run an authority that is reachable at `address` inside the block."""
     programs()
     one = Authority(folder, address)
     running = one.start()
@@ -127,7 +127,7 @@ def _open(port: int) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
+    """Ports that are currently free."""
     held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     found = [one.getsockname()[1] for one in held]
     for one in held:

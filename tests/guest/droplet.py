@@ -1,4 +1,4 @@
-"""A guest as an engineer and a visitor see it: SSH, HTTPS and the machine's own program."""
+"""A guest from the view of an engineer and a visitor: SSH, HTTPS and the host program."""
 
 import http.client
 import json
@@ -28,7 +28,7 @@ def new_key(folder: Path) -> tuple[Path, str]:
 
 
 def build_wheel(folder: Path) -> Path:
-    """A wheel of the working copy as it stands; built beside it, so that nothing is left in it."""
+    """A wheel of the working copy, built in another folder so that nothing is left behind."""
     source = folder / "source"
     for part in PARTS:
         copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy2
@@ -40,20 +40,20 @@ def build_wheel(folder: Path) -> Path:
 
 
 class Droplet:
-    """One guest with its volume and the key that may enter."""
+    """One guest with its volume and the key for logging in."""
 
     def __init__(self, name: str, user_data: str, volume: Volume, key: Path) -> None:
-        """Say what it is to boot; `up` starts it."""
+        """Configure the guest; `up` starts it."""
         self.guest = Guest(name, user_data, (volume,))
         self.volume, self.key = volume, key
 
     @property
     def address(self) -> str:
-        """Where visitors reach it."""
+        """Address for visitors."""
         return self.guest.address
 
     def boot(self, timeout: float = 300) -> dict[str, Any]:
-        """Switch it on and wait until the first boot is over; the answer is its own report."""
+        """Start it and wait until the first boot is over; returns its report."""
         self.guest.up()
         self.guest.exec("cloud-init", "status", "--wait", check=False, timeout=timeout)
         report: dict[str, Any] = json.loads(
@@ -87,13 +87,13 @@ class Droplet:
         return self.ssh(f"{host} release --id {release_id} {files}", check=False)
 
     def authority(self) -> ssl.SSLContext:
-        """What a visitor trusts who has compared the fingerprint."""
+        """Trust of a visitor who has compared the fingerprint."""
         return ssl.create_default_context(cadata=self.guest.exec("cat", AUTHORITY).stdout)
 
     def get(
         self, path: str, *, token: str = "", port: int = 443, timeout: float = 10
     ) -> tuple[int, dict[str, str], str]:
-        """One request from outside: status, headers and text. Nothing is followed."""
+        """One request from outside: status, headers and text. Redirects are not followed."""
         name = self.address
         made = (
             http.client.HTTPSConnection(name, port, context=self.authority(), timeout=timeout)
@@ -112,7 +112,7 @@ class Droplet:
     def until(
         self, done: Callable[[], bool], what: str, seconds: float = 60, every: float = 0.2
     ) -> float:
-        """Wait for something about this droplet, looked at `every` so many s; how long it took."""
+        """Wait for a condition, checked every `every` seconds; returns the duration."""
         began = time.monotonic()
         while time.monotonic() - began < seconds:
             try:
@@ -124,5 +124,5 @@ class Droplet:
         raise TimeoutError(f"{what} did not come within {seconds} s on {self.address}")
 
     def serves(self, seconds: float = 90) -> float:
-        """Wait until the service answers through Caddy; how long it took."""
+        """Wait until the service responds through Caddy; returns the duration."""
         return self.until(lambda: self.get("/healthz")[0] == 200, "the service", seconds)

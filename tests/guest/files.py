@@ -1,4 +1,4 @@
-"""Files by HTTP from this machine's end of a guest's wire: whole, in parts, cut off or slow."""
+"""Files over HTTP for guests: whole, in ranges, truncated or slow."""
 
 import threading
 import time
@@ -12,10 +12,10 @@ PIECE = 64 * 1024
 
 
 class Files:
-    """What is served, by path, and where each request for it began."""
+    """The served files by path, and the start offset of each request."""
 
     def __init__(self) -> None:
-        """Serve nothing yet."""
+        """Start without files."""
         self.texts: dict[str, bytes] = {}
         self.folders: dict[str, Path] = {}
         self.cut_once: set[str] = set()
@@ -26,7 +26,7 @@ class Files:
         self.port = 0
 
     def find(self, path: str) -> bytes | None:
-        """The bytes behind a path; a folder answers for all below it."""
+        """The bytes of a path; a folder handles all paths below it."""
         if path in self.texts:
             return self.texts[path]
         for top, folder in self.folders.items():
@@ -87,7 +87,7 @@ def serving(files: Files) -> Iterator[Files]:
         daemon_threads = True
 
         def handle_error(self, *_: object) -> None:
-            """A guest that goes away in the middle is what some tests are about."""
+            """Some tests are about guests that disconnect in the middle."""
 
     with Server(("0.0.0.0", 0), Handler) as server:
         files.port = server.server_address[1]

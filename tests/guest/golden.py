@@ -1,7 +1,7 @@
 """A Debian 12 tree that boots cloud-init, and the packages that a guest may install, both cached.
 
-The tree is built with mmdebstrap through this machine's own apt configuration. Nothing of that
-configuration stays in it: a guest reads only a local repository and a local folder of wheels.
+The tree is built with mmdebstrap and this machine's apt configuration, of which nothing remains:
+a guest reads only a local repository and a local folder of wheels.
 """
 
 import fcntl
@@ -26,7 +26,7 @@ OFFERED = (
     *("caddy", "git", "jq", "nftables", "openssh-server", "python3-venv", "rsync", "sqlite3"),
     "unattended-upgrades",
 )
-# Read with the code itself: a file that is edited meanwhile must not name what old code makes.
+# Read with the code itself, in case the file is edited before the tree is built.
 CODE = Path(__file__).read_bytes()
 HARNESS = "/opt/harness"
 SITE_PACKAGES = f"{HARNESS}/site-packages"
@@ -54,7 +54,7 @@ FILES = {
     "etc/machine-id": "",
     "etc/apt/sources.list.d/harness.list": f"deb [trusted=yes] file:{HARNESS}/debs ./\n",
     "etc/apt/apt.conf.d/99harness": 'APT::Install-Recommends "0";\nAPT::Sandbox::User "root";\n',
-    # A guest is thrown away: nobody needs each of its packages safe on the disk.
+    # Guests are discarded, so packages need not be synced to disk.
     "etc/dpkg/dpkg.cfg.d/harness": "force-unsafe-io\n",
     "etc/pip.conf": f"[global]\nno-index = true\nfind-links = {HARNESS}/wheelhouse\n",
     "etc/cloud/cloud.cfg.d/99-harness.cfg": CLOUD_CONFIG,
@@ -70,19 +70,19 @@ MMDEBSTRAP = (
 
 
 def cache() -> Path:
-    """The folder that keeps what is slow to build, outside the working copy."""
+    """The cache for slow builds, outside the working copy."""
     root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(root) / "unetops"
 
 
 def recipe() -> str:
-    """The first digits of a hash over everything that decides what the tree holds."""
+    """The first digits of a hash over everything that determines the tree."""
     parts = [*BASE, "-", *OFFERED, "-", *MMDEBSTRAP, *APT, *FILES, *FILES.values()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def golden() -> Path:
-    """The tree, built at the first call; two processes that ask at once build it once."""
+    """The tree, built at the first call; concurrent processes build it only once."""
     tree = cache() / f"guest-{recipe()}"
     with locked(tree.with_suffix(".lock")):
         if not tree.is_dir():
@@ -95,7 +95,7 @@ def golden() -> Path:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock that ends with its process; the file and its folder are made."""
+    """Hold a lock that ends with the process; creates the file and its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -120,14 +120,14 @@ def _build(tree: Path) -> None:
 
 
 def _sources() -> list[str]:
-    """This machine's own sources, of which mmdebstrap takes Debian 12's."""
+    """This machine's sources, from which mmdebstrap takes Debian 12's."""
     folder = Path("/etc/apt/sources.list.d")
     found = [folder / "debian.sources", Path("/etc/apt/sources.list")]
     return [str(path) for path in found if path.is_file()]
 
 
 def _finish(tree: Path) -> None:
-    """Take out what is this machine's, put in what a cloud's image has."""
+    """Remove what is specific to this machine, add what a cloud image has."""
     stale = [*tree.glob("etc/apt/sources.list*"), *tree.glob("etc/ssh/ssh_host_*")]
     for path in [*stale, tree / "etc/hostname", tree / "etc/resolv.conf", tree / "etc/machine-id"]:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
@@ -165,7 +165,7 @@ def wheelhouse(lock: str) -> Path:
 
 
 def empty_wheel(folder: Path, name: str, version: str) -> None:
-    """A wheel with the metadata of a distribution, whose code lies in this environment."""
+    """A wheel with the metadata of a distribution whose code is in this environment."""
     stem = f"{re.sub(r'[-_.]+', '_', name)}-{version}"
     info = f"{stem}.dist-info"
     files = {
@@ -190,7 +190,7 @@ def _entry_points(name: str) -> str:
 
 
 def _requirements(name: str, version: str) -> str:
-    """What the installed distribution asks for, if it is the one that the lock names."""
+    """Requirements of the installed distribution, if its version matches the lock."""
     try:
         found = metadata.metadata(name)
     except metadata.PackageNotFoundError:

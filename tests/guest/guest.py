@@ -1,4 +1,4 @@
-"""A droplet that really boots: user_data, systemd as PID 1, a network and volumes of its own.
+"""A droplet that boots for real: user_data, systemd as PID 1, its own network and volumes.
 
 systemd-nspawn over an overlay of the golden tree; no service manager is needed on this machine.
 A guest is root on this machine's kernel: boot only user_data of this project in one.
@@ -23,17 +23,17 @@ from tests.guest.volume import Volume
 from tests.guest.wires import PREFIX, Wires, remove
 
 ROOT = Path(__file__).resolve().parents[2]
-# An overlay needs a disk below it; the name is what a later run finds leftovers by.
+# An overlay needs a disk below it; later runs find leftovers by this name.
 RUN = Path("/var/tmp/unetops-guests")
 ASKED_FOR_REBOOT = 133
 CLEAN = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
 
 
 class Guest:
-    """One droplet; `up` comes back while it boots, as an API does that answers `active`."""
+    """One droplet; `up` returns while it boots, like an API that answers `active`."""
 
     def __init__(self, name: str, user_data: str, volumes: tuple[Volume, ...] = ()) -> None:
-        """Say what it is to boot; nothing is started yet."""
+        """Configure the guest; nothing is started yet."""
         self.name, self.user_data = f"{name}-{uuid.uuid4().hex[:6]}", user_data
         self.volumes = list(volumes)
         self.folder = RUN / self.name
@@ -50,7 +50,7 @@ class Guest:
 
     @property
     def address(self) -> str:
-        """Where this machine reaches it."""
+        """Its address for this machine."""
         if self.wires is None:
             raise RuntimeError(f"{self.name} has no address before up()")
         return self.wires.address
@@ -61,12 +61,12 @@ class Guest:
         return self._thread is not None and self._thread.is_alive()
 
     def reserve(self) -> Wires:
-        """The wires to be, for a user_data that has to name this machine's end of them."""
+        """The future network, for a user_data that needs this machine's address in it."""
         self.wires = self.wires or Wires()
         return self.wires
 
     def up(self) -> None:
-        """Make the machine and switch it on."""
+        """Create the machine and start it."""
         wires = self.reserve()
         self._lay_root()
         wires.up(self.folder)
@@ -76,7 +76,7 @@ class Guest:
         for part in ("upper", "work", "root"):
             (self.folder / part).mkdir(parents=True)
         self._owner = (self.folder / "owner").open("w")
-        fcntl.flock(self._owner, fcntl.LOCK_EX)  # the kernel lets it go when this process ends
+        fcntl.flock(self._owner, fcntl.LOCK_EX)  # the kernel releases it when this process ends
         (self.folder / "wires").write_text(self.wires.name if self.wires else "")
         lower = ":".join(map(str, (*self.above, golden.golden())))
         layers = f"lowerdir={lower},upperdir={self.folder}/upper,workdir={self.folder}/work"
@@ -92,7 +92,7 @@ class Guest:
             file.chmod(0o755 if text.startswith("#!") else 0o644)
 
     def power_on(self) -> None:
-        """Switch it on; it also comes back by itself from a reboot."""
+        """Start it; it also comes back by itself after a reboot."""
         self._wanted = True
         self._thread = threading.Thread(target=self._supervise, daemon=True)
         self._thread.start()
@@ -139,7 +139,7 @@ class Guest:
         (self.folder / "volumes").write_text("".join(files))
 
     def leader(self, wait: float = 30) -> int:
-        """The guest's PID 1 as this machine numbers it; one that was just switched on has none."""
+        """The guest's PID 1 in this machine's numbering; a guest that was just started has none."""
         end = time.monotonic() + wait
         while self.running and time.monotonic() < end:
             parent = self._process.pid if self._process else 0
@@ -153,13 +153,13 @@ class Guest:
     def exec(
         self, *command: str, check: bool = True, timeout: float = 120
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in the guest as its root."""
+        """Run a command in the guest as root."""
         enter = ("nsenter", "-t", self.leader(), "-m", "-u", "-i", "-n", "-p", "-C", "--")
         clean = [f"{key}={value}" for key, value in CLEAN.items()]
         return sh(*enter, "env", "-i", *clean, *command, check=check, timeout=timeout)
 
     def plug(self, volume: Volume) -> None:
-        """Attach a volume while the guest runs; it has no udev, so its node comes from outside."""
+        """Attach a volume to a running guest; without udev, this machine creates the node."""
         self.volumes.append(volume)
         device = volume.attach()
         self._note_volumes()
@@ -174,13 +174,13 @@ class Guest:
             time.sleep(0.1)
 
     def unplug(self, volume: Volume) -> None:
-        """Shut down and take the volume away."""
+        """Shut down and detach the volume."""
         self.power_off()
         self.volumes.remove(volume)
         volume.detach()
 
     def power_off(self, *, hard: bool = False, wait: float = 40) -> None:
-        """Shut down; `hard` pulls the plug: PID 1 and with it everything in the guest is killed."""
+        """Shut down; `hard` cuts the power: kills PID 1 and everything in the guest."""
         self._wanted = False
         if self._thread is None:
             return
@@ -194,7 +194,7 @@ class Guest:
             self.power_off(hard=True)
 
     def destroy(self) -> None:
-        """End it and take away all but its volumes; a second call does nothing."""
+        """Stop it and remove all but its volumes; a second call does nothing."""
         self.power_off(hard=True)
         for volume in self.volumes if self.folder.exists() else ():
             unmount(self.root)
@@ -208,7 +208,7 @@ class Guest:
 
 
 def _within(groups: list[Path]) -> list[str]:
-    """Words that put a command into groups of its own: two guests must not share one."""
+    """Command prefix that puts a command into separate control groups, one set per guest."""
     enter = [f"echo $$ >{group}/cgroup.procs" for group in groups]
     return ["sh", "-ec", "\n".join([*enter, 'exec "$@"']), "sh"]
 
@@ -240,7 +240,7 @@ def unmount(root: Path, wait: float = 10) -> None:
 
 
 def wipe(folder: Path) -> None:
-    """Take away what is left of a guest that has ended."""
+    """Remove what is left of a guest that has stopped."""
     unmount(folder / "root")
     for top in control_groups():
         for path, _, _ in os.walk(top / f"unetops-{folder.name}", topdown=False):
@@ -252,7 +252,7 @@ def wipe(folder: Path) -> None:
 
 
 def sweep() -> list[str]:
-    """Remove the guests whose test process is gone; returns their names. Others' stay."""
+    """Remove guests whose test process is gone; returns their names. Others stay."""
     left = []
     for file in sorted(RUN.glob("*/owner")):
         with file.open("r+") as owner:
@@ -280,7 +280,7 @@ def _end(folder: Path) -> None:
 
 
 def _release(noted: Path) -> None:
-    """Give back the loop devices that a guest held; a device that shows another file stays."""
+    """Release the loop devices of a guest, unless they are used for another file."""
     for line in noted.read_text().splitlines() if noted.is_file() else ():
         device, _, file = line.partition(" ")
         if device in sh("losetup", "-j", file, "-nO", "NAME").stdout.split():

@@ -1,4 +1,4 @@
-"""What guests need of a machine, and what a test does where it is missing."""
+"""Requirements of guests, and what tests do if they are missing."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ COMMANDS = (
 
 
 def lacking() -> list[str]:
-    """Everything that keeps this machine from booting a guest, each as a phrase."""
+    """Everything that prevents this machine from booting a guest, as phrases."""
     found = []
     if platform.system() != "Linux" or os.geteuid() != 0:
         found.append("root on Linux")
@@ -25,7 +25,7 @@ def lacking() -> list[str]:
 
 
 def require() -> None:
-    """Skip, or fail where the environment says that nothing may be missing."""
+    """Skip, or fail if the environment says that nothing may be missing."""
     if found := lacking():
         everything = ", ".join(found)
         missing(f"no guest can boot here; missing: {everything} (tests/system/install-guest.sh)")

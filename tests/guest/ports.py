@@ -1,4 +1,4 @@
-"""Which TCP ports of a guest answer from outside, all 65,535 of them."""
+"""TCP ports of a guest that are open from outside, out of all 65,535."""
 
 import contextlib
 import resource
@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterable
 
 AT_ONCE = min(4000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
-PATIENCE_S = 0.25  # a guest is one wire away; what drops a packet never answers
+PATIENCE_S = 0.25  # a guest is one hop away; dropped packets are never answered
 
 
 def open_ports(address: str, ports: Iterable[int] = range(1, 65536)) -> set[int]:
-    """The ports that take a connection."""
+    """The ports that accept a connection."""
     wanted, found = list(ports), set[int]()
     for start in range(0, len(wanted), AT_ONCE):
         found |= _wave(address, wanted[start : start + AT_ONCE])

@@ -1,4 +1,4 @@
-"""Run something inside the very sandbox of a unit: same user, same limits, another program."""
+"""Runs a probe inside the sandbox of a unit: same user, same limits, another program."""
 
 import json
 import textwrap

@@ -1,4 +1,4 @@
-"""Commands of the harness: one way to run them, an error that says what they printed."""
+"""Runs commands of the test harness; errors contain the output."""
 
 import subprocess
 
@@ -6,7 +6,7 @@ import subprocess
 def sh(
     *command: object, check: bool = True, timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command and keep what it prints; a failure is an error with its last words."""
+    """Run a command and return its output; raises with its last lines if it fails."""
     words = [str(word) for word in command]
     done = subprocess.run(
         words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout

@@ -1,4 +1,4 @@
-"""The guests themselves: what the tests of a boot take for granted."""
+"""The guests themselves: assumptions of the boot tests."""
 
 import json
 import os
@@ -59,7 +59,7 @@ def machines(tmp_path: Path) -> Iterator[Machines]:
 
 
 def booted(guest: Guest) -> Guest:
-    """The guest, once cloud-init is done with it."""
+    """The guest, once cloud-init has finished."""
     said = guest.exec("cloud-init", "status", "--wait", check=False).stdout
     assert "status: done" in said, said
     assert guest.exec("cat", "/etc/booted").stdout == "yes"

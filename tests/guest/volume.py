@@ -8,10 +8,10 @@ from tests.guest.shell import sh
 
 
 class Volume:
-    """What a droplet sees as /dev/disk/by-id/scsi-0DO_Volume_NAME; its file outlives the guest."""
+    """/dev/disk/by-id/scsi-0DO_Volume_NAME of a droplet; its file survives the guest."""
 
     def __init__(self, name: str, folder: Path, *, gib: int = 2) -> None:
-        """Open the volume's file in `folder`, or make an empty one of `gib` that takes no room."""
+        """Open the volume's file in `folder`, or create a sparse empty one of `gib`."""
         self.name, self.path = name, folder / f"{name}.img"
         self.device: str | None = None
         self._lock = threading.Lock()
@@ -22,18 +22,18 @@ class Volume:
 
     @property
     def link(self) -> str:
-        """The path that a droplet finds it by."""
+        """Its device path on a droplet."""
         return f"/dev/disk/by-id/scsi-0DO_Volume_{self.name}"
 
     def attach(self) -> str:
-        """The loop device, made where there is none."""
+        """The loop device, created if there is none."""
         with self._lock:  # a guest that starts and one who plugs it in may come at the same time
             if self.device is None:
                 self.device = sh("losetup", "-f", "--show", self.path).stdout.strip()
             return self.device
 
     def detach(self, wait: float = 20) -> None:
-        """Give the device back and wait for it: a second one on the same file loses writes."""
+        """Release the device and wait: a second one on the same file would lose writes."""
         end = time.monotonic() + wait
         while self.device and sh("losetup", "-j", self.path).stdout.strip():
             if time.monotonic() > end:
@@ -43,6 +43,6 @@ class Volume:
         self.device = None
 
     def uuid(self) -> str:
-        """The filesystem's UUID; empty where nothing was made yet."""
+        """The filesystem's UUID; empty if there is no filesystem."""
         probe = ("blkid", "-p", "-s", "UUID", "-o", "value", self.device or self.path)
         return sh(*probe, check=False).stdout.strip()

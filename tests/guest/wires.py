@@ -1,4 +1,4 @@
-"""The network of a guest: a namespace, a wire to this machine and a metadata service beside it."""
+"""The network of a guest: a namespace, a link to this machine and a metadata service."""
 
 import contextlib
 import subprocess
@@ -14,14 +14,14 @@ SECRET = "what only root may read"
 
 
 class Wires:
-    """Addresses 10.231.N.1 (here) and 10.231.N.2 (guest); nothing leads further.
+    """Addresses 10.231.N.1 (this machine) and 10.231.N.2 (guest), without further routes.
 
     The metadata service lives in a namespace of its own, so that this machine's own metadata
     address, if it has one, stays what it is.
     """
 
     def __init__(self) -> None:
-        """Take the first number that is free; making a namespace is what reserves it."""
+        """Take the first free number; creating the namespace reserves it."""
         for number in range(1, 250):
             if sh("ip", "netns", "add", f"{PREFIX}{number}", check=False).returncode == 0:
                 break
@@ -32,7 +32,7 @@ class Wires:
         self._listener: subprocess.Popen[bytes] | None = None
 
     def up(self, folder: Path) -> None:
-        """Lay the wires and start the metadata service, which serves one file from `folder`."""
+        """Create the links and start the metadata service, which serves one file from `folder`."""
         sh("ip", "link", "add", f"v{self.name}", "type", "veth", "peer", "eth0", "netns", self.name)
         sh("ip", "addr", "add", f"{self.here}/30", "dev", f"v{self.name}")
         sh("ip", "link", "set", f"v{self.name}", "up")
@@ -50,18 +50,18 @@ class Wires:
         self._listener = subprocess.Popen(words, stdin=quiet, stdout=quiet, stderr=quiet)
 
     def also(self, address: str) -> None:
-        """Lead a further address (a reserved one) to this guest."""
+        """Route an additional (reserved) address to this guest."""
         sh("ip", "-n", self.name, "addr", "replace", f"{address}/32", "dev", "eth0")
         sh("ip", "route", "replace", f"{address}/32", "via", self.address)
 
     def no_longer(self, address: str) -> None:
-        """Take a further address away again."""
+        """Remove an additional address."""
         sh("ip", "-n", self.name, "addr", "del", f"{address}/32", "dev", "eth0", check=False)
         sh("ip", "route", "del", f"{address}/32", "via", self.address, check=False)
 
     @contextlib.contextmanager
     def internet(self, address: str) -> Iterator[None]:
-        """Stand here for a machine of the internet, as the guest sees it."""
+        """Act as a machine on the internet, from the guest's view."""
         link = f"v{self.name}"
         sh("ip", "addr", "add", f"{address}/32", "dev", link)
         sh("ip", "-n", self.name, "route", "replace", f"{address}/32", "via", self.here)
@@ -71,7 +71,7 @@ class Wires:
             sh("ip", "addr", "del", f"{address}/32", "dev", link, check=False)
 
     def down(self) -> None:
-        """Take everything away; a second call does nothing."""
+        """Remove everything; a second call does nothing."""
         if self._listener:
             self._listener.kill()
             self._listener.wait()
@@ -86,7 +86,7 @@ class Wires:
 
 
 def remove(name: str) -> None:
-    """Remove the wires of one namespace by name, whoever made them; the guest must have ended."""
+    """Remove the links of a namespace by name; the guest must have stopped."""
     sh("ip", "link", "del", f"v{name}", check=False)
     for namespace in (f"{name}m", name):
         for pid in sh("ip", "netns", "pids", namespace, check=False).stdout.split():

@@ -1,4 +1,4 @@
-"""A small DigitalOcean API over HTTP on loopback: the shapes of its JSON, nothing of its rules."""
+"""A small DigitalOcean API over HTTP on loopback, with its JSON formats but not its rules."""
 
 import json
 import threading
@@ -15,7 +15,7 @@ GROUPED = {"uptime/checks": "checks", "monitoring/alerts": "policies"}
 
 
 class Api:
-    """What the account holds; tests change it."""
+    """Contents of the account; tests change them."""
 
     def __init__(self) -> None:
         self.address = ""
@@ -33,7 +33,7 @@ class Api:
         }  # fmt: skip
 
     def answer(self, path: str, query: dict[str, str]) -> tuple[int, dict[str, Any]]:
-        """Status and document of a GET."""
+        """Status and body of a GET."""
         plain = path.removeprefix("/v2/").removeprefix("account/")
         kind, *rest = GROUPED.get(plain, plain).split("/")
         kind = KINDS.get(kind, kind)
@@ -53,14 +53,14 @@ class Api:
 
 
 def fits(item: dict[str, Any], query: dict[str, str]) -> bool:
-    """Whether an object is asked for by tag, name and region."""
+    """Whether an object matches the requested tag, name and region."""
     tagged = "tag_name" not in query or query["tag_name"] in item.get("tags", [])
     return tagged and query.get("name", item.get("name")) == item.get("name")
 
 
 @contextmanager
 def serving(api: Api | None = None, *, token: str = TOKEN) -> Iterator[Api]:
-    """The API on a free port, for who has the token."""
+    """The API on a free port, for clients with the token."""
     api = api or Api()
 
     class Handler(BaseHTTPRequestHandler):

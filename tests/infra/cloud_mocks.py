@@ -1,4 +1,4 @@
-"""A program under Pulumi's mocks, in a process of its own: programs of one process disturb others.
+"""Runs a program under Pulumi's mocks in a separate process, as programs in one process interfere.
 
 Run as a script it reads a program from standard input and prints what was registered, as JSON.
 """
@@ -20,7 +20,7 @@ PLAIN = (str, int, float, bool, list, dict, type(None))
 
 
 def made_by(program: str, account_keys: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-    """Inputs by `Kind name` of everything that the program registers."""
+    """Inputs of everything that the program registers, by `Kind name`."""
     command = [sys.executable, "-W", "ignore", "-m", "tests.infra.cloud_mocks"]
     text = json.dumps({"program": program, "keys": account_keys or []})
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)

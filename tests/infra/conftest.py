@@ -1,3 +1,3 @@
-"""The SDK warns of its own deprecated names while it is imported: once, here, without an error."""
+"""Import the SDK once, without errors for the warnings about its own deprecated names."""
 
 import tests.cloud.sdk  # noqa: F401

@@ -1,4 +1,4 @@
-"""What a droplet is told at its first boot."""
+"""The user_data of a droplet."""
 
 import base64
 import gzip
@@ -99,21 +99,21 @@ def test_path_written_twice_is_refused():
 
 
 def test_missing_first_line_is_refused():
-    assert "cloud-init would ignore it all" in check("packages: [caddy]\n")[0]
+    assert "cloud-init would ignore the text" in check("packages: [caddy]\n")[0]
 
 
 def test_broken_yaml_is_refused():
-    assert check(HEADER + "packages: [caddy\n")[0].startswith("no YAML")
+    assert check(HEADER + "packages: [caddy\n")[0].startswith("not YAML")
 
 
 def test_too_long_user_data_is_refused():
-    with pytest.raises(ValueError, match="at most 65536 are taken"):
+    with pytest.raises(ValueError, match="the limit is 65536"):
         user_data(replace(SPEC, deploy_keys=("ssh-ed25519 " + "A" * MOST_BYTES,)))
 
 
 @pytest.mark.parametrize("secret", ["dop_v1_0123", "-----BEGIN OPENSSH PRIVATE KEY-----"])
 def test_secret_is_refused(secret):
-    with pytest.raises(ValueError, match="holds a secret"):
+    with pytest.raises(ValueError, match="contains a secret"):
         user_data(replace(SPEC, deploy_keys=(secret,)))
 
 
@@ -177,7 +177,7 @@ def test_cloud_init_accepts_the_config(spec, tmp_path: Path):
 
 
 def _schema_refuses(text: str, folder: Path) -> str:
-    """What the guests' own cloud-init says against a config; nothing if it accepts it."""
+    """Errors of the guests' own cloud-init for a config; empty if it accepts it."""
     (folder / "user-data").write_text(text)
     check = "cloud-init schema --config-file /mnt/user-data"
     inside = f"mount --bind {folder} {golden()}/mnt && chroot {golden()} {check}"

@@ -34,19 +34,19 @@ def test_texts_as_pulumi_keeps_them_are_read_by_type():
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"region": "moon1"}, "region: moon1 is unknown; take one of nyc1"),
+        ({"region": "moon1"}, "region: moon1 is unknown; use one of nyc1"),
         ({"region": "nyc1", "bucket": "true"}, "nyc1 has no Spaces; set bucketRegion"),
-        ({"image": "ubuntu-20-04-x64"}, "retired; take ubuntu-24-04-x64"),
+        ({"image": "ubuntu-20-04-x64"}, "retired; use ubuntu-24-04-x64"),
         ({"size": "gpu-h100x1-80gb", "region": "tor1"}, "no GPU driver"),
         ({"image": "gpu-h100x1-base"}, "has no GPU for image"),
         ({"sshPublicKeys": ["~/none.pub"]}, "file ~/none.pub cannot be read"),
-        ({"sshPublicKeys": ["ssh-ed25519 %%%"]}, "number 1 is no public key"),
+        ({"sshPublicKeys": ["ssh-ed25519 %%%"]}, "number 1 is not a public key"),
         ({"deployKeyFile": "none"}, "or remove deployKeyFile"),
-        ({"sshFrom": ["198.18.0.7/33"]}, "is no CIDR"),
+        ({"sshFrom": ["198.18.0.7/33"]}, "is not a CIDR"),
         ({"sshFrom": ["0.0.0.0/0"]}, "opens port 22 to everybody"),
         ({"size": "s-1vcpu-1gb"}, "1024 MiB of memory, torch needs at least 2048"),
         ({"sizze": "x"}, "did you mean size?"),
-        ({"loseData": "prod"}, "write dev to lose its data"),
+        ({"loseData": "prod"}, "write dev to delete its data"),
         ({"volumeGib": "many"}, "volumeGib: expected a number (int), found 'many'"),
         ({"source": "git+https://example.org/x@main"}, "40 hex digits"),
         ({"acmeDirectory": "https://example.org"}, "set domain or remove it"),
@@ -74,7 +74,7 @@ def test_volume_does_not_shrink():
 
 
 def test_user_data_over_64_kib_is_refused():
-    with pytest.raises(ConfigError, match="65537 bytes, at most 65536"):
+    with pytest.raises(ConfigError, match="65537 bytes, the limit is 65536"):
         read_config(GOOD, "dev", nothing, render=lambda config: "x" * 65537)
     assert read_config(GOOD, "dev", nothing, render=lambda config: "x" * 65536)
 

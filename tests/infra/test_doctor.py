@@ -1,4 +1,4 @@
-"""The doctor against an API on loopback, as a person runs it."""
+"""The doctor against an API on loopback, run as a command."""
 
 import json
 import os
@@ -90,15 +90,17 @@ def test_a_size_that_the_region_lacks_is_an_error_with_those_it_has(
     api.objects["sizes"][0]["regions"] = ["fra1"]
     api.objects["sizes"].append(api.objects["sizes"][0] | {"slug": "c-4", "regions": ["nyc3"]})
     done = doctor(api, tmp_path, "--json")
-    assert done.returncode == 1 and "one of c-4" in findings(done)["size cannot be had"]["remedy"]
+    assert (
+        done.returncode == 1 and "one of c-4" in findings(done)["size is not available"]["remedy"]
+    )
 
 
 def test_an_image_and_a_region_that_cannot_be_had_are_errors(api: Api, tmp_path: Path) -> None:
     api.objects["images"] = []
     api.objects["regions"][0]["features"] = ["metadata"]
     found = findings(doctor(api, tmp_path, "--json"))
-    assert found["image cannot be had"]["severity"] == "error"
-    assert found["region cannot hold the stack"]["found"] == "nyc3: lacks storage"
+    assert found["image is not available"]["severity"] == "error"
+    assert found["region cannot host the stack"]["found"] == "nyc3: lacks storage"
 
 
 def test_a_limit_that_is_reached_is_counted_over_all_pages(api: Api, tmp_path: Path) -> None:

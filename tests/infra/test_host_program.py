@@ -1,4 +1,4 @@
-"""The machine's own program as the one file that user_data carries."""
+"""The host program as the single file that user_data carries."""
 
 import gzip
 import os
@@ -37,7 +37,7 @@ def test_program_needs_the_standard_library_alone(tmp_path: Path):
 
 
 def test_checkouts_that_differ_in_all_but_the_text_give_the_same_bytes(tmp_path: Path):
-    """Times, rights, order on the disk, line ends, compiled files and time zone differ."""
+    """Timestamps, permissions, order on disk, line endings, compiled files and time zone differ."""
     copy = tmp_path / "infra"
     copy.mkdir()
     for path in sorted((ROOT / "infra").rglob("*.py"), reverse=True):

@@ -1,4 +1,4 @@
-"""What the policy pack refuses, and that it lets a good stack pass."""
+"""The policy pack: violations that it rejects, and good stacks that pass."""
 
 from __future__ import annotations
 
@@ -123,11 +123,11 @@ def test_prices_of_the_configuration_win_and_unreadable_ones_are_left_to_the_pro
 
 
 REFUSALS = {
-    "unguarded": ("firewall", "host: no firewall names a tag of this droplet"),
+    "unguarded": ("firewall", "host: no firewall covers a tag of this droplet"),
     "unprotected": ("protected-data", "data: this volume is not protected"),
     "port": ("ports", "wall: port 8000 (tcp) is open"),
-    "world": ("ssh", "wall: port 22 is open for 0.0.0.0/0"),
-    "untagged": ("tags", "data: no tag begins with 'unetops-'"),
+    "world": ("ssh", "wall: port 22 is open to 0.0.0.0/0"),
+    "untagged": ("tags", "data: no tag starts with 'unetops-'"),
     "expensive": ("price", "$555.80 a month is above the ceiling of $200.00"),
 }
 

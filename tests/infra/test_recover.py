@@ -1,4 +1,4 @@
-"""Recovery of a killed `pulumi up`, with a `pulumi` that only writes down what it is asked."""
+"""Recovery from a killed `pulumi up`, with a fake `pulumi` that only records its commands."""
 
 import json
 import os
@@ -100,7 +100,7 @@ def test_on_a_terminal_it_asks_and_only_yes_counts(
     done = recover(api, tmp_path, stdin=terminal)
     os.close(keyboard)
     os.close(terminal)
-    assert "Nobody else's `pulumi up`" in done.stderr and "[y/N]" in done.stderr
+    assert "nobody is running `pulumi up`" in done.stderr and "[y/N]" in done.stderr
     assert [words[0] for words in asked(tmp_path)] == did
 
 

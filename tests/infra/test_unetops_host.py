@@ -1,7 +1,7 @@
-"""The machine's own program, as it is carried, against a folder that stands for the machine's root.
+"""The packed host program, with a folder as the machine's root.
 
-systemctl, journalctl and pip are stand-ins on the PATH; files, links, SQLite and HTTP are real, and
-where the database counts (`served`) so are the service's migration and backup.
+systemctl, journalctl and pip are stubs on the PATH; files, links, SQLite and HTTP are real, and
+where the database matters (`served`) so are the service's migration and backup.
 """
 
 import fcntl
@@ -84,7 +84,7 @@ echo "systemctl $@" >>$FAKE/calls
 
 
 class Box:
-    """A folder that stands for the machine, and the service that it seems to run."""
+    """A folder that acts as the machine, with a simulated service."""
 
     def __init__(self, folder: Path) -> None:
         self.root, self.fake = folder / "root", folder / "fake"
@@ -162,7 +162,7 @@ class Box:
         return {row[0] for row in self.ask("SELECT name FROM sqlite_master")}
 
     def pend(self, step: str) -> Path:
-        """Leave the notes of a release `two` that was cut off; the folder of its backups."""
+        """Record an interrupted release `two`; returns the folder of its backups."""
         backups = self.root / "srv/unetops/backups/1-two"
         backups.mkdir(parents=True)
         noted = {"id": "two", "before": "one", "previous": None, "backups": str(backups)}
@@ -219,7 +219,7 @@ def box(tmp_path: Path) -> Iterator[Box]:
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database as the service makes it, and a table of ours with a row."""
+    """A database created by the service, plus a table of ours with a row."""
     home = tmp_path_factory.mktemp("made")
     command = [sys.executable, "-m", "app.cli", "migrate", "--data", str(home)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
@@ -230,7 +230,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def served(box: Box, database: Path) -> Box:
-    """A machine whose releases migrate and back up by the service's own code; `one` serves."""
+    """A machine whose releases migrate and back up with the service's own code; `one` serves."""
     assert box.release("one").returncode == 0
     shutil.copyfile(database, box.database)
     box.given["REAL"] = str(ROOT)
@@ -495,7 +495,7 @@ def test_old_release_is_started_though_taking_back_fails_and_recover_tries_again
     (box.fake / "refuses").touch()
     done = box.release("two")
     assert done.returncode == 1
-    assert "nor was it taken back whole, `unetops-host recover` tries again" in done.stderr
+    assert "and so did its rollback, `unetops-host recover` retries it" in done.stderr
     assert (box.fake / "up").exists()
     assert (box.root / "var/lib/unetops/pending.json").exists()
     (box.fake / "refuses").unlink()
@@ -527,7 +527,7 @@ def test_three_releases_are_kept_and_the_serving_one_among_them(box: Box):
 def test_name_that_is_no_name_is_refused(box: Box, name: str):
     done = box.run("release", "--id", name, "--source", "x", "--lock", "y")
     assert done.returncode == 1
-    assert "is no name" in done.stderr
+    assert "invalid release id" in done.stderr
 
 
 def test_missing_wheel_is_named(box: Box):
@@ -548,7 +548,7 @@ def test_token_is_shown_once(box: Box):
     assert box.run("token").stdout == "secret-of-the-token\n"
     again = box.run("token")
     assert (again.returncode, again.stdout) == (1, "")
-    assert "--new makes another" in again.stderr
+    assert "--new creates another" in again.stderr
     assert box.run("token", "--new").stdout == "secret-of-the-token\n"
 
 
@@ -692,7 +692,7 @@ def test_boot_without_a_driver_fails_with_the_reason(box: Box):
     assert box.run("boot").returncode == 1
     told = json.loads((box.root / "var/lib/unetops/boot.json").read_text())
     assert told["status"] == "failed"
-    assert any("take a GPU image" in line for line in told["log"])
+    assert any("use a GPU image" in line for line in told["log"])
 
 
 def test_idle_machine_powers_off_only_after_the_limit_and_without_a_job(box: Box):
@@ -738,7 +738,7 @@ def test_swap_file_of_a_boot_that_was_cut_off_is_made_again(box: Box):
 
 
 def _kill(box: Box, name: str, when, **given: object) -> None:
-    """Start a release and kill it with all its children once something is so."""
+    """Start a release and kill it with all its children once a condition holds."""
     process = box.start(*box.words(name), **given)
     try:
         _until(when)

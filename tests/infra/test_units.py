@@ -1,4 +1,4 @@
-"""What the service's units allow."""
+"""Permissions of the service's units."""
 
 import re
 import subprocess

@@ -1,7 +1,7 @@
-"""The script that makes a filesystem on a blank volume, on real block devices.
+"""The script that creates a filesystem on a blank volume, on real block devices.
 
-Where no loop device can be had (no root, a container), the cases run on plain files, and the script
-then takes a plain file for a device: its one changed word.
+Without loop devices (no root, a container) the cases run on plain files, and one word of the
+script is changed so that it accepts a plain file as a device.
 """
 
 import os
@@ -18,7 +18,7 @@ SIZE_BYTES = 64 * MIB
 
 
 class Disk:
-    """A volume as the script sees it; `file` holds its bytes."""
+    """A volume from the script's view; `file` has its contents."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -60,7 +60,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 def boot(device: str, script: str = SCRIPT) -> subprocess.CompletedProcess[str]:
-    """Run the script as cloud-init's bootcmd does, without the two minutes for a late device."""
+    """Run the script as cloud-init's bootcmd does, without waiting for a late device."""
     words = ["sh", "-c", script, "volume", device, "1"]
     return subprocess.run(words, capture_output=True, text=True, timeout=60)
 
@@ -82,7 +82,7 @@ def _end_of_the_first_mib(disk: Disk) -> None:
 
 
 def _signature_at_the_end(disk: Disk) -> None:
-    """The superblock of a RAID member (version 0.90), which lies in the last 64 KiB."""
+    """The superblock of a RAID member (version 0.90) in the last 64 KiB."""
     disk.write(SIZE_BYTES - (64 << 10), struct.pack("<4I", 0xA92B4EFC, 0, 90, 0))
     assert "linux_raid_member" in disk.kind
 
@@ -94,8 +94,8 @@ def _other_filesystem(disk: Disk) -> None:
 @pytest.mark.parametrize(
     ("fill", "said"),
     [
-        (_data, "holds something"),
-        (_end_of_the_first_mib, "holds something"),
+        (_data, "not empty"),
+        (_end_of_the_first_mib, "not empty"),
         (_signature_at_the_end, "blkid finds something"),
         (_other_filesystem, ""),
     ],
@@ -131,7 +131,7 @@ def test_device_whose_first_mib_cannot_be_read_is_refused(tmp_path: Path, size: 
     file = tmp_path / "short"
     file.write_bytes(bytes(size))
     done = boot(str(file), SCRIPT.replace('[ -b "$1" ]', '[ -f "$1" ]'))
-    assert "its first MiB cannot be read" in done.stderr
+    assert "its first MiB is unreadable" in done.stderr
     assert file.read_bytes() == bytes(size)
 
 

@@ -1,4 +1,4 @@
-"""The longest files come first: two workers then end at nearly the same time.
+"""Run the longest files first, so that two workers finish at nearly the same time.
 
 A worker is given its next file while two tests of the one before are left, so the files at the end
 must be short. The second file needs the engine and no guest: where nothing is cached, one worker
@@ -15,6 +15,6 @@ LONG = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the files; tests of one file stay together and in their order."""
+    """Order the files; tests of one file stay together and in order."""
     rank = {name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(LONG)))

@@ -1,4 +1,4 @@
-"""A deployment as its engineer has it: the project, `pulumi`, SSH, and a browser's view of it."""
+"""A deployment from its engineer's view: the project, `pulumi`, SSH and HTTPS."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DIARY = "journalctl --no-pager -a; cat /var/log/cloud-init*.log"
 
 
 class Deployment:
-    """The stack of a copy of this project, whose droplets boot."""
+    """The stack of a copy of this project, with droplets that boot."""
 
     def __init__(self, one: Stack, machines: Machines) -> None:
         self.stack, self.machines = one, machines
@@ -47,10 +47,10 @@ class Deployment:
         return self.machines.guests[self.droplet]
 
     def typed(self, command: str, *, code: int = 0) -> str:
-        """Run a command that begins with `ssh`, as an output shows it, with the engineer's key."""
+        """Run a command that starts with `ssh`, as in an output, with the engineer's key."""
         words = shlex.split(command)
         assert words[0] == "ssh"
-        # ssh looks for its files where the account's home is, not in HOME.
+        # ssh looks for its files in the account's home, not in HOME.
         files = {"UserKnownHostsFile": self.known_hosts(), "GlobalKnownHostsFile": "/dev/null"}
         options = {"BatchMode": "yes", "StrictHostKeyChecking": "yes", **files}
         given = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
@@ -60,29 +60,29 @@ class Deployment:
         return done.stdout.strip()
 
     def known_hosts(self) -> Path:
-        """The file that holds the recorded key of the droplet, and no other."""
+        """A file with the recorded key of the droplet, and no other."""
         file = self.key.with_name("known_hosts")
         file.write_text(f"{self.stack.outputs()['knownHosts']}\n")
         return file
 
     def status(self) -> dict[str, Any]:
-        """What the droplet says of itself."""
+        """The droplet's status report."""
         return dict(json.loads(self.typed(f"{self.stack.outputs()['ssh']} {HOST} status")))
 
     def plan(self, what: str) -> None:
-        """Preview, and keep the plan that it writes for a later `up`."""
+        """Preview, and save the plan for a later `up`."""
         file = self.stack.root / "plan.json"
         self.stack.preview("--save-plan", str(file))
         self.texts[f"plan of the {what}"] = file.read_text()
 
     def keep_texts(self) -> None:
-        """Take down what the droplet of now has been told and has written."""
+        """Save everything that the current droplet was given and has written."""
         guest, told = self.guest, self.stack.cloud.only("Droplet")[1]["userData"]
         self.texts[f"user_data of {guest.name}"] = told
         self.texts[f"logs of {guest.name}"] = guest.exec("sh", "-c", DIARY, check=False).stdout
 
     def commit(self, file: str, more: str, *, take_away: bool = False) -> str:
-        """Add text to a file of the project, or take it away, and commit; returns the commit."""
+        """Add text to a file of the project, or remove it, and commit; returns the commit."""
         path = self.stack.project / file
         text = path.read_text()
         path.write_text(text.removesuffix(more) if take_away else text + more)
@@ -93,7 +93,7 @@ class Deployment:
         return done.stdout.strip()
 
     def site(self, token: str) -> Site:
-        """The service at its public URL, trusting the authority whose fingerprint is an output."""
+        """The service at its public URL, trusting the authority of the exported fingerprint."""
         shown = self.stack.outputs()
         authority = self.typed(f"{shown['ssh']} cat {AUTHORITY}") + "\n"
         digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(authority)).hexdigest().upper()
@@ -133,7 +133,7 @@ class Site:
         return list(self.get(f"/jobs/{job}/events")["events"])
 
     def finished(self, job: str, seconds: float = 200) -> dict[str, Any]:
-        """Wait for a job's end; a failed one fails the test."""
+        """Wait for a job to finish; a failed job fails the test."""
         until(lambda: self.get(f"/jobs/{job}")["status"] not in {"queued", "running"}, seconds)
         view = dict(self.get(f"/jobs/{job}"))
         assert view["status"] == "succeeded", view["error"]

@@ -1,4 +1,4 @@
-"""Droplets with options of their own, and what stands around them."""
+"""Droplets with non-default options, and the servers around them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOCK = (ROOT / "requirements.lock").read_text()
 
 
 class Made:
-    """Two droplets with other options each, and what stands around them."""
+    """Two droplets with different options, and the servers around them."""
 
     def __init__(self, folder: Path, files: Files, ends: ExitStack) -> None:
         self.folder, self.files, self.ends = folder, files, ends
@@ -55,7 +55,7 @@ class Made:
 
 
 def publish(source: Path, to: Path) -> str:
-    """A repository as plain files, of which a web server need know nothing; its commit."""
+    """Publish a repository as plain files for any web server; returns its commit."""
     who = ("-c", "user.name=tests", "-c", "user.email=tests@example.org")
     words = (("init", "-q"), ("add", "."), (*who, "commit", "-qm", "Release"))
     for line in (*words, ("clone", "-q", "--bare", ".", str(to))):
@@ -66,7 +66,7 @@ def publish(source: Path, to: Path) -> str:
 
 
 def told(droplet: Droplet, *command: str) -> str:
-    """What a command prints in the guest, whatever its exit status."""
+    """Output of a command in the guest, whatever its exit status."""
     done = droplet.guest.exec(*command, check=False)
     return (done.stdout + done.stderr).strip()
 
@@ -76,7 +76,7 @@ def boot_log(droplet: Droplet) -> list[str]:
 
 
 class Named(http.client.HTTPSConnection):
-    """A connection to a droplet under a name, as DNS would lead it."""
+    """A connection to a droplet under a name, as if DNS resolved to it."""
 
     def __init__(self, name: str, address: str, trust: ssl.SSLContext) -> None:
         super().__init__(name, timeout=10, context=trust)

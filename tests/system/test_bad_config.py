@@ -1,4 +1,4 @@
-"""Bad configurations on the real engine: each mistake with its remedy, and nothing is made."""
+"""Bad configurations on the real engine: each error has its remedy, and nothing is created."""
 
 from __future__ import annotations
 
@@ -19,32 +19,31 @@ BAD: dict[str, tuple[dict[str, str], str]] = {
     ),
     "retired image": (
         {"image": "ubuntu-20-04-x64"},
-        "image: ubuntu-20-04-x64 is retired; take ubuntu-24-04-x64, or debian-12-x64",
+        "image: ubuntu-20-04-x64 is retired; use ubuntu-24-04-x64, or debian-12-x64",
     ),
     "GPU size with a CPU image": (
         {"size": "gpu-h100x1-80gb", "region": "tor1"},
         "image: debian-12-x64 has no GPU driver for size gpu-h100x1-80gb; "
-        "take gpu-h100x1-base, or a size without gpu-",
+        "use gpu-h100x1-base, or a size without gpu-",
     ),
     "volume to shrink": (
         {"volumeGib": "50"},
-        "volumeGib: 50 is less than the 80 that the volume has, and volumes do not shrink; "
+        "volumeGib: 50 is less than the 80 that the volume has, and volumes cannot shrink; "
         "pulumi config set volumeGib 80, or more",
     ),
     "key file missing": (
         {"sshPublicKeys[0]": "~/.ssh/none.pub"},
         "sshPublicKeys: file ~/.ssh/none.pub cannot be read (No such file or directory); "
-        "make one with `ssh-keygen -t ed25519`, or name the .pub file that you have",
+        "create one with `ssh-keygen -t ed25519`, or give the path of your .pub file",
     ),
     "private key file missing": (
         {"deployKeyFile": "~/.ssh/none"},
         "deployKeyFile: file ~/.ssh/none cannot be read (No such file or directory); "
-        "name your private key's file, or remove deployKeyFile to use the SSH agent",
+        "set it to your private key file, or remove deployKeyFile to use the SSH agent",
     ),
     "user_data over 64 KiB": (
         {"sshPublicKeys[0]": KEY + "x" * 66_000},
-        "user_data: NUMBER bytes, at most 65536 are taken; fewer or shorter sshPublicKeys "
-        "make user_data shorter",
+        "user_data: NUMBER bytes, the limit is 65536; use fewer or shorter sshPublicKeys",
     ),
 }
 ALL = {
@@ -55,7 +54,7 @@ ALL = {
 
 
 def mistakes(one: Stack, documented: str, values: dict[str, str]) -> tuple[str, list[str]]:
-    """Heading and lines of what `pulumi preview` says of the documented config with these."""
+    """Heading and lines of `pulumi preview` for the documented config with these values."""
     (one.project / "Pulumi.dev.yaml").write_text(documented)
     for key, value in values.items():
         one.config(key, value, *(["--path"] if "[" in key else []))
@@ -74,13 +73,13 @@ def test_each_mistake_is_named_with_its_remedy_and_all_come_at_once() -> None:
             one.cloud.create("Volume", held)
         mark = len(one.cloud.log)
         for values, said in BAD.values():
-            # As large as the volume is, where the volume is not what is wrong.
+            # As large as the existing volume, unless the volume is the error.
             heading, lines = mistakes(one, documented, {"volumeGib": "80", **values})
             assert lines == [said]
-            assert heading == "one mistake in the stack's configuration, nothing was made"
+            assert heading == "1 error in the stack's configuration, nothing was created"
         heading, lines = mistakes(one, documented, ALL)
-        assert heading == f"{len(lines)} mistakes in the stack's configuration, nothing was made"
-        assert lines[0].startswith("sizze: no such key; did you mean size?")
+        assert heading == f"{len(lines)} errors in the stack's configuration, nothing was created"
+        assert lines[0].startswith("sizze: unknown key; did you mean size?")
         others = [said for _, said in BAD.values() if not said.startswith("image: debian")]
         assert set(others) <= set(lines)
         assert "image: ubuntu-20-04-x64 has no GPU driver" in "\n".join(lines)

@@ -1,4 +1,4 @@
-"""A droplet's user_data really boots: what serves, what is refused, and what survives."""
+"""A droplet's user_data boots for real: what serves, what is denied and what survives."""
 
 import json
 import re
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 HOST = "/opt/unetops/bin/unetops-host"
 HOME = "/srv/unetops/home"
-INTERNET = "45.55.0.7"  # a public address; inside the test it leads here and nowhere else
+INTERNET = "45.55.0.7"  # a public address, routed to this machine inside the test
 CURL_REFUSED = 7
 CLOSED = ["/", "/etc", "/usr", "/boot", "/root", "/home", "/opt/unetops", "/opt/unetops/releases"]
 CLOSED += ["/opt/unetops/bin", "/etc/unetops", "/var/lib", "/var/lib/unetops", "/srv"]
@@ -62,7 +62,7 @@ def spec_user_data(public_key: str, volume: str) -> str:
 
 
 class Made:
-    """Droplets of this module, made on demand, all ended at its end."""
+    """Droplets of this module, created on demand and stopped at the end."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -86,7 +86,7 @@ class Made:
 
 
 class Clock:
-    """Says past pytest's capture how long each leg took, and what cannot be shown here."""
+    """Prints, past pytest's capture, how long each step took and what could not be tested."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.capture = config.pluginmanager.getplugin("capturemanager")
@@ -101,7 +101,7 @@ class Clock:
 
     def say(self, text: str) -> None:
         with self.capture.global_and_fixture_disabled():
-            sys.stderr.write(f"\n{text}")  # a parallel worker has no other way out
+            sys.stderr.write(f"\n{text}")  # a parallel worker has no other way to print
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def droplet(made: Made, wheel: Path, clock: Clock) -> Droplet:
-    """The first droplet of a stack, booted, with this working copy released onto it."""
+    """The first droplet of a stack, booted, with this working copy released to it."""
     first = made.droplet("first", "unetops-boot")
     clock.start()
     report = first.boot()
@@ -141,7 +141,7 @@ def droplet(made: Made, wheel: Path, clock: Clock) -> Droplet:
 
 
 def machine(droplet: Droplet, *command: str) -> str:
-    """What a command prints in the guest, whatever its exit status."""
+    """Output of a command in the guest, whatever its exit status."""
     return droplet.guest.exec(*command, check=False).stdout.strip()
 
 
@@ -166,7 +166,7 @@ def test_port_80_only_redirects(droplet: Droplet):
 
 @pytest.fixture(scope="module")
 def token(droplet: Droplet) -> str:
-    """The first administrator's token, made on the host and read over SSH."""
+    """The first administrator token, created on the host and read over SSH."""
     said = droplet.ssh(f"{HOST} token").stdout
     found = re.search(r"\S{24,}", said)
     assert found, said
@@ -206,7 +206,7 @@ def test_a_url_is_fetched_from_the_internet_and_from_no_network_of_the_cloud(
 
 
 def trust(droplet: Droplet, certificate: Path) -> None:
-    """Have the fetcher believe this certificate, until the next boot."""
+    """Make the fetcher trust this certificate until the next boot."""
     pem = "/etc/ssl/certs/tests.pem"
     droplet.send(certificate, pem)
     drop = "/run/systemd/system/unetops-fetcher.service.d"
@@ -216,7 +216,7 @@ def trust(droplet: Droplet, certificate: Path) -> None:
 
 
 def fetched(droplet: Droplet, token: str, url: str) -> dict[str, Any]:
-    """The job that fetched a source, once it has ended."""
+    """The job that fetched a source, once finished."""
     view: dict[str, Any] = {}
     headers = {"Authorization": f"Bearer {token}"}
     where = {"base_url": f"https://{droplet.address}", "verify": droplet.authority()}
@@ -306,13 +306,13 @@ def test_status_names_the_release_and_the_volume(droplet: Droplet):
 
 
 def remember(droplet: Droplet) -> str:
-    """Leave a file on the volume; the answer is the filesystem's UUID."""
+    """Write a file to the volume; returns the filesystem's UUID."""
     droplet.guest.exec("sh", "-c", f"echo kept >{HOME}/remember; sync")
     return droplet.volume.uuid()
 
 
 def same(droplet: Droplet, uuid: str) -> bool:
-    """Whether the volume still is what was remembered."""
+    """Whether the volume is still the one recorded."""
     kept = machine(droplet, "cat", f"{HOME}/remember") == "kept"
     return kept and droplet.volume.uuid() == uuid
 

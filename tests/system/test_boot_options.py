@@ -1,4 +1,4 @@
-"""What a stack may ask for beside the plain droplet, each tried in a guest that really boots."""
+"""Options beyond the plain droplet, each in a guest that boots for real."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def authority(made: Made, unbooted: Droplet) -> acme.Authority:
 
 @pytest.fixture(scope="module")
 def public(made: Made, unbooted: Droplet, authority: acme.Authority, clock: Clock) -> Droplet:
-    """Booted before its name leads to it, as a reserved address comes after the boot."""
+    """Booted before its name resolves to it, as a reserved address is assigned after the boot."""
     droplet = unbooted
     made.files.cut_once.add("/images.zip")
     droplet.guest.image[TRUSTED] = authority.own_certificate
@@ -123,7 +123,7 @@ def test_a_release_of_a_git_commit_is_built_on_the_machine(made: Made, public: D
 
 
 def start_release(public: Droplet, made: Made, name: str) -> None:
-    """Begin a release that somebody can kill: a unit of its own."""
+    """Start a release in a separate unit, so that it can be killed."""
     origin = f"--source {made.site(public)}/dist/{made.wheel.name}"
     words = f"{HOST} release --id {name} {origin} --lock /etc/unetops/requirements.lock"
     public.guest.exec("systemd-run", "--quiet", "--collect", "--unit=release", *words.split())
@@ -164,13 +164,13 @@ def test_a_release_killed_anywhere_leaves_one_that_serves_and_the_next_run_finis
 
 
 def looks(public: Droplet) -> int:
-    """How often the machine has looked whether it is idle."""
+    """How often the machine has checked whether it is idle."""
     unit = "unetops-idle.service"
     return told(public, "journalctl", "-o", "cat", "--no-pager", "-u", unit).count("Finished ")
 
 
 def wait_for_looks(public: Droplet, count: int) -> None:
-    """Wait for more looks, a second apart: the limit is 1.5 s, so some lie behind it."""
+    """Wait for more checks, one per second: with a limit of 1.5 s, some are after it."""
     before = looks(public)
     public.until(lambda: looks(public) >= before + count, f"{count} looks", 60)
 
@@ -206,7 +206,7 @@ def test_an_idle_machine_powers_off_and_a_busy_one_does_not(public: Droplet, clo
 
 @pytest.fixture(scope="module")
 def small(made: Made, clock: Clock) -> Droplet:
-    """nvidia-smi and swapon are stand-ins: a guest has no GPU and may not switch swap on."""
+    """nvidia-smi and swapon are stubs: a guest has no GPU and cannot enable swap."""
     droplet = made.droplet("small")
     site = made.site(droplet)
     cuda = made.folder / "cuda"
@@ -236,7 +236,7 @@ def small(made: Made, clock: Clock) -> Droplet:
 
 
 def boot_again(droplet: Droplet) -> tuple[str, str]:
-    """Run the first boot's steps once more: how it ended and its last lines."""
+    """Rerun the steps of the first boot; returns the outcome and the last lines."""
     droplet.ssh(f"{HOST} boot", check=False)
     report = json.loads(told(droplet, "cat", "/var/lib/unetops/boot.json"))
     return report["status"], "\n".join(report["log"])
@@ -264,8 +264,8 @@ def test_a_gpu_machine_names_its_driver_and_one_without_says_what_to_do(small: D
     small.guest.exec("mv", "/usr/bin/nvidia-smi", "/root")
     status, log = boot_again(small)
     assert status == "failed"
-    assert "no GPU driver answers: take a GPU image" in log
-    assert "swap: there already" in log
+    assert "no GPU driver responds: use a GPU image" in log
+    assert "swap: exists already" in log
     assert told(small, "cat", "/etc/fstab").count("/swapfile") == 1
 
 
@@ -273,7 +273,7 @@ def test_a_machine_that_refuses_swap_goes_on_without(small: Droplet):
     small.guest.exec("sh", "-ec", "rm /usr/local/sbin/swapon; sed -i /swapfile/d /etc/fstab")
     _, log = boot_again(small)
     small.guest.exec("mv", "/root/nvidia-smi", "/usr/bin/nvidia-smi")
-    assert "swap: not on: `swapon /swapfile` ended with" in log
+    assert "swap: not enabled: `swapon /swapfile` exited with" in log
     assert "system: " in log
     assert told(small, "ls", "/swapfile").endswith("No such file or directory")
 
@@ -284,7 +284,7 @@ def test_torch_comes_from_its_own_index_and_must_reach_the_gpu(
     made.files.folders["/nowhere"] = made.wheel.parent
     status, log = boot_again(small)
     assert status == "failed"
-    assert "torch does not reach the GPU: set torchIndex to a build for this driver" in log
+    assert "torch cannot use the GPU: set torchIndex to a build for this driver" in log
     bases = told(small, "sh", "-c", "ls -d /opt/unetops/base/*/lib/python3.11/site-packages/torch*")
     assert "+cu126.dist-info" in bases
     clock.say("GPU: driver and torch's index are shown; that torch reaches a GPU cannot be, here")

@@ -1,4 +1,4 @@
-"""What the deploy and drift jobs run, on the real engine: the door opens and is closed again."""
+"""The deploy and drift jobs on the real engine: SSH is opened and closed again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DRIFT, LOCKED = 7, 1
 
 
 class Job:
-    """A checkout on a runner, and what `stack.sh` says there."""
+    """A checkout on a runner, and the output of `stack.sh` there."""
 
     def __init__(self, one: Stack, folder: Path, address: str) -> None:
         self.stack = one
@@ -46,7 +46,7 @@ class Job:
         return said
 
     def may_come_in(self) -> list[str]:
-        """Who may use port 22, by the cloud's own firewall."""
+        """Addresses with access to port 22, according to the cloud's firewall."""
         walls = self.stack.cloud.objects["Firewall"].values()
         doors = [door for wall in walls for door in wall["inboundRules"]]
         return [a for door in doors if door["portRange"] == "22" for a in door["sourceAddresses"]]
@@ -54,7 +54,7 @@ class Job:
 
 @pytest.fixture
 def job(tmp_path: Path) -> Iterator[Job]:
-    """The project without its release, which wants a machine that boots."""
+    """The project without its release, which needs a machine that boots."""
     with stack() as one:
         main = ROOT / "tests/cloud/unbooted/__main__.py"
         (one.project / "infra/__main__.py").write_text(main.read_text())
@@ -113,7 +113,7 @@ def test_an_update_of_the_firewall_that_is_cut_off_is_undone(job: Job) -> None:
 
 
 def test_an_engine_that_outlives_its_step_is_ended_before_the_door_is_closed(job: Job) -> None:
-    """GitHub ends the script of a step that takes too long, not what the script started."""
+    """GitHub kills the script of a step that takes too long, but not its child processes."""
     asked, answered = threading.Event(), threading.Event()
 
     def hang() -> None:
@@ -137,13 +137,13 @@ def test_an_engine_that_outlives_its_step_is_ended_before_the_door_is_closed(job
 
 
 def test_a_firewall_that_no_state_knows_is_named_with_the_line_that_settles_it(job: Job) -> None:
-    """As a provider leaves it that dies when the cloud has acted: neither mark nor lock."""
+    """As left by a provider that dies after the cloud has acted: neither mark nor lock."""
     job.run("open")
     door = {"protocol": "tcp", "portRange": "22", "sourceAddresses": [f"{RUNNER}/32"]}
     wall = job.stack.cloud.create("Firewall", {"name": "unetops-dev", "inboundRules": [door]})
     assert "already exists" in job.run("deploy", code=1)
     said = job.run("close", code=1)
-    assert "::error title=Door perhaps open::" in said
+    assert "::error title=SSH may be open::" in said
     line = f"unetops infra recover --stack dev --take firewall/{wall}"
     assert line in said
     words = [sys.executable, "-m", "infra.recover", *line.split("recover ")[1].split()]

@@ -1,4 +1,4 @@
-"""The real Pulumi engine, from the command line, against the doubles of both providers."""
+"""The real Pulumi engine, from the command line, with doubles of both providers."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_an_engine_killed_in_create_is_recovered(small: Stack, *, after: bool) -
     small.run("cancel", "--yes", small.name)
     small.refresh("--clear-pending-creates")
     assert bool(small.cloud.objects["Droplet"]) == after
-    for resource in left:  # the volume is made at the same time, so it may be one of them
+    for resource in left:  # the volume is created concurrently, so it may be one of them
         type_, name = resource["type"], resource["urn"].split("::")[-1]
         for id_ in small.cloud.objects[type_.split(":")[-1]]:
             small.take_in(type_, name, id_)
@@ -134,7 +134,7 @@ def test_an_engine_killed_in_create_is_recovered(small: Stack, *, after: bool) -
 
 
 def test_the_engine_does_not_import_what_it_was_told_to_import(small: Stack) -> None:
-    """Why a recovery uses `pulumi import`: the flag only renames the mark, which is then lost."""
+    """Why recovery uses `pulumi import`: the flag renames the mark, which is then lost."""
     small.cloud.faults = [Fault(small.kill_engine(), "create", "Droplet", after=True)]
     small.up(code=-9)
     small.cloud.faults = []
@@ -188,7 +188,7 @@ def test_remote_commands_and_copies_go_over_ssh_to_the_host_that_is_known(
 def test_a_provider_that_dies_after_the_cloud_acted_leaves_an_orphan_that_the_cloud_shows(
     small: Stack, tmp_path: Path
 ) -> None:
-    """The state says nothing of it: no mark, no lock. Only what carries the tag tells."""
+    """The state has no trace of it, neither mark nor lock; only the tag identifies it."""
     state = tmp_path / "cloud.json"
     with separate(small, state, "create:Droplet:1:exit:after"):
         assert "error reading from server" in small.up(code=FAILED)
@@ -203,7 +203,7 @@ def test_a_provider_that_dies_after_the_cloud_acted_leaves_an_orphan_that_the_cl
 
 @contextlib.contextmanager
 def separate(one: Stack, state: Path, *faults: str) -> Iterator[None]:
-    """Serve the doubles from a process of their own for a while."""
+    """Serve the doubles from a separate process for a while."""
     words = [word for fault in faults for word in ("--fault", fault)]
     command = [sys.executable, "-m", "tests.cloud.serve", "--state", str(state), *words]
     attached = one.env["PULUMI_DEBUG_PROVIDERS"]

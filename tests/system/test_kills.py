@@ -1,4 +1,4 @@
-"""The engine is killed where droplets really boot: one command and `pulumi up`, and all is there.
+"""The engine is killed while droplets boot for real: one command and `pulumi up` restore all.
 
 Each point is drawn: a call to the cloud or over SSH, before or after it took effect, or a moment
 while the machine works.
@@ -42,7 +42,7 @@ KEPT = "/srv/unetops/kept"
 
 @dataclass
 class Life:
-    """One deployment through many kills, and what must stay as it is."""
+    """One deployment through many kills, and what must stay the same."""
 
     one: Deployment
     api: Api
@@ -54,7 +54,7 @@ class Life:
     rules: Any = None
 
     def through(self, point: str) -> None:
-        """One kill, the recovery, the `up` after it, and a look at everything."""
+        """One kill, the recovery, the `up` after it, and checks."""
         sort, _, how = point.partition(" ")
         self._ask_for(sort)
         said = self._killed(sort, how)
@@ -102,7 +102,7 @@ class Life:
         return fault, f"{seconds:.1f} s into command {nth}"
 
     def _provider_killed(self) -> str:
-        """What it did last, nobody heard of; the engine lives on and writes its state."""
+        """Nobody learns of its last action; the engine survives and writes its state."""
         call = self.dice.randint(3, CALLS["bootstrap"])
         with relayed(self.one) as dies:
             self.one.stack.cloud.faults = [Fault(dies, nth=call, after=True)]
@@ -111,7 +111,7 @@ class Life:
         return f"after call {call}"
 
     def _recover(self) -> set[str]:
-        """The documented command; what it names is what it leaves to a person."""
+        """Run the documented command; it lists what is left for a person to decide."""
         stack = self.one.stack
         command = [sys.executable, "-m", "app.cli", "infra", "recover"]  # unetops, of this copy
         env = stack.env | {"DIGITALOCEAN_API_URL": self.api.address}
@@ -124,7 +124,7 @@ class Life:
         return {i for i in strangers(self.one.stack) if i in done.stdout}
 
     def _look(self, named: set[str]) -> None:
-        """One droplet, one volume, all that was on it, and the service for who has the token."""
+        """Check for one droplet, one volume with all its data, and the service behind its token."""
         one, cloud = self.one, self.one.stack.cloud
         assert strangers(one.stack) == named
         assert len(set(cloud.objects["Droplet"]) - named) == 1
@@ -149,7 +149,7 @@ class Life:
 
 @contextlib.contextmanager
 def relayed(one: Deployment) -> Iterator[Callable[[], None]]:
-    """Put a process of its own between the engine and the providers; yields what kills it."""
+    """Put a process between the engine and the providers; yields a function that kills it."""
     attached = one.stack.env["PULUMI_DEBUG_PROVIDERS"]
     ports = dict(part.split(":") for part in attached.split(","))
     command = [sys.executable, "-m", "tests.cloud.relay", *ports.values()]

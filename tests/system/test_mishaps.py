@@ -1,4 +1,4 @@
-"""What goes wrong on real machines: `pulumi up` says what, and the next one converges."""
+"""Failures on real machines: `pulumi up` reports each, and the next one converges."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def test_up_again_converges_after_each_mishap_and_the_data_stays(
 
 
 def power_goes_in_the_first_boot(one: Deployment) -> None:
-    """The machine comes back by itself, with packages half installed; the cloud is not well."""
+    """The machine comes back by itself with packages half installed; the API has errors."""
 
     def pull_the_plug() -> None:
         one.guest.power_off(hard=True)
         one.guest.power_on()
 
-    # The first command over SSH waits for the end of the boot, so this is in the midst of it.
+    # The first SSH command waits for the end of the boot, so this is in the middle of it.
     cut = Fault(pull_the_plug, "create", "remote.Command")
     weather = Weather(rate=0.3, seed=1)
     one.stack.cloud.faults = [cut, weather, Fault(pending(), "create", "VolumeAttachment")]
@@ -63,7 +63,7 @@ def power_goes_in_the_first_boot(one: Deployment) -> None:
 
 
 def broken_release_is_rolled_back(one: Deployment, token: str, healthy: str) -> None:
-    """The web process ends at its start; what it said is what `up` says."""
+    """The web process exits at start; `up` shows its last output."""
     one.commit("app/web/main.py", BROKEN)
     said = one.stack.up(code=1)
     assert "this release is broken" in said
@@ -74,9 +74,9 @@ def broken_release_is_rolled_back(one: Deployment, token: str, healthy: str) -> 
 
 
 def never_healthy(one: Deployment) -> None:
-    """A new droplet has no release that could serve instead."""
+    """A new droplet has no earlier release to fall back to."""
     one.machines.above = (prepared(),)
     one.stack.config("bootstrap", "2")
     assert "this release is broken" in one.stack.up(code=1)
-    # Not over SSH: the outputs, host key among them, are those of the last `up` that came through.
+    # Not over SSH: the outputs, including the host key, are those of the last successful `up`.
     assert json.loads(one.guest.exec(HOST, "status").stdout)["release"] is None

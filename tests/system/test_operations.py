@@ -1,4 +1,4 @@
-"""docs/operations.md typed line by line, in the order of a stack's life, by its engineer."""
+"""All commands of docs/operations.md, run line by line in the order of a stack's life."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ LINE = re.compile(r"^    (.*?)(?: {2,}# .*)?$", re.MULTILINE)
 LINES = LINE.findall(PAGE)
 SSH = "#!/bin/sh\nexec /usr/bin/ssh {options} -o BatchMode=yes -o StrictHostKeyChecking=yes "
 RECORDED = "pulumi stack export | jq"
-ENDED = 124  # what `timeout` exits with
+ENDED = 124  # exit status of `timeout`
 LOCKED = 1
 OTHER_RULES = {**PAPER, "height": "32"}
 
 
 class Engineer:
-    """A shell in the project's root, and which of the page's lines were typed in it."""
+    """A shell in the project's root; records which lines of the page were run."""
 
     def __init__(self, one: Deployment, api: Api) -> None:
         self.one, self.left = one, LINES
         self.token, self.rules = "", list[str]()
         tools, known = one.stack.root / "tools", one.key.with_name("known_hosts")
         tools.mkdir()
-        # Both look for their files where the account's home is, not in HOME.
+        # Both look for their files in the account's home, not in HOME.
         options = f"-i {one.key} -o UserKnownHostsFile={known} -o GlobalKnownHostsFile=/dev/null"
         self._tool(tools / "ssh", SSH.format(options=options) + '"$@"\n')
         self._tool(tools / "ssh-keygen", f'#!/bin/sh\nexec /usr/bin/ssh-keygen -f {known} "$@"\n')
-        # The program of this copy, not of the checkout that is installed here.
+        # The program of this copy, not of the installed checkout.
         self._tool(tools / "unetops", f'#!/bin/sh\nexec {sys.executable} -m app.cli "$@"\n')
         path = f"{tools}:{Path(sys.executable).parent}:{one.stack.env['PATH']}"
-        # Nobody sits at a terminal to say yes.
+        # Nobody is at a terminal to say yes.
         self.env = one.stack.env | {"PATH": path, "PULUMI_SKIP_CONFIRMATIONS": "true"}
         self.env |= {"DIGITALOCEAN_API_URL": api.address}
 
@@ -56,19 +56,19 @@ class Engineer:
         file.chmod(0o755)
 
     def types(self, heading: str, *, without: str | None = None, **words: str) -> str:
-        """The lines of a section, one after the other, but one that begins so."""
+        """Run the lines of a section in order, except one that starts with `without`."""
         section = PAGE.split(f"## {heading}")[1].split("\n## ")[0]
         lines = [line for line in LINE.findall(section) if not line.startswith(without or "\n")]
         return "".join(self.line(line, **words) for line in lines)
 
     def line(self, line: str, *, code: int = 0, **words: str) -> str:
-        """One line of the page, or command within its text; another exit status fails."""
+        """Run one line of the page, or a command within its text; fails on another exit status."""
         assert line in LINES or f"`{line}`" in PAGE, f"the page has no line {line}"
         self.left = [one for one in self.left if one != line]
         return self.shell(_filled(line, words), code=code)
 
     def on_the_host(self, **words: str) -> str:
-        """What is typed after a bare `ssh`: the lines of the page below it."""
+        """Run the lines that follow a bare `ssh` on the page."""
         block = PAGE.split("    ssh root@HOST\n")[1].split("\n\n")[0]
         lines = LINE.findall(block)
         self.left = [one for one in self.left if one not in ("ssh root@HOST", *lines)]
@@ -76,7 +76,7 @@ class Engineer:
         return self.shell(_filled(f"ssh root@HOST {shlex.quote(script)}", {}))
 
     def has_rules(self) -> list[bool]:
-        """Of the rules that were posted, which the service knows."""
+        """For each posted rules document, whether the service has it."""
         with self.one.site(self.token) as site:
             return [site.http.get(f"/rules/{one}").status_code == 200 for one in self.rules]
 
@@ -90,7 +90,7 @@ class Engineer:
 
 
 def _filled(line: str, words: dict[str, str]) -> str:
-    """Put this stack's own values for the words in capitals."""
+    """Replace the words in capitals by this stack's values."""
     for name, value in {"HOST": "$(pulumi stack output address)", **words}.items():
         line = re.sub(rf"(?<![\w.]){re.escape(name)}\b", value.replace("\\", r"\\"), line)
     return line
@@ -134,7 +134,7 @@ def meets(engineer: Engineer) -> None:
 
 
 def looks(engineer: Engineer) -> None:
-    """Logs and health; the log that goes on is left after what is there."""
+    """Logs and health; following the log is stopped after the existing lines."""
     units = "-u unetops-web -u unetops-worker -u unetops-fetcher"
     follows = f"ssh root@HOST journalctl {units} -n 100 -f"
     said = engineer.line(follows, code=ENDED, ssh="timeout 5 ssh")
@@ -144,7 +144,7 @@ def looks(engineer: Engineer) -> None:
 
 
 def goes_back(engineer: Engineer) -> None:
-    """A release, rules posted meanwhile, and the release before again."""
+    """A release, rules posted meanwhile, and back to the previous release."""
     one = engineer.one
     first = one.stack.outputs()["release"]
     with one.site(engineer.token) as site:
@@ -154,13 +154,13 @@ def goes_back(engineer: Engineer) -> None:
     assert one.stack.outputs()["release"] != first
     with one.site(engineer.token) as site:
         engineer.rules.append(site.post("/rules", json=OTHER_RULES)["id"])
-    engineer.types("Releases and the way back", COMMIT=first)
+    engineer.types("Releases and rollback", COMMIT=first)
     assert one.stack.outputs()["release"] == first
     assert engineer.has_rules() == [True, True]
 
 
 def restores(engineer: Engineer) -> None:
-    """The backup that the second release made knows nothing of what came after."""
+    """The backup made by the second release has nothing of what came later."""
     engineer.line("pulumi config set snapshot LABEL && pulumi up", LABEL="before")
     assert engineer.one.stack.cloud.only("VolumeSnapshot")
     listed = engineer.shell(_filled("ssh root@HOST ls /srv/unetops/backups", {})).split()
@@ -170,7 +170,7 @@ def restores(engineer: Engineer) -> None:
 
 
 def recovers(engineer: Engineer) -> None:
-    """A kill that leaves the lock."""
+    """A kill that leaves the lock behind."""
     stack = engineer.one.stack
     stack.cloud.faults = [Fault(stack.kill_engine())]
     stack.up(code=-9)
@@ -184,21 +184,21 @@ def recovers(engineer: Engineer) -> None:
 
 
 def adopts(engineer: Engineer) -> None:
-    """All but the volume goes, then the state is lost: the volume comes back with its data."""
+    """All but the volume is destroyed and the state lost: the volume returns with its data."""
     stack = engineer.one.stack
     engineer.line("pulumi destroy --exclude-protected")
     volume = stack.cloud.only("Volume")[0]
     engineer.shell("pulumi stack rm dev --force --preserve-config && pulumi stack init dev")
     line = f"unetops infra recover --stack dev --take volume/{volume}"
     assert line in engineer.shell("pulumi up 2>&1", code=1)
-    engineer.types("A volume that the state does not know", ID=volume)
+    engineer.types("A volume that is not in the state", ID=volume)
     assert stack.cloud.only("Volume")[0] == volume
     engineer.types("The host's key", without=RECORDED)
     assert engineer.has_rules() == [True, False]
 
 
 def loses(engineer: Engineer) -> None:
-    """The data goes only by the stack's own name; then nothing is left that costs."""
+    """The data is deleted only with the stack's name; then nothing billed is left."""
     stack = engineer.one.stack
     assert "protected" in engineer.shell("pulumi destroy 2>&1", code=1)
     engineer.types("Destroy", without="pulumi destroy --exclude-protected")

@@ -1,4 +1,4 @@
-"""Options on which data and money hang, as the engine keeps them and as it acts by them."""
+"""Options that affect data and cost, in the engine's state and in its actions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def one() -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def still() -> Iterator[Stack]:
-    """For tests that only look."""
+    """For read-only tests."""
     with deployed() as made:
         yield made
 

@@ -1,4 +1,4 @@
-"""The README's commands, run as they stand, on drawn data."""
+"""The README's commands, run verbatim on drawn data."""
 
 import os
 import re
@@ -23,7 +23,7 @@ README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 
 
 def block(heading: str, first: str) -> str:
-    """The indented block of a section that begins with a word."""
+    """The indented block of a section that starts with a word."""
     section = README.split(f"## {heading}\n")[1].split("\n## ")[0]
     for found in re.findall(r"(?:^    .*\n)+", section, re.MULTILINE):
         if found.strip().startswith(first):

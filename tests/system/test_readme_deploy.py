@@ -1,4 +1,4 @@
-"""README's deployment section, typed from its first line to its last by a new user."""
+"""The README's deployment section, run from the first line to the last by a new user."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.system.test_operations import LINE, Engineer
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 SECTION = (ROOT / "README.md").read_text().split("## On a droplet of your own")[1]
 LINES = LINE.findall(SECTION.split("\n## ")[0])
-INSTALLS = "make infra"  # CI's own environment holds what it installs
+INSTALLS = "make infra"  # CI's environment already has what it installs
 
 
 def test_every_line_of_the_deployment_section_works_for_a_new_user(tmp_path: Path):
@@ -25,7 +25,7 @@ def test_every_line_of_the_deployment_section_works_for_a_new_user(tmp_path: Pat
     assert "PULUMI_CONFIG_PASSPHRASE" in LINES[1]
     with deployment(tmp_path) as one, serving(CloudApi(one.stack.cloud), token=TOKEN) as api:
         user = Engineer(one, api)
-        # A backend of the user's own instead of the one that the other tests begin with.
+        # The user's own backend instead of the one that the other tests start with.
         del user.env["PULUMI_BACKEND_URL"], user.env["DIGITALOCEAN_TOKEN"]
         del user.env["PULUMI_CONFIG_PASSPHRASE"]
         before = f"export DIGITALOCEAN_TOKEN={TOKEN} PULUMI_CONFIG_PASSPHRASE='{PASSPHRASE}'\n"

@@ -1,4 +1,4 @@
-"""The documented recovery on the real engine: killed anywhere, one droplet and volume remain."""
+"""The documented recovery on the real engine: after any kill, one droplet and volume remain."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ pytestmark = pytest.mark.timeout(900)
 PROGRAM = Path(__file__).parents[1] / "cloud" / "unbooted"
 KILLED = -9
 REFUSED = 1
-FIRST_CALLS, NEXT_CALLS = 15, 6  # that an `up` makes at least: the first, one with a new bootstrap
+FIRST_CALLS, NEXT_CALLS = (
+    15,
+    6,
+)  # minimum for the first `up` and for a new bootstrap
 NAMED = ("Droplet", "Volume", "Firewall", "Vpc", "SshKey", "Project", "UptimeCheck", "MonitorAlert")
 
 
@@ -50,7 +53,7 @@ def recover(one: Stack, api: Api, *words: str, module: str = "infra.recover") ->
 
 
 def strangers(one: Stack) -> set[str]:
-    """Identities of what bears the stack's name in the cloud and is in no state."""
+    """Ids of the objects with the stack's name that are in no state."""
     held = {str(r.get("id")) for r in one.state()["resources"]}
     return {id_ for kind in NAMED for id_ in one.cloud.objects[kind]} - held
 
@@ -115,7 +118,7 @@ def test_a_recovery_that_is_killed_itself_goes_on_when_typed_again(
     one.cloud.faults = [Fault(one.kill_engine(), "create", "Droplet", after=True)]
     one.up(code=KILLED)
     one.cloud.faults = [Fault(one.kill_engine(), "read", "Droplet")]
-    with pytest.raises(AssertionError, match=f"pulumi {step} ended with -9"):
+    with pytest.raises(AssertionError, match=f"pulumi {step} exited with -9"):
         recover(one, api, "--yes")
     one.cloud.faults = []
     recover(one, api, "--yes")

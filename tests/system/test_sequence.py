@@ -1,4 +1,4 @@
-"""The project as an engineer lives with it: deployed, used, updated, replaced, destroyed, back."""
+"""The life of a deployment: deployed, used, updated, replaced, destroyed, restored."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 @dataclass
 class Kept:
-    """What must be the same in the end as it was in the beginning."""
+    """What must be the same at the end as at the beginning."""
 
     token: str
     volume_uuid: str
@@ -67,7 +67,7 @@ def test_a_deployment_keeps_its_data_through_releases_new_droplets_and_destroy(
 
 
 def meet(one: Deployment) -> Kept:
-    """The first administrator's token comes over SSH, once; without it nothing opens."""
+    """The first administrator token is created over SSH, once; until then nothing opens."""
     command = one.stack.outputs()["adminTokenCommand"]
     kept = Kept(one.typed(command), one.status()["volume_uuid"])
     one.typed(command, code=1)
@@ -77,7 +77,7 @@ def meet(one: Deployment) -> Kept:
 
 
 def use(site: Site, kept: Kept) -> None:
-    """Rules and images go in, a model is trained, a mask comes back."""
+    """Upload rules and images, train a model, predict a mask."""
     rules = site.post("/rules", json=PAPER)["id"]
     source = site.post("/sources", files={"file": ("set.zip", drawn_zip())})["id"]
     made = site.post("/datasets", json={"source": source, "rules": rules})
@@ -95,7 +95,7 @@ def train(site: Site, kept: Kept, *, seconds: int, seed: int = 0) -> str:
 
 
 def predict(site: Site, kept: Kept) -> str:
-    """The model finds discs in a picture that nobody has shown it: where its mask can be had."""
+    """The model finds discs in a new image that has a known mask."""
     kept.pictures += 1
     image, truth = draw_discs(np.random.default_rng(1000 + kept.pictures))
     files = {"image": ("field.png", encode(image, ".png"))}
@@ -114,7 +114,7 @@ def stored(site: Site, link: str) -> bytes:
 
 
 def release(one: Deployment, kept: Kept, clock: Clock) -> None:
-    """A new commit comes to the droplet that is there, while a training runs."""
+    """A new commit is released to the existing droplet while a training is running."""
     droplet, first = one.droplet, one.stack.outputs()["release"]
     commit = one.commit("README.md", "\nA further line.\n")
     with one.site(kept.token) as site:
@@ -135,7 +135,7 @@ def release(one: Deployment, kept: Kept, clock: Clock) -> None:
 
 
 def replace(one: Deployment, kept: Kept, clock: Clock) -> None:
-    """A new bootstrap makes a new droplet; volume and address are those of before."""
+    """A new bootstrap replaces the droplet; volume and address stay."""
     droplet, address = one.droplet, one.stack.outputs()["address"]
     one.keep_texts()
     one.stack.config("bootstrap", "2")
@@ -148,7 +148,7 @@ def replace(one: Deployment, kept: Kept, clock: Clock) -> None:
 
 
 def same(one: Deployment, kept: Kept) -> None:
-    """The volume is the one of the beginning, and so are the user, the data set and the model."""
+    """The volume is the same, and so are the user, the dataset and the model."""
     assert one.status()["volume_uuid"] == kept.volume_uuid
     with one.site(kept.token) as site:
         assert site.get(f"/datasets/{kept.dataset}")["id"] == kept.dataset

@@ -1,1 +1,1 @@
-"""The machine's own program, of the standard library alone; `infra.host_program` packs it."""
+"""The host program, standard library only; `infra.host_program` packs it."""

@@ -1,8 +1,7 @@
-"""The machine's own program: first boot, releases, health, tokens, data sets by URL.
+"""The host program: first boot, releases, health, tokens, datasets by URL.
 
-Standard library only; Python 3.11. Run as root. Every command can be killed at any line and run
-again: what a release has begun stands in pending.json, and the next command finishes it or takes it
-back.
+Standard library only; Python 3.11. Run as root. Every command can be killed at any line and rerun:
+pending.json records a release in progress, and the next command completes it or rolls it back.
 """
 
 import argparse
@@ -30,7 +29,7 @@ from infra.machine.unetops_host.tokens import token
 
 
 def main(arguments: Sequence[str] | None = None, machine: Machine | None = None) -> int:
-    """Run one command; 0 done, 1 failed with the reason on standard error."""
+    """Run one command; returns 0, or 1 after printing the reason to standard error."""
     given = _parser().parse_args(arguments)
     machine = machine or Machine()
     signals.heed()
@@ -58,11 +57,11 @@ def _parser() -> argparse.ArgumentParser:
     origin.add_argument("--wheel", type=Path)
     origin.add_argument("--source", help="URL of a wheel, or git+https://...@COMMIT")
     release.add_argument("--lock", type=Path, required=True)
-    release.add_argument("--torch-index", help="'' is none; else as first boot was told")
-    release.add_argument("--address", help="what visitors use who send no server name")
+    release.add_argument("--torch-index", help="'' for none; default: the index of first boot")
+    release.add_argument("--address", help="address for visitors whose client sends no server name")
     add("health", lambda m, a: health(m, a.wait)).add_argument("--wait", type=float, default=0.0)
     token_command = add("token", lambda m, a: token(m, another=a.new))
-    token_command.add_argument("--new", action="store_true", help="though there is one")
+    token_command.add_argument("--new", action="store_true", help="even if there already is one")
     add("status", lambda m, _: show(json.dumps(status(m), indent=1)))
     add("fetch", lambda m, a: show(str(fetch(m, a.url)))).add_argument("url")
     add("boot", lambda m, _: boot(m))

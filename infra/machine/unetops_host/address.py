@@ -1,4 +1,4 @@
-"""The address that visitors use who send no server name."""
+"""The address for visitors whose client sends no server name."""
 
 from infra.machine.unetops_host.commands import systemctl
 from infra.machine.unetops_host.files import write
@@ -6,10 +6,10 @@ from infra.machine.unetops_host.machine import Machine
 
 
 def set_address(machine: Machine, address: str) -> None:
-    """Have Caddy show the certificate for this address to clients that send no name.
+    """Make Caddy present the certificate for this address to clients that send no server name.
 
-    It starts over: a domain's certificate, which could not be had before the address led here, is
-    asked for at once and not after its next pause.
+    Caddy is reloaded or restarted: a domain's certificate, unavailable until the address resolved
+    to this machine, is then requested at once instead of after the next retry pause.
     """
     file, text = machine.at("/etc/caddy/address.d/address.conf"), f"default_sni {address}\n"
     if not file.exists() or file.read_text() != text:

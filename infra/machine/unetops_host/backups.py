@@ -1,4 +1,4 @@
-"""The database: backed up and migrated by a release, put back where that release failed."""
+"""The database: backed up and migrated by a release, restored if that release fails."""
 
 import contextlib
 import os
@@ -13,47 +13,47 @@ from infra.machine.unetops_host.machine import Machine
 
 
 def migrate(machine: Machine, folder: Path, backups: Path) -> None:
-    """Back up the database and bring it to the release's version."""
+    """Back up the database and migrate it to the release's version."""
     own(machine, backups, 0o700)
     run(*as_service(machine), str(folder / "run"), "migrate", "--backup", str(backups),
         env=environment(machine))  # fmt: skip
 
 
 def restore(machine: Machine, backups: Path) -> None:
-    """Put the backup in the database's place where a migration changed its structure.
+    """Replace the database by the backup if a migration changed its structure.
 
-    A backup that is cut short, damaged or without our tables never takes that place. A copy beside
-    the database that bears its whole name is one that an earlier call had begun to put there.
+    A backup that is truncated, damaged or without our tables is never used. A copy named
+    `*.restoring` next to the database is complete: an earlier call was interrupted after making it.
     """
-    beside = machine.database.with_suffix(".restoring")
-    if not beside.exists():
-        found = whole_backup(backups)
+    restoring = machine.database.with_suffix(".restoring")
+    if not restoring.exists():
+        found = newest_backup(backups)
         if found is None or structure(found) == structure(machine.database):
             return
-        part = beside.with_name(f"{beside.name}.part")
-        shutil.copyfile(found, part)
-        owned(machine, part, 0o600)
+        partial = restoring.with_name(f"{restoring.name}.part")
+        shutil.copyfile(found, partial)
+        owned(machine, partial, 0o600)
         os.sync()
-        part.replace(beside)
-    for end in ("-wal", "-shm"):  # of the changed database; they would be played into the old one
-        Path(f"{machine.database}{end}").unlink(missing_ok=True)
-    beside.replace(machine.database)
+        partial.replace(restoring)
+    for suffix in ("-wal", "-shm"):  # of the migrated database; would be replayed into the old
+        Path(f"{machine.database}{suffix}").unlink(missing_ok=True)
+    restoring.replace(machine.database)
     os.sync()
-    say(f"the database is as before the release again, from {backups}")
+    say(f"the database was restored to its state before the release, from {backups}")
 
 
-def whole_backup(backups: Path) -> Path | None:
-    """The newest backup in a folder that is a whole database of ours, if there is one."""
-    found = sorted(backups.glob("unetops-*.db"))  # their names hold the time
+def newest_backup(backups: Path) -> Path | None:
+    """The newest intact backup of our database in a folder, if there is one."""
+    found = sorted(backups.glob("unetops-*.db"))  # their names contain the time
     for file in reversed(found):
         if structure(file) is not None:
             return file
-        say(f"{file} is no whole database of ours: it is not used")
+        say(f"{file} is not an intact database of ours: ignored")
     return None
 
 
 def structure(database: Path) -> list[Any] | None:
-    """Tables and version of a database; None if it is none of ours, or damaged."""
+    """Tables and version of a database; None if it is damaged or not ours."""
     try:
         with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as opened:
             if opened.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):

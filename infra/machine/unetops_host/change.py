@@ -1,4 +1,4 @@
-"""The change from one release to the next: made, or taken back, whatever fails on the way."""
+"""Switching from one release to the next, with a rollback if any step fails."""
 
 import contextlib
 import json
@@ -22,17 +22,17 @@ from infra.machine.unetops_host.signals import unbroken
 
 @dataclass(frozen=True)
 class Pending:
-    """A release that has stopped the service and is not proved healthy yet."""
+    """A release that has stopped the service and is not yet known to be healthy."""
 
     id: str
-    before: str | None  # the release that served
+    before: str | None  # the release that was serving
     previous: str | None  # the one before that
-    backups: str  # folder that holds the backup of this attempt
+    backups: str  # folder with the backup of this attempt
     step: str = "migrating"  # then "switched"
 
 
 def install(machine: Machine, given: Wanted) -> None:
-    """Make a release serve, or leave the one that serves now."""
+    """Make a release serve, or keep the one that serves now."""
     refuse_name(given.id)
     with alone(machine):
         recover(machine)
@@ -50,9 +50,9 @@ def install(machine: Machine, given: Wanted) -> None:
 
 
 def change(machine: Machine, folder: Path, before: str | None) -> None:
-    """Stop, back up and migrate, switch, start; take all back where the new release fails.
+    """Stop, back up and migrate, switch, start; roll back if the new release fails.
 
-    The service stands still before the backup: what it wrote later would be lost with a way back.
+    The service stops before the backup: a rollback would lose anything written after it.
     """
     backups = machine.mount / "backups" / f"{time.time_ns()}-{folder.name}"
     pending = Pending(folder.name, before, target(machine, "previous"), str(backups))
@@ -66,34 +66,34 @@ def change(machine: Machine, folder: Path, before: str | None) -> None:
         switch(machine, "current", folder.name)
         systemctl("start", *UNITS)
         health(machine, machine.health_s)
-    except BaseException as error:  # whatever it was, the service stands still now
+    except BaseException as error:  # on any failure the service is stopped at this point
         with unbroken():
-            end = taken_back(machine, pending)
+            outcome = try_roll_back(machine, pending)
         if not isinstance(error, Exception):
             raise
-        raise HostError(f"release {folder.name} failed, {end}\n{reason(error)}") from error
+        raise HostError(f"release {folder.name} failed, {outcome}\n{reason(error)}") from error
     clear_pending(machine)
 
 
 def stop() -> None:
-    """End the workers, which lets their jobs save a checkpoint, and then the web process."""
+    """Stop the workers, which lets their jobs save a checkpoint, and then the web process."""
     for unit in reversed(UNITS):
         systemctl("stop", unit)
 
 
-def taken_back(machine: Machine, pending: Pending) -> str:
-    """Roll back; what came of it, since the failure that led here is the one to raise."""
+def try_roll_back(machine: Machine, pending: Pending) -> str:
+    """Roll back; returns the outcome as text, since the original failure is the one to raise."""
     try:
         roll_back(machine, pending)
     except Exception as error:
-        return f"nor was it taken back whole, `unetops-host recover` tries again: {reason(error)}"
+        return f"and so did its rollback, `unetops-host recover` retries it: {reason(error)}"
     return f"{pending.before} serves again"
 
 
 def roll_back(machine: Machine, pending: Pending) -> None:
-    """Make the release serve that served before, with its database if the new one changed it.
+    """Make the old release serve again, with its database if the new one changed it.
 
-    Whatever fails on the way, that release is started; `recover` then tries the rest again.
+    If a step fails, the old release is started all the same; `recover` then retries the rest.
     """
     try:
         stop()
@@ -104,20 +104,20 @@ def roll_back(machine: Machine, pending: Pending) -> None:
         if pending.before:
             systemctl("start", *UNITS)
     if pending.before:
-        with contextlib.suppress(HostError):  # the failure that led here says more
+        with contextlib.suppress(HostError):  # the original failure is more informative
             health(machine, machine.health_s)
     clear_pending(machine)
 
 
 def recover(machine: Machine) -> None:
-    """Finish or take back what an earlier run had begun when it was cut off."""
+    """Complete or roll back a release that was interrupted."""
     file = machine.state / "pending.json"
     if not file.exists():
         return
     pending = Pending(**json.loads(file.read_text()))
-    say(f"release {pending.id} was cut off")
+    say(f"release {pending.id} was interrupted")
     if pending.step == "switched" and target(machine, "current") == pending.id:
-        # It may have served for hours since, so a healthy one stays with all that it wrote.
+        # It may have served for hours since: if healthy, it stays, with everything it wrote.
         with contextlib.suppress(Exception):
             systemctl("start", *UNITS)
             health(machine, machine.health_s)
@@ -128,16 +128,16 @@ def recover(machine: Machine) -> None:
 
 
 def recover_alone(machine: Machine) -> None:
-    """`recover`, unless a release runs now."""
+    """`recover`, unless a release is in progress."""
     with alone(machine):
         recover(machine)
 
 
 def write_pending(machine: Machine, pending: Pending) -> None:
-    """Note how far a release is."""
+    """Record the progress of a release."""
     write(machine.state / "pending.json", json.dumps(asdict(pending)))
 
 
 def clear_pending(machine: Machine) -> None:
-    """Note that nothing is under way."""
+    """Record that no release is in progress."""
     (machine.state / "pending.json").unlink(missing_ok=True)

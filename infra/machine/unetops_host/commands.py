@@ -1,4 +1,4 @@
-"""Commands of the machine: run, or tried; as root, or as the user of the service."""
+"""Runs commands, as root or as the user of the service."""
 
 import os
 import pwd
@@ -13,10 +13,10 @@ LAST_LINES = 30
 
 
 def run(*command: str, env: dict[str, str] | None = None) -> str:
-    """What a command prints.
+    """Run a command and return its output.
 
     Raises:
-        HostError: if it fails, with its last lines.
+        HostError: if it fails, with the last lines of its output.
     """
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
@@ -24,12 +24,12 @@ def run(*command: str, env: dict[str, str] | None = None) -> str:
         raise HostError(f"{command[0]} cannot be run: {error}") from error
     if done.returncode:
         last = "\n".join((done.stdout + done.stderr).splitlines()[-LAST_LINES:])
-        raise HostError(f"`{' '.join(command)}` ended with {done.returncode}\n{last}")
+        raise HostError(f"`{' '.join(command)}` exited with {done.returncode}\n{last}")
     return done.stdout
 
 
 def attempt(*command: str) -> str:
-    """What a command prints, or nothing: not to be had is no failure."""
+    """Run a command and return its output; empty if it fails."""
     try:
         return run(*command)
     except HostError:
@@ -48,7 +48,7 @@ def pip(environment_folder: Path, verb: str, *words: str) -> None:
 
 
 def as_service(machine: Machine) -> list[str]:
-    """Words before a command that run it as the service's user."""
+    """Command prefix that runs a command as the service's user."""
     try:
         pwd.getpwnam(machine.user)
     except KeyError:
@@ -57,20 +57,20 @@ def as_service(machine: Machine) -> list[str]:
 
 
 def environment(machine: Machine) -> dict[str, str]:
-    """What the units give the service."""
+    """The environment that the units give the service."""
     lines = machine.at("/etc/unetops/environment").read_text().splitlines()
     given = dict(line.split("=", 1) for line in lines if "=" in line)
     return {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **given}
 
 
 def own(machine: Machine, folder: Path, mode: int) -> None:
-    """A folder of the service's user."""
+    """Create a folder owned by the service's user."""
     folder.mkdir(parents=True, exist_ok=True)
     owned(machine, folder, mode)
 
 
 def owned(machine: Machine, path: Path, mode: int) -> None:
-    """Give a path to the service's user."""
+    """Make the service's user the owner of a path."""
     path.chmod(mode)
     if as_service(machine):
         shutil.chown(path, machine.user, machine.user)

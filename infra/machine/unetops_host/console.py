@@ -1,11 +1,11 @@
-"""What this program says to people, and what it prints for programs."""
+"""Output of this program: messages for people, results for programs."""
 
 import contextlib
 import sys
 
 
 def say(text: str) -> None:
-    """Tell the person or the log; whoever no longer listens stops nothing."""
+    """Print a message to standard error; a closed stream is ignored."""
     with contextlib.suppress(OSError):
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()

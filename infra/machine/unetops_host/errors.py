@@ -1,10 +1,10 @@
-"""What an engineer has to know, and how other failures are told."""
+"""Errors for the engineer, and the text of other exceptions."""
 
 
 class HostError(Exception):
-    """Something an engineer has to know; its text is all that is shown."""
+    """An error with a message for the engineer, shown without traceback."""
 
 
 def reason(error: BaseException) -> str:
-    """What an error says; one that is not ours by its kind as well."""
+    """Message of an error, preceded by its type unless it is a `HostError`."""
     return str(error) if isinstance(error, HostError) else f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""Files that are written in one step, and their hashes."""
+"""Atomic writes, and hashes."""
 
 import hashlib
 import os
@@ -6,14 +6,14 @@ from pathlib import Path
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file in one step."""
+    """Write a file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.new")
-    with beside.open("w") as file:
+    new = path.with_name(f"{path.name}.new")
+    with new.open("w") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    beside.replace(path)
+    new.replace(path)
 
 
 def sha256(data: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Everything of the first boot that cloud-init does not do."""
+"""The part of the first boot that cloud-init does not do."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ from infra.machine.unetops_host.releases import Wanted
 
 
 def boot(machine: Machine) -> None:
-    """Everything of the first boot that cloud-init does not do; its end stands in boot.json."""
+    """Run the steps of the first boot that cloud-init does not do; boot.json has the result."""
     lines: list[str] = []
     steps = (mounted, packages, folders, swap, system, driver, first_release, first_dataset)
     try:
@@ -36,33 +36,33 @@ def _write_boot(machine: Machine, end: str, lines: list[str]) -> None:
 
 
 def mounted(machine: Machine) -> None:
-    """The volume is there; without it data would go to the droplet's own disk."""
+    """Check that the volume is mounted; without it, data would go to the droplet's own disk."""
     if machine.root == Path("/") and not machine.mount.is_mount():
         device = machine.facts().get("device")
         raise HostError(
             f"the volume is not mounted at {machine.mount}: is {device} attached? If so, "
-            "/var/log/cloud-init-output.log says why it was not formatted"
+            "/var/log/cloud-init-output.log tells why it was not formatted"
         )
 
 
 def packages(machine: Machine) -> str:
-    """What cloud-init was to install; it does not go on by itself where the power went."""
+    """Install what cloud-init should have: it does not resume after a power cut."""
     wanted = machine.facts().get("packages") or []
     query = ("dpkg-query", "--show", "--showformat=${db:Status-Status}")
     lacking = [name for name in wanted if attempt(*query, name) != "installed"]
     if not lacking:
-        return "all there"
-    calm = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        return "all installed"
+    quiet_env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     wait = ("-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Options::=--force-confold")
-    with contextlib.suppress(HostError):  # what it cannot finish, apt-get does
-        run("dpkg", "--force-confold", "--configure", "-a", env=calm)
-    run("apt-get", *wait, "update", env=calm)
-    run("apt-get", *wait, "-y", "--fix-broken", "install", *lacking, env=calm)
+    with contextlib.suppress(HostError):  # apt-get does what it cannot complete
+        run("dpkg", "--force-confold", "--configure", "-a", env=quiet_env)
+    run("apt-get", *wait, "update", env=quiet_env)
+    run("apt-get", *wait, "-y", "--fix-broken", "install", *lacking, env=quiet_env)
     return f"installed now: {', '.join(lacking)}"
 
 
 def folders(machine: Machine) -> None:
-    """Folders on the volume and on the disk."""
+    """Create the folders on the volume and on the disk."""
     for name in ("home", "backups"):
         own(machine, machine.mount / name, 0o700)
     for path in (machine.mount / "incoming", machine.opt / "releases", machine.opt / "base"):
@@ -71,31 +71,31 @@ def folders(machine: Machine) -> None:
 
 
 def swap(machine: Machine) -> str:
-    """The swap file; a machine that refuses it (a container) goes on without."""
+    """Create the swap file; a machine that does not allow it (a container) continues without."""
     size, file = int(machine.facts().get("swap_gib") or 0), machine.at("/swapfile")
     table, line = machine.at("/etc/fstab"), f"{file} none swap sw 0 0\n"
     if not size:
-        return "none asked for"
+        return "none requested"
     if table.exists() and line in table.read_text():
-        return "there already"
+        return "exists already"
     try:
-        file.unlink(missing_ok=True)  # of a boot that was cut off here
+        file.unlink(missing_ok=True)  # left by an interrupted boot
         file.touch(0o600)
         run("fallocate", "-l", f"{size}G", str(file))
         run("mkswap", str(file))
         run("swapon", str(file))
     except HostError as error:
         file.unlink(missing_ok=True)
-        return f"not on: {error}"
+        return f"not enabled: {error}"
     with table.open("a") as lines:
         lines.write(line)
     return f"{size} GiB"
 
 
 def system(machine: Machine) -> str:
-    """Kernel settings, log limits, firewall, SSH, units, Caddy."""
+    """Set up kernel settings, log limits, firewall, SSH, units and Caddy."""
     refused = []
-    # Refused by a container; a droplet takes them.
+    # Containers refuse these; droplets accept them.
     for command in (("sysctl", "--system"), ("systemctl", "restart", "systemd-journald")):
         with contextlib.suppress(HostError):
             run(*command)
@@ -112,17 +112,17 @@ def system(machine: Machine) -> str:
 
 
 def driver(machine: Machine) -> str:
-    """A GPU size has a driver that answers."""
+    """Check that the driver of a GPU machine responds."""
     if not machine.facts().get("gpu"):
         return "no GPU"
     try:
         return run("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader").strip()
     except HostError as error:
-        raise HostError(f"no GPU driver answers: take a GPU image\n{error}") from error
+        raise HostError(f"no GPU driver responds: use a GPU image\n{error}") from error
 
 
 def first_release(machine: Machine) -> str:
-    """The release that first boot is to install, where it is one."""
+    """Install the release given for first boot, if any."""
     facts = machine.facts()
     if not facts.get("source"):
         return "comes over SSH"
@@ -132,6 +132,6 @@ def first_release(machine: Machine) -> str:
 
 
 def first_dataset(machine: Machine) -> str:
-    """The dataset that first boot is to fetch, where there is one."""
+    """Fetch the dataset given for first boot, if any."""
     url = machine.facts().get("dataset_url")
-    return str(fetch(machine, url)) if url else "none asked for"
+    return str(fetch(machine, url)) if url else "none requested"

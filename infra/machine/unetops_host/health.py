@@ -1,4 +1,4 @@
-"""Whether the service answers, and what its units said last."""
+"""Health of the service, and the last log lines of its units."""
 
 import time
 import urllib.error
@@ -8,36 +8,36 @@ from infra.machine.unetops_host.commands import LAST_LINES, attempt
 from infra.machine.unetops_host.errors import HostError
 from infra.machine.unetops_host.machine import UNITS, Machine
 
-MOST_RESTARTS = 3  # a unit that fails again and again is not waited for to the end
+MOST_RESTARTS = 3  # stop waiting for a unit that keeps failing
 
 
 def health(machine: Machine, wait_s: float) -> None:
     """Wait until web, database, worker and predictor answer.
 
     Raises:
-        HostError: if they do not within the time, or a unit only ends and starts, with the last
-            lines of both units.
+        HostError: if they do not in time, or if a unit keeps restarting, with the last lines of
+            all units.
     """
-    began, before = time.monotonic(), restarts()
+    started, before = time.monotonic(), restarts()
     while True:
-        found = [f"{path}: {said}" for path in ("/healthz", "/readyz")
-                 if (said := ask(machine.url + path)) != "200"]  # fmt: skip
+        found = [f"{path}: {reply}" for path in ("/healthz", "/readyz")
+                 if (reply := ask(machine.url + path)) != "200"]  # fmt: skip
         if not found:
             return
-        waited = time.monotonic() - began
+        waited = time.monotonic() - started
         if waited >= wait_s or restarts() - before >= MOST_RESTARTS:
             raise HostError(f"not healthy after {waited:.0f} s: {'; '.join(found)}\n{journal()}")
         time.sleep(min(0.5, wait_s))
 
 
 def restarts() -> int:
-    """How often systemd has started a unit again since somebody started them."""
+    """How often systemd has restarted the units since they were started."""
     lines = attempt("systemctl", "show", "--value", "-p", "NRestarts", *UNITS).split()
     return sum(int(line) for line in lines if line.isdecimal())
 
 
 def ask(url: str) -> str:
-    """What an address of this machine answers: the status, or why there is none."""
+    """The response of a local URL: its status, or why there is none."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own address
             return str(answer.status)

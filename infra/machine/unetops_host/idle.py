@@ -1,4 +1,4 @@
-"""Power-off of a machine on which nothing runs."""
+"""Powers off an idle machine."""
 
 import contextlib
 import time
@@ -11,20 +11,20 @@ from infra.machine.unetops_host.machine import Machine
 
 
 def idle(machine: Machine, limit_s: float) -> None:
-    """Power off if no job, release or fetch ran for so long.
+    """Power off if no job, release or fetch ran for the given time.
 
-    The droplet still bills when it is off; only destroying it ends that.
+    A droplet that is powered off is still billed; only destroying it ends that.
     """
     mark = machine.at("/run/unetops-idle")
     if not mark.exists() or works(machine):
         write(mark, "")
     elif time.time() - mark.stat().st_mtime > limit_s:
-        say(f"no job for {limit_s / 60:.0f} minutes: powers off")
+        say(f"no job for {limit_s / 60:.0f} minutes: powering off")
         systemctl("poweroff")
 
 
 def works(machine: Machine) -> bool:
-    """Whether a step of a job, or one of the long commands of this program, runs now."""
+    """Whether a step of a job or a long command of this program is running."""
     for file in machine.at("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):
             if b"UNETOPS_JOB=" in file.read_bytes():

@@ -1,4 +1,4 @@
-"""Locks of this program: one release at a time, and no power-off during long work."""
+"""Locks of this program: one release at a time, and no power-off during long commands."""
 
 import contextlib
 import fcntl
@@ -10,37 +10,37 @@ from infra.machine.unetops_host.errors import HostError
 from infra.machine.unetops_host.machine import Machine
 
 LOCK_S = 1800.0
-LONG = ("boot", "fetch", "recover", "release")  # the machine is not idle while one of them runs
+LONG = ("boot", "fetch", "recover", "release")  # the machine is not idle while one is running
 
 
 @contextlib.contextmanager
 def alone(machine: Machine) -> Iterator[None]:
-    """Hold the lock; it ends with the process, however."""
+    """Hold the release lock; it ends with the process."""
     path = machine.state / "release.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    until = time.monotonic() + LOCK_S
+    deadline = time.monotonic() + LOCK_S
     with path.open("w") as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except OSError as error:
-                if time.monotonic() > until:
-                    raise HostError(f"another release runs ({path})") from error
+                if time.monotonic() > deadline:
+                    raise HostError(f"another release is running ({path})") from error
                 time.sleep(0.2)
         yield
 
 
 @contextlib.contextmanager
 def awake(machine: Machine) -> Iterator[None]:
-    """Keep `idle` from powering off; several may, and each ends with its process, however."""
+    """Keep `idle` from powering off; the lock is shared and ends with the process."""
     with _awake_file(machine).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         yield
 
 
 def is_awake(machine: Machine) -> bool:
-    """Whether one of the long commands of this program runs now."""
+    """Whether a long command of this program is running."""
     with _awake_file(machine).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

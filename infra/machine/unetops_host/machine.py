@@ -1,4 +1,4 @@
-"""Where everything lies on the machine, and what first boot was told of it."""
+"""Paths on the machine, and the settings from first boot."""
 
 import json
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ UNITS = ("unetops-web.service", "unetops-worker.service", "unetops-fetcher.servi
 
 @dataclass(frozen=True)
 class Machine:
-    """Where everything lies; `root` is another folder only in tests."""
+    """Paths of the machine; `root` differs only in tests."""
 
     root: Path = Path("/")
     url: str = "http://127.0.0.1:8000"
@@ -34,7 +34,7 @@ class Machine:
 
     @property
     def state(self) -> Path:
-        """Notes of this program."""
+        """State of this program."""
         return self.at("/var/lib/unetops")
 
     @property
@@ -43,7 +43,7 @@ class Machine:
         return self.mount / "home/unetops.db"
 
     def facts(self) -> dict[str, Any]:
-        """What first boot was told."""
+        """Settings that user_data passed to the machine."""
         file = self.at("/etc/unetops/machine.json")
         found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
         return found

@@ -1,4 +1,4 @@
-"""Folders of releases: laid beside each other, and pruned."""
+"""Release folders: installed next to each other, and pruned."""
 
 import json
 import os
@@ -13,12 +13,12 @@ from infra.machine.unetops_host.files import sha256
 from infra.machine.unetops_host.links import target
 from infra.machine.unetops_host.machine import Machine
 
-KEPT = 3  # releases, and backups of the database
+KEPT = 3  # number of releases, and of database backups
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """A release that shall serve: by its id, and by a wheel or by where one comes from."""
+    """The release to serve: its id, and a wheel or where to get one."""
 
     id: str
     lock: Path
@@ -29,19 +29,19 @@ class Wanted:
 
 
 def refuse_name(name: str) -> None:
-    """Raise `HostError` where a release's name could lead elsewhere than to its folder."""
+    """Raise `HostError` if a release's id could lead to another folder than its own."""
     if not name or name.startswith(".") or not name.replace(".", "").replace("-", "").isalnum():
-        raise HostError(f"the release's name is no name: expected a commit, found {name!r}")
+        raise HostError(f"invalid release id: expected a commit, found {name!r}")
 
 
 def lay(machine: Machine, given: Wanted) -> Path:
-    """The release's folder beside the others; a second call finds it.
+    """Install the release's folder next to the others; a second call reuses it.
 
-    The same release on another lock or index of torch is a folder of its own, since the first one
-    may serve now and must stay to go back to.
+    The same release with another lock or torch index gets a separate folder, since the first one
+    may be serving and must remain available for a rollback.
     """
     if not given.lock.is_file():
-        raise HostError(f"no lock file at {given.lock}: send requirements.lock first")
+        raise HostError(f"no lock file at {given.lock}: upload requirements.lock first")
     index = _index(machine, given)
     folder = machine.opt / "releases" / given.id
     if folder.exists():
@@ -53,36 +53,36 @@ def lay(machine: Machine, given: Wanted) -> Path:
 
 
 def _index(machine: Machine, given: Wanted) -> str | None:
-    """Where torch comes from: as first boot was told if nothing is said; nothing is an answer."""
-    told = machine.facts().get("torch_index") if given.torch_index is None else given.torch_index
-    return told or None
+    """Package index of torch: that of first boot unless given; an empty one means none."""
+    index = machine.facts().get("torch_index") if given.torch_index is None else given.torch_index
+    return index or None
 
 
 def _new(machine: Machine, given: Wanted, *, folder: Path, index: str | None) -> Path:
     wheel = given.wheel or build(machine, str(given.source))
     if not wheel.is_file():
-        raise HostError(f"no wheel at {wheel}: send it first")
+        raise HostError(f"no wheel at {wheel}: upload it first")
     base = lay_base(machine, wheel, given.lock, index)
-    beside = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(beside, ignore_errors=True)
-    pip(base, "install", "--no-deps", "--target", str(beside), str(wheel))
+    new = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    pip(base, "install", "--no-deps", "--target", str(new), str(wheel))
     facts = {"id": given.id, "base": base.name, "source": given.source or wheel.name}
-    (beside / "release.json").write_text(json.dumps(facts, indent=1) + "\n")
-    (beside / "run").write_text(_start_script(folder, given.id, base))
-    (beside / "run").chmod(0o755)
-    os.sync()  # a name is given only to what lies on the disk
-    beside.rename(folder)
+    (new / "release.json").write_text(json.dumps(facts, indent=1) + "\n")
+    (new / "run").write_text(_start_script(folder, given.id, base))
+    (new / "run").chmod(0o755)
+    os.sync()  # rename only once everything is on disk
+    new.rename(folder)
     return folder
 
 
 def facts_of(folder: Path) -> dict[str, str]:
-    """What was noted when a release was laid: its id, base and source."""
+    """The id, base and source recorded when a release was installed."""
     found: dict[str, str] = json.loads((folder / "release.json").read_text())
     return found
 
 
 def _start_script(folder: Path, commit: str, base: Path) -> str:
-    # PYTHONSAFEPATH: the working folder belongs to the service, and no code is taken from it.
+    # PYTHONSAFEPATH: import no code from the working directory, which the service can write.
     lines = [
         "#!/bin/sh",
         f"export PYTHONPATH={folder} PYTHONSAFEPATH=1 PYTHONNOUSERSITE=1",
@@ -93,11 +93,11 @@ def _start_script(folder: Path, commit: str, base: Path) -> str:
 
 
 def prune(machine: Machine) -> None:
-    """Remove old releases, environments that none of the others uses, and old backups."""
+    """Remove old releases, environments that no remaining release uses, and old backups."""
     releases = machine.opt / "releases"
-    named = {target(machine, "current"), target(machine, "previous")}
+    linked = {target(machine, "current"), target(machine, "previous")}
     found = [path for path in releases.iterdir() if not path.name.startswith(".")]
-    found.sort(key=lambda path: (path.name in named, path.stat().st_mtime_ns), reverse=True)
+    found.sort(key=lambda path: (path.name in linked, path.stat().st_mtime_ns), reverse=True)
     for path in [*found[KEPT:], *releases.glob(".*.new")]:
         shutil.rmtree(path)
     used = {facts_of(path)["base"] for path in found[:KEPT]}

@@ -1,4 +1,4 @@
-"""The signals that ask this program to end: it takes back first what it has begun."""
+"""Termination signals: the program rolls back before it exits."""
 
 import contextlib
 import signal
@@ -8,14 +8,14 @@ ENDS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
 def heed() -> None:
-    """End at a signal as at Ctrl-C: an error goes up, and what was begun is taken back."""
+    """Treat termination signals like Ctrl-C: an exception propagates and triggers the rollback."""
     for number in ENDS:
         signal.signal(number, _end)
 
 
 @contextlib.contextmanager
 def unbroken() -> Iterator[None]:
-    """Let no signal that asks this program to end cut the block off."""
+    """Ignore termination signals inside the block."""
     before = {number: signal.signal(number, signal.SIG_IGN) for number in ENDS}
     try:
         yield

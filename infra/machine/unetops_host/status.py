@@ -1,4 +1,4 @@
-"""What serves here, and by what one knows this machine again."""
+"""The status: what serves, and how to identify this machine."""
 
 import ssl
 from pathlib import Path
@@ -14,10 +14,10 @@ AUTHORITY = "/var/lib/caddy/.local/share/caddy/pki/authorities/local/root.crt"
 
 
 def status(machine: Machine) -> dict[str, Any]:
-    """What serves here, and by what one knows this machine and its volume again."""
+    """The releases that serve and served, and how to identify this machine and its volume."""
     file, boot_id = machine.at(AUTHORITY), Path("/proc/sys/kernel/random/boot_id")
-    pair = sha256(ssl.PEM_cert_to_DER_cert(file.read_text())).upper() if file.exists() else ""
-    fingerprint = ":".join(pair[at : at + 2] for at in range(0, len(pair), 2))
+    digits = sha256(ssl.PEM_cert_to_DER_cert(file.read_text())).upper() if file.exists() else ""
+    fingerprint = ":".join(digits[start : start + 2] for start in range(0, len(digits), 2))
     device = machine.facts().get("device", "")
     volume = attempt("blkid", "-p", "-s", "UUID", "-o", "value", device).strip()
     return {
@@ -31,5 +31,5 @@ def status(machine: Machine) -> dict[str, Any]:
 
 
 def _release(machine: Machine, link: str) -> str | None:
-    """The id of a release; its folder's name says more where it came twice."""
+    """The id of a release; the folder's name has a suffix if it was installed twice."""
     return facts_of(machine.opt / link)["id"] if target(machine, link) else None

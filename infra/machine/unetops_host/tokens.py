@@ -10,12 +10,12 @@ from infra.machine.unetops_host.machine import Machine
 
 
 def token(machine: Machine, *, another: bool) -> None:
-    """Show the first administrator's token, once."""
+    """Show the first administrator token, once."""
     command = [*as_service(machine), str(machine.opt / "current/run"), "token"]
     if target(machine, "current") is None:
-        raise HostError("no release serves yet: a token is made by the service's own program")
+        raise HostError("no release serves yet: the service's own program creates tokens")
     listed = json.loads(run(*command, "list", "--json", env=environment(machine)))
     if not another and any(row["role"] == "admin" and row["state"] == "valid" for row in listed):
-        raise HostError("an administrator's token was shown already; --new makes another")
+        raise HostError("an administrator token was already shown; --new creates another")
     made = run(*command, "create", "--role", "admin", "--label", "host", env=environment(machine))
     show(made.strip())

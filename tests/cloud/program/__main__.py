@@ -1,4 +1,4 @@
-"""What the tests pin: a droplet that is replaced on purpose, and its volume."""
+"""A program for tests: a droplet to be replaced on purpose, and its volume."""
 
 import pulumi
 import pulumi_command as command
@@ -36,7 +36,7 @@ do.ReservedIpAssignment(
     opts=pulumi.ResourceOptions(depends_on=[attached]),
 )
 if strange := config.get("strange"):
-    # A class of ours with properties that the SDK's class would not let pass.
+    # Our own class, with properties that the SDK's class would reject.
     pulumi.CustomResource("digitalocean:index/tag:Tag", "strange", {"name": [strange], "odd": 1})
 if text := config.get("command"):
     ran = command.local.Command(

@@ -1,4 +1,4 @@
-"""All components of the project but the release."""
+"""All components of the project except the release."""
 
 import pulumi
 
