@@ -144,8 +144,8 @@ def test_next_run_removes_only_the_folders_of_killed_processes(tmp_path, tempora
     archive = archive_of(tmp_path / "a.tar.gz", ("a.png", bytes(1000)))
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from dataset_rules.sources.files import opened_files\n"
-        "with opened_files(Path(sys.argv[1])): print('open', flush=True); time.sleep(60)"
+        "from dataset_rules.sources.files import open_files\n"
+        "with open_files(Path(sys.argv[1])): print('open', flush=True); time.sleep(60)"
     )
     others = [
         subprocess.Popen(

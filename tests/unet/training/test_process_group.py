@@ -44,14 +44,14 @@ def test_a_missing_gpu_is_an_error() -> None:
 NARROW = """
 import resource, sys
 from pathlib import Path
-from unet.training.process_group import joined
+from unet.training.process_group import join_process_group
 from unet.planning.plan import read_plan
 from unet.runs.train import train
 import json, os, torch
 torch.set_num_threads(1)
 dataset, out, plan, room = sys.argv[1:]
 tell = lambda event: print(json.dumps(event), flush=True)
-with joined(os.environ, "cpu") as group:
+with join_process_group(os.environ, "cpu") as group:
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + int(room), -1))
     train([Path(dataset)], Path(out), plan=read_plan(Path(plan)), resume=True, on_event=tell,
@@ -82,9 +82,9 @@ def test_out_of_memory_in_one_process_shrinks_the_batches_of_all(
 
 MEETING = """
 import os, time, torch
-from unet.training.process_group import joined
+from unet.training.process_group import join_process_group
 time.sleep(float(os.environ["RANK"]))
-with joined(os.environ, "cpu") as group:
+with join_process_group(os.environ, "cpu") as group:
     print(float(group.total(torch.tensor(1.0))), flush=True)
     os._exit(0)
 """
