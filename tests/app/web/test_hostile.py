@@ -22,12 +22,12 @@ def refusal(answer, status: int, what: str) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "headers", "status", "what"),
     [
-        ("/rules", b'{"version": 2, "mask_keyword": "\\ud800"}', {}, 422, "the rules hold half"),
+        ("/rules", b'{"version": 2, "mask_keyword": "\\ud800"}', {}, 422, "the rules contain a lone surrogate"),
         ("/rules", b'{"image_type": "1", "description": "\\ud800"}', {}, 422,
-         "the rules hold half of a character"),
+         "the rules contain a lone surrogate"),
         ("/rules", b"\xff\xfe", {}, 422, "the rules are not valid JSON"),
         ("/rules", b"[" * 100_000, {}, 422, "the rules are not valid JSON"),
-        ("/rules", b'{"version": 2, "height": 1e999}', {}, 422, "the rules are wrong in height"),
+        ("/rules", b'{"version": 2, "height": 1e999}', {}, 422, "the rules are invalid: height"),
         ("/datasets", b'{"source": "\\ud800", "rules": "a"}', JSON, 422,
          "invalid request: body.source"),
         ("/datasets", b'{"source": "\\u0000", "rules": "../../etc/passwd"}', JSON, 422,
