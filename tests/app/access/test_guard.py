@@ -378,7 +378,7 @@ def test_wrong_token_shows_the_form_again(http, engine):
     token = create_token(engine, Role.ADMIN)
     answer = log_in(http, replace(token, secret="unetops_wrong"), "/models")
     assert answer.status_code == 401
-    assert "not known" in answer.text
+    assert "unknown or was revoked" in answer.text
     assert 'name="target" value="/models"' in answer.text
 
 

@@ -43,7 +43,7 @@ def refusal(answer, status: int, what: str) -> None:
         ("/sources", FILE + b'; filename="a"\r\n\r\nx', FORM, 422, "this is no archive"),
         ("/sources", (FILE + b'; filename="a"\r\n\r\nx\r\n') * 2 + b"--b--", FORM, 422,
          "the form has two files"),
-        ("/sources", b"x", {"content-type": "multipart/form-data"}, 400, "the body is no form"),
+        ("/sources", b"x", {"content-type": "multipart/form-data"}, 400, "the body is not a form"),
         ("/sources", b"x", {"content-type": "multipart/form-data; boundary=" + "b" * 300}, 400,
          "the form cannot be read"),
         ("/sources", b"--b\r\n" + b"x-a: b\r\n" * 5000, FORM, 400, "the form cannot be read"),
