@@ -40,7 +40,7 @@ class Member:
 
     fold: Fold
     folder: Path
-    collect_evidence: Evidence
+    evidence: Evidence
 
     @property
     def plan(self) -> Plan:

@@ -107,7 +107,7 @@ class Trainers:
             raise UnetError(
                 f"the time limit is too short for {what}",
                 expected=f"at least {MIN_PART_S * parts / share:.0f} s",
-                each_s=f"{self.limit_s:.0f} s, {each_s:.1f} s for each", remedy=remedy,
+                found=f"{self.limit_s:.0f} s, {each_s:.1f} s for each", remedy=remedy,
             )  # fmt: skip
 
 
