@@ -212,7 +212,7 @@ def test_masks_in_an_artifact_of_another_kind_are_refused(predicted, tmp_path):
 def test_image_that_was_changed_after_prediction_is_refused(predicted, tmp_path):
     image, folder = predicted
     write(image, 255 - squares(*CLASSES)[0])
-    with pytest.raises(UserError, match="not in this prediction, or was changed since"):
+    with pytest.raises(UserError, match="not in this prediction or has changed since"):
         measure_files([image], folder, tmp_path / "out")
 
 
