@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    release = add("release", lambda m, a: install(m, _wanted(a)))
+    release = add("release", lambda m, a: install(m, _release_request(a)))
     release.add_argument("--id", required=True)
     origin = release.add_mutually_exclusive_group(required=True)
     origin.add_argument("--wheel", type=Path)
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _wanted(given: argparse.Namespace) -> ReleaseRequest:
+def _release_request(given: argparse.Namespace) -> ReleaseRequest:
     names = (field.name for field in fields(ReleaseRequest))
     return ReleaseRequest(**{name: getattr(given, name) for name in names})
 

@@ -11,8 +11,8 @@ from infra.machine.unetops_host.commands import (
     as_service,
     environment,
     make_owned_folder,
-    set_owner,
     run,
+    set_owner,
 )
 from infra.machine.unetops_host.console import say
 from infra.machine.unetops_host.machine import Machine

@@ -18,9 +18,9 @@ from infra.machine.unetops_host.locks import release_lock
 from infra.machine.unetops_host.machine import UNITS, Machine
 from infra.machine.unetops_host.releases import (
     ReleaseRequest,
+    check_release_id,
     install_release,
     prune,
-    check_release_id,
 )
 from infra.machine.unetops_host.signals import ignore_signals
 
