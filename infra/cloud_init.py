@@ -18,7 +18,7 @@ from infra import units
 from infra.caddy import caddyfile
 from infra.host_program import host_program
 
-MOST_BYTES = 64 * 1024  # DigitalOcean's limit
+MAX_BYTES = 64 * 1024  # DigitalOcean's limit
 LARGE_BYTES = 2000  # larger files are compressed
 USER_ID = 612  # must not change: the files on the volume outlive the droplet
 HEADER = "#cloud-config\n"
@@ -148,7 +148,7 @@ def unit_files(spec: MachineSpec) -> dict[str, str]:
 def check(text: str) -> list[str]:
     """Errors in a user_data that cloud-init's own schema accepts; empty if there are none."""
     size = len(text.encode())
-    found = [f"{size} bytes, the limit is {MOST_BYTES}"] if size > MOST_BYTES else []
+    found = [f"{size} bytes, the limit is {MAX_BYTES}"] if size > MAX_BYTES else []
     found += [f"contains a secret ({mark}...)" for mark in SECRET_MARKS if mark in text]
     if not text.startswith(HEADER):
         return [*found, "the first line is not #cloud-config: cloud-init would ignore the text"]

@@ -17,7 +17,7 @@ from infra.caddy import caddyfile
 from infra.cloud_init import (
     HEADER,
     LARGE_BYTES,
-    MOST_BYTES,
+    MAX_BYTES,
     MachineSpec,
     check,
     cloud_config,
@@ -62,7 +62,7 @@ def test_config_of_the_plain_machine_is_the_reviewed_one():
 def test_user_data_stays_below_half_of_what_the_cloud_takes(spec):
     text = user_data(spec)
     assert text.startswith(HEADER)
-    assert len(text.encode()) < MOST_BYTES / 2
+    assert len(text.encode()) < MAX_BYTES / 2
 
 
 def test_equal_values_give_equal_user_data_in_every_process():
@@ -108,7 +108,7 @@ def test_broken_yaml_is_refused():
 
 def test_too_long_user_data_is_refused():
     with pytest.raises(ValueError, match="the limit is 65536"):
-        user_data(replace(SPEC, deploy_keys=("ssh-ed25519 " + "A" * MOST_BYTES,)))
+        user_data(replace(SPEC, deploy_keys=("ssh-ed25519 " + "A" * MAX_BYTES,)))
 
 
 @pytest.mark.parametrize("secret", ["dop_v1_0123", "-----BEGIN OPENSSH PRIVATE KEY-----"])

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.machine.unetops_host import signals
-from infra.machine.unetops_host.change import install, recover_alone
+from infra.machine.unetops_host.change import install, recover_locked
 from infra.machine.unetops_host.console import say, show
 from infra.machine.unetops_host.download import fetch
 from infra.machine.unetops_host.errors import HostError
@@ -23,7 +23,7 @@ from infra.machine.unetops_host.health import health
 from infra.machine.unetops_host.idle import idle
 from infra.machine.unetops_host.locks import LONG, awake
 from infra.machine.unetops_host.machine import Machine
-from infra.machine.unetops_host.releases import Wanted
+from infra.machine.unetops_host.releases import ReleaseRequest
 from infra.machine.unetops_host.status import status
 from infra.machine.unetops_host.tokens import token
 
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None, machine: Machine | None = None)
     """Run one command; returns 0, or 1 after printing the reason to standard error."""
     given = _parser().parse_args(arguments)
     machine = machine or Machine()
-    signals.heed()
+    signals.install_handlers()
     try:
         with awake(machine) if given.command in LONG else contextlib.nullcontext():
             given.run(machine, given)
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    release = add("release", lambda m, a: install(m, _wanted(a)))
+    release = add("release", lambda m, a: install(m, _release_request(a)))
     release.add_argument("--id", required=True)
     origin = release.add_mutually_exclusive_group(required=True)
     origin.add_argument("--wheel", type=Path)
@@ -65,15 +65,15 @@ def _parser() -> argparse.ArgumentParser:
     add("status", lambda m, _: show(json.dumps(status(m), indent=1)))
     add("fetch", lambda m, a: show(str(fetch(m, a.url)))).add_argument("url")
     add("boot", lambda m, _: boot(m))
-    add("recover", lambda m, _: recover_alone(m))
+    add("recover", lambda m, _: recover_locked(m))
     idle_command = add("idle", lambda m, a: idle(m, a.minutes * 60))
     idle_command.add_argument("--minutes", type=float, required=True)
     return parser
 
 
-def _wanted(given: argparse.Namespace) -> Wanted:
-    names = (field.name for field in fields(Wanted))
-    return Wanted(**{name: getattr(given, name) for name in names})
+def _release_request(given: argparse.Namespace) -> ReleaseRequest:
+    names = (field.name for field in fields(ReleaseRequest))
+    return ReleaseRequest(**{name: getattr(given, name) for name in names})
 
 
 if __name__ == "__main__":

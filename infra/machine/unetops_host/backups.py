@@ -7,14 +7,20 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from infra.machine.unetops_host.commands import as_service, environment, own, owned, run
+from infra.machine.unetops_host.commands import (
+    as_service,
+    environment,
+    make_owned_folder,
+    run,
+    set_owner,
+)
 from infra.machine.unetops_host.console import say
 from infra.machine.unetops_host.machine import Machine
 
 
 def migrate(machine: Machine, folder: Path, backups: Path) -> None:
     """Back up the database and migrate it to the release's version."""
-    own(machine, backups, 0o700)
+    make_owned_folder(machine, backups, 0o700)
     run(*as_service(machine), str(folder / "run"), "migrate", "--backup", str(backups),
         env=environment(machine))  # fmt: skip
 
@@ -32,7 +38,7 @@ def restore(machine: Machine, backups: Path) -> None:
             return
         partial = restoring.with_name(f"{restoring.name}.part")
         shutil.copyfile(found, partial)
-        owned(machine, partial, 0o600)
+        set_owner(machine, partial, 0o600)
         os.sync()
         partial.replace(restoring)
     for suffix in ("-wal", "-shm"):  # of the migrated database; would be replayed into the old

@@ -14,10 +14,15 @@ from infra.machine.unetops_host.errors import HostError, reason
 from infra.machine.unetops_host.files import write
 from infra.machine.unetops_host.health import health
 from infra.machine.unetops_host.links import switch, target
-from infra.machine.unetops_host.locks import alone
+from infra.machine.unetops_host.locks import release_lock
 from infra.machine.unetops_host.machine import UNITS, Machine
-from infra.machine.unetops_host.releases import Wanted, lay, prune, refuse_name
-from infra.machine.unetops_host.signals import unbroken
+from infra.machine.unetops_host.releases import (
+    ReleaseRequest,
+    check_release_id,
+    install_release,
+    prune,
+)
+from infra.machine.unetops_host.signals import ignore_signals
 
 
 @dataclass(frozen=True)
@@ -31,14 +36,14 @@ class Pending:
     step: str = "migrating"  # then "switched"
 
 
-def install(machine: Machine, given: Wanted) -> None:
+def install(machine: Machine, given: ReleaseRequest) -> None:
     """Make a release serve, or keep the one that serves now."""
-    refuse_name(given.id)
-    with alone(machine):
+    check_release_id(given.id)
+    with release_lock(machine):
         recover(machine)
         if given.address:
             set_address(machine, given.address)
-        folder = lay(machine, given)
+        folder = install_release(machine, given)
         before = target(machine, "current")
         if before == folder.name:
             systemctl("start", *UNITS)
@@ -67,7 +72,7 @@ def change(machine: Machine, folder: Path, before: str | None) -> None:
         systemctl("start", *UNITS)
         health(machine, machine.health_s)
     except BaseException as error:  # on any failure the service is stopped at this point
-        with unbroken():
+        with ignore_signals():
             outcome = try_roll_back(machine, pending)
         if not isinstance(error, Exception):
             raise
@@ -123,13 +128,13 @@ def recover(machine: Machine) -> None:
             health(machine, machine.health_s)
             clear_pending(machine)
             return
-    with unbroken():
+    with ignore_signals():
         roll_back(machine, pending)
 
 
-def recover_alone(machine: Machine) -> None:
+def recover_locked(machine: Machine) -> None:
     """`recover`, unless a release is in progress."""
-    with alone(machine):
+    with release_lock(machine):
         recover(machine)
 
 

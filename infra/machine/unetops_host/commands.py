@@ -63,13 +63,13 @@ def environment(machine: Machine) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **given}
 
 
-def own(machine: Machine, folder: Path, mode: int) -> None:
+def make_owned_folder(machine: Machine, folder: Path, mode: int) -> None:
     """Create a folder owned by the service's user."""
     folder.mkdir(parents=True, exist_ok=True)
-    owned(machine, folder, mode)
+    set_owner(machine, folder, mode)
 
 
-def owned(machine: Machine, path: Path, mode: int) -> None:
+def set_owner(machine: Machine, path: Path, mode: int) -> None:
     """Make the service's user the owner of a path."""
     path.chmod(mode)
     if as_service(machine):

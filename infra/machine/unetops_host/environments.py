@@ -11,7 +11,7 @@ from infra.machine.unetops_host.files import sha256
 from infra.machine.unetops_host.machine import Machine
 
 
-def lay_base(machine: Machine, wheel: Path, lock: Path, index: str | None) -> Path:
+def create_base(machine: Machine, wheel: Path, lock: Path, index: str | None) -> Path:
     """Create the environment with all requirements of the wheel, at the versions of the lock.
 
     Its name contains a hash of the lock and one of the index and the wheel's requirements: a

@@ -6,13 +6,19 @@ import os
 from pathlib import Path
 
 from infra.machine.unetops_host.change import install
-from infra.machine.unetops_host.commands import LAST_LINES, attempt, own, run, systemctl
+from infra.machine.unetops_host.commands import (
+    LAST_LINES,
+    attempt,
+    make_owned_folder,
+    run,
+    systemctl,
+)
 from infra.machine.unetops_host.console import say
 from infra.machine.unetops_host.download import fetch
 from infra.machine.unetops_host.errors import HostError, reason
 from infra.machine.unetops_host.files import write
 from infra.machine.unetops_host.machine import UNITS, Machine
-from infra.machine.unetops_host.releases import Wanted
+from infra.machine.unetops_host.releases import ReleaseRequest
 
 
 def boot(machine: Machine) -> None:
@@ -64,7 +70,7 @@ def packages(machine: Machine) -> str:
 def folders(machine: Machine) -> None:
     """Create the folders on the volume and on the disk."""
     for name in ("home", "backups"):
-        own(machine, machine.mount / name, 0o700)
+        make_owned_folder(machine, machine.mount / name, 0o700)
     for path in (machine.mount / "incoming", machine.opt / "releases", machine.opt / "base"):
         path.mkdir(parents=True, exist_ok=True)
     machine.at("/etc/caddy/address.d").mkdir(parents=True, exist_ok=True)
@@ -127,7 +133,7 @@ def first_release(machine: Machine) -> str:
     if not facts.get("source"):
         return "comes over SSH"
     lock = machine.at("/etc/unetops/requirements.lock")
-    install(machine, Wanted(id=facts["release_id"], source=facts["source"], lock=lock))
+    install(machine, ReleaseRequest(id=facts["release_id"], source=facts["source"], lock=lock))
     return str(facts["release_id"])
 
 

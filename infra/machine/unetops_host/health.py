@@ -8,7 +8,7 @@ from infra.machine.unetops_host.commands import LAST_LINES, attempt
 from infra.machine.unetops_host.errors import HostError
 from infra.machine.unetops_host.machine import UNITS, Machine
 
-MOST_RESTARTS = 3  # stop waiting for a unit that keeps failing
+MAX_RESTARTS = 3  # stop waiting for a unit that keeps failing
 
 
 def health(machine: Machine, wait_s: float) -> None:
@@ -25,7 +25,7 @@ def health(machine: Machine, wait_s: float) -> None:
         if not found:
             return
         waited = time.monotonic() - started
-        if waited >= wait_s or restarts() - before >= MOST_RESTARTS:
+        if waited >= wait_s or restarts() - before >= MAX_RESTARTS:
             raise HostError(f"not healthy after {waited:.0f} s: {'; '.join(found)}\n{journal()}")
         time.sleep(min(0.5, wait_s))
 

@@ -16,14 +16,14 @@ def idle(machine: Machine, limit_s: float) -> None:
     A droplet that is powered off is still billed; only destroying it ends that.
     """
     mark = machine.at("/run/unetops-idle")
-    if not mark.exists() or works(machine):
+    if not mark.exists() or is_busy(machine):
         write(mark, "")
     elif time.time() - mark.stat().st_mtime > limit_s:
         say(f"no job for {limit_s / 60:.0f} minutes: powering off")
         systemctl("poweroff")
 
 
-def works(machine: Machine) -> bool:
+def is_busy(machine: Machine) -> bool:
     """Whether a step of a job or a long command of this program is running."""
     for file in machine.at("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):

@@ -14,7 +14,7 @@ LONG = ("boot", "fetch", "recover", "release")  # the machine is not idle while 
 
 
 @contextlib.contextmanager
-def alone(machine: Machine) -> Iterator[None]:
+def release_lock(machine: Machine) -> Iterator[None]:
     """Hold the release lock; it ends with the process."""
     path = machine.state / "release.lock"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.machine.unetops_host.commands import pip
-from infra.machine.unetops_host.environments import base_name, build, lay_base, requirements
+from infra.machine.unetops_host.environments import base_name, build, create_base, requirements
 from infra.machine.unetops_host.errors import HostError
 from infra.machine.unetops_host.files import sha256
 from infra.machine.unetops_host.links import target
@@ -17,7 +17,7 @@ KEPT = 3  # number of releases, and of database backups
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class ReleaseRequest:
     """The release to serve: its id, and a wheel or where to get one."""
 
     id: str
@@ -28,13 +28,13 @@ class Wanted:
     address: str | None = None
 
 
-def refuse_name(name: str) -> None:
+def check_release_id(name: str) -> None:
     """Raise `HostError` if a release's id could lead to another folder than its own."""
     if not name or name.startswith(".") or not name.replace(".", "").replace("-", "").isalnum():
         raise HostError(f"invalid release id: expected a commit, found {name!r}")
 
 
-def lay(machine: Machine, given: Wanted) -> Path:
+def install_release(machine: Machine, given: ReleaseRequest) -> Path:
     """Install the release's folder next to the others; a second call reuses it.
 
     The same release with another lock or torch index gets a separate folder, since the first one
@@ -52,17 +52,17 @@ def lay(machine: Machine, given: Wanted) -> Path:
     return folder if folder.exists() else _new(machine, given, folder=folder, index=index)
 
 
-def _index(machine: Machine, given: Wanted) -> str | None:
+def _index(machine: Machine, given: ReleaseRequest) -> str | None:
     """Package index of torch: that of first boot unless given; an empty one means none."""
     index = machine.facts().get("torch_index") if given.torch_index is None else given.torch_index
     return index or None
 
 
-def _new(machine: Machine, given: Wanted, *, folder: Path, index: str | None) -> Path:
+def _new(machine: Machine, given: ReleaseRequest, *, folder: Path, index: str | None) -> Path:
     wheel = given.wheel or build(machine, str(given.source))
     if not wheel.is_file():
         raise HostError(f"no wheel at {wheel}: upload it first")
-    base = lay_base(machine, wheel, given.lock, index)
+    base = create_base(machine, wheel, given.lock, index)
     new = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     pip(base, "install", "--no-deps", "--target", str(new), str(wheel))

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 ENDS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
-def heed() -> None:
+def install_handlers() -> None:
     """Treat termination signals like Ctrl-C: an exception propagates and triggers the rollback."""
     for number in ENDS:
         signal.signal(number, _end)
 
 
 @contextlib.contextmanager
-def unbroken() -> Iterator[None]:
+def ignore_signals() -> Iterator[None]:
     """Ignore termination signals inside the block."""
     before = {number: signal.signal(number, signal.SIG_IGN) for number in ENDS}
     try:
