@@ -212,7 +212,8 @@ def managed_uploads(settings: Settings) -> Iterator[None]:
     with ExitStack() as locks:
         with locked(settings.home / "uploads.lock", wait_s=60, busy=busy):
             own = _owner_lock(settings, PROCESS_ID)
-            locks.enter_context(locked(own, wait_s=0, busy="this process serves it already"))
+            if not is_locked(own):  # a second application in this process shares the lock
+                locks.enter_context(locked(own, wait_s=0, busy="this process serves it already"))
             _clear_uploads(settings)
         yield
 

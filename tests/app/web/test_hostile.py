@@ -22,7 +22,8 @@ def refusal(answer, status: int, what: str) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "headers", "status", "what"),
     [
-        ("/rules", b'{"version": 2, "mask_keyword": "\\ud800"}', {}, 422, "the rules contain a lone surrogate"),
+        ("/rules", b'{"version": 2, "mask_keyword": "\\ud800"}', {}, 422,
+         "the rules contain a lone surrogate"),
         ("/rules", b'{"image_type": "1", "description": "\\ud800"}', {}, 422,
          "the rules contain a lone surrogate"),
         ("/rules", b"\xff\xfe", {}, 422, "the rules are not valid JSON"),
