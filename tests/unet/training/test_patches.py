@@ -106,7 +106,9 @@ def test_a_class_missing_from_the_training_masks_is_refused(discs: Path) -> None
     document = json.loads((discs / "dataset.json").read_text())
     document["classes"].append({"id": 2, "name": "stroma"})
     (discs / "dataset.json").write_text(json.dumps(document))
-    with pytest.raises(UnetError, match="no pixel in the training split; found none of class 2 st"):
+    with pytest.raises(
+        UnetError, match="no pixels in the training split; found none of class 2 st"
+    ):
         fingerprint([discs])
 
 

@@ -122,7 +122,9 @@ def test_fine_tuning_stopped_and_resumed_equals_uninterrupted(model: Path, discs
 
 def test_a_plan_with_another_network_is_refused_and_leaves_no_folder(model: Path, discs: Path):
     plan = small_plan(discs).model_copy(update={"widths": (8, 16, 16)})
-    with pytest.raises(UnetError, match=r"another network.*\(8, 16, 16\).*\(4, 8, 8\)"):
+    with pytest.raises(
+        UnetError, match=r"network differs from the plan's.*\(8, 16, 16\).*\(4, 8, 8\)"
+    ):
         train([discs], discs.parent / "run", plan=plan, start=model)
     assert not (discs.parent / "run").exists()
 
