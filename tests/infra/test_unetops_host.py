@@ -230,7 +230,10 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def served(box: Box, database: Path) -> Box:
-    """A machine whose releases migrate and back up with the service's own code; `one` serves."""
+    """A machine whose releases migrate and back up with the service's own code; `one` serves.
+
+    Each migration takes seconds, so tests that need it are marked `system`.
+    """
     assert box.release("one").returncode == 0
     shutil.copyfile(database, box.database)
     box.given["REAL"] = str(ROOT)
@@ -246,6 +249,7 @@ def test_first_release_serves(box: Box):
     )["id"] == "one"  # fmt: skip
 
 
+@pytest.mark.system
 def test_second_release_stops_the_workers_before_the_web_and_backs_up_before_it_starts(
     served: Box,
 ):
@@ -326,6 +330,7 @@ def test_same_release_on_another_lock_serves_from_there(box: Box):
     assert _bases(box) == {first, _serving(box)["base"]}
 
 
+@pytest.mark.system
 def test_broken_release_is_rolled_back_with_its_migration_and_the_last_words(served: Box):
     box = served
     before = box.tables
@@ -339,6 +344,7 @@ def test_broken_release_is_rolled_back_with_its_migration_and_the_last_words(ser
     assert not (box.root / "var/lib/unetops/pending.json").exists()
 
 
+@pytest.mark.system
 def test_broken_release_without_migration_keeps_what_was_written_meanwhile(served: Box):
     box = served
     with box.start(*box.words("samebroken")) as process:
@@ -358,6 +364,7 @@ def test_broken_first_release_leaves_none(box: Box):
     assert not (box.fake / "up").exists()
 
 
+@pytest.mark.system
 def test_killed_release_is_taken_back_by_recover(served: Box):
     box = served
     before = box.tables
@@ -368,6 +375,7 @@ def test_killed_release_is_taken_back_by_recover(served: Box):
     assert (box.fake / "up").exists()
 
 
+@pytest.mark.system
 def test_release_killed_while_its_health_is_waited_for_is_judged_by_the_next_run(served: Box):
     box = served
     _kill(box, "broken", lambda: box.serves == "broken" and (box.fake / "up").exists())
@@ -380,6 +388,7 @@ def _backups(box: Box) -> list[Path]:
     return list((box.root / "srv/unetops/backups").glob("*-two/*"))
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     "moment",
     [
@@ -409,6 +418,7 @@ WRECKS = {
 }
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("wreck", WRECKS)
 def test_only_a_whole_backup_takes_the_databases_place(served: Box, wreck: str):
     backups, before = served.pend("migrating"), served.database.read_bytes()
@@ -419,6 +429,7 @@ def test_only_a_whole_backup_takes_the_databases_place(served: Box, wreck: str):
     assert served.serves == "one"
 
 
+@pytest.mark.system
 def test_sqlite_file_without_our_tables_is_no_backup(served: Box):
     backups, before = served.pend("migrating"), served.database.read_bytes()
     with closing(sqlite3.connect(backups / "unetops-1.db")) as opened, opened:
@@ -427,6 +438,7 @@ def test_sqlite_file_without_our_tables_is_no_backup(served: Box):
     assert served.database.read_bytes() == before
 
 
+@pytest.mark.system
 def test_disk_that_is_full_while_it_is_backed_up_costs_no_row(served: Box):
     served.ask("CREATE TABLE filler AS SELECT zeroblob(4000000) AS bytes")
     done = served.release("two", ROOM=1 << 20)
@@ -438,6 +450,7 @@ def test_disk_that_is_full_while_it_is_backed_up_costs_no_row(served: Box):
     assert served.ask("SELECT a FROM mine") == [(1,)]
 
 
+@pytest.mark.system
 def test_restoring_that_was_cut_off_is_done_by_the_next_run(served: Box):
     served.pend("migrating")
     shutil.copyfile(served.database, served.home / "unetops.restoring")
