@@ -78,16 +78,18 @@ def test_a_plan_for_objects_of_a_different_size_warns(discs: Path) -> None:
     )
 
 
-def test_a_float_image_with_nan_is_refused_by_the_formatter(tmp_path: Path) -> None:
-    for folder, pixels in (("images", np.full((20, 20), np.nan, np.float32)),
+@pytest.mark.parametrize("value", [0.5, np.nan])
+def test_a_float_image_is_refused_by_the_doctor(value: float, tmp_path: Path) -> None:
+    for folder, pixels in (("images", np.full((20, 20), value, np.float32)),
                            ("masks", np.eye(20, dtype=np.uint8) * 255)):  # fmt: skip
         (tmp_path / "src" / folder).mkdir(parents=True)
         tifffile.imwrite(tmp_path / "src" / folder / "a.tif", pixels)
     command = [sys.executable, "-m", "app.cli", "doctor", str(tmp_path / "src"), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode != 0
-    said = " ".join(f["message"] for f in json.loads(done.stdout)["findings"])
-    assert "float" in said
+    errors = [f for f in json.loads(done.stdout)["findings"] if f["severity"] == "error"]
+    (said,) = (f["message"] for f in errors)
+    assert "unsupported layout: float32 (20, 20)" in said
 
 
 def test_a_non_finite_loss_is_an_error_and_keeps_the_checkpoint(

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -115,7 +116,9 @@ def test_the_graph_has_the_models_id_and_no_details_of_the_machine(
     networks: Networks, graph: onnx.ModelProto, tmp_path: Path
 ) -> None:
     write_exported(tmp_path, networks.card, MODEL, network=graph)
-    for path in tmp_path.glob("*.onnx"):
+    paths = sorted(tmp_path.glob("*.onnx"))
+    assert [path.name for path in paths] == ["after.onnx", "before.onnx", "model.onnx"]
+    for path in paths:
         model = onnx.load(path)
         assert {p.key: p.value for p in model.metadata_props} == {"unetops:model": MODEL.id}
         assert str(Path.cwd()).encode() not in path.read_bytes()
@@ -156,7 +159,7 @@ def test_a_killed_export_is_completed_by_the_same_call(discs: Path, tmp_path: Pa
         while not (killed / name).exists() and process.poll() is None:
             time.sleep(0.01)
         process.kill()
-        process.wait()
+        assert process.wait() == -signal.SIGKILL
     assert not (killed / "manifest.json").exists()
     subprocess.run(command, check=True)
     assert read_artifact(killed).id == read_artifact(whole).id

@@ -9,8 +9,6 @@ from unet.measurement.overlays import NEGATIVE_RGB, POSITIVE_RGB, draw_overlay
 from unet.measurement.report import Entry, percent, report_page, signed
 from unet.measurement.stains import mix_stains
 
-VOID = {"meta", "img", "i"}
-
 
 class Balanced(HTMLParser):
     """Fails on an end tag that closes another element."""
@@ -76,8 +74,10 @@ def test_page_is_well_formed_and_self_contained(scene):
 
 def test_page_shows_scores_record_and_verdict(scene):
     page = page_of(scene, comparison=Comparison(2, 1, 3, 1))
-    for text in ("50.0 %", "f" * 64, "outside", "33.3 %", "+16.7 points"):
+    for text in ("50.0 %", "f" * 64, "✗ outside", "33.3 %", "+16.7 points"):
         assert text in page
+    assert "✓ within" not in page
+    assert "✓ within" in page_of(scene, comparison=Comparison(2, 1, 2, 1))
     assert "Comparison with known counts" not in page_of(scene)
 
 
@@ -93,6 +93,8 @@ def test_page_of_an_empty_field_shows_dashes(scene):
         [Entry("a", image, image, Measurements(()))], title="T", facts={}, record="r"
     )
     assert "nan" not in re.sub(r"base64,[^\"]*", "", page)
+    for name in ("Positive share", "H-score"):
+        assert f"<dt>{name}</dt><dd>\N{EN DASH}</dd>" in page
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,10 @@ def test_ignored_pixels_do_not_affect_the_loss() -> None:
     distance[:, :, :5] = 9
     after = segmentation_loss(logits, mask, torch.ones(3)), distance_loss(distance, target, mask)
     torch.testing.assert_close(before, after)
+    logits[:, 0, 5:], distance[:, :, 5:] = -9, 9
+    changed = segmentation_loss(logits, mask, torch.ones(3)), distance_loss(distance, target, mask)
+    assert changed[0] > after[0] + 1
+    assert changed[1] > after[1] + 1
 
 
 def test_the_network_can_overfit_one_batch() -> None:
@@ -96,6 +100,9 @@ def test_each_coarser_scale_has_half_the_weight_and_a_subsampled_mask() -> None:
 def test_normalisation_removes_exposure_and_bit_depth(gain: int) -> None:
     image = np.random.default_rng(0).integers(20, 80, (40, 40, 3)).astype(np.uint8)
     brighter = image.astype(np.uint16) * 256 * gain
+    assert np.percentile(normalized(image, channels=3), [1, 50, 99]) == pytest.approx(
+        [0, 0.5, 1], abs=0.05
+    )
     np.testing.assert_allclose(
         normalized(image, channels=3), normalized(brighter, channels=3), atol=1e-3
     )
@@ -105,4 +112,7 @@ def test_grey_and_colour_images_get_the_channels_of_the_plan() -> None:
     grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
     assert normalized(grey, channels=3).shape == (8, 8, 3)
     assert normalized(np.dstack([grey] * 3), channels=1).shape == (8, 8, 1)
+    alone = normalized(grey, channels=1)
+    np.testing.assert_allclose(normalized(grey, channels=3), np.repeat(alone, 3, axis=2))
+    np.testing.assert_allclose(normalized(np.dstack([grey] * 3), channels=1), alone, atol=0.01)
     assert np.isfinite(normalized(np.zeros((8, 8), np.uint8), channels=1)).all()

@@ -57,6 +57,8 @@ def test_classes_are_kept_inside_objects() -> None:
     foreground, distance = nuclei(60, 60, 5)
     classes = np.random.default_rng(0).integers(1, 4, foreground.shape).astype(np.uint8)
     found = StreamingSplitter(SPLITS[0], foreground.shape).push(foreground, distance, classes)
+    assert (found.instances == split_objects(foreground, distance, SPLITS[0])).all()
+    assert found.instances.max() > 3
     assert (found.mask == np.where(found.instances > 0, classes, 0)).all()
 
 

@@ -122,9 +122,10 @@ def test_a_refitted_rate_decays_to_zero_without_a_jump(steps: int, data: st.Data
     refit = Refit(step=at, level=plan.level(at), steps=left)
     other = plan.model_copy(update={"refits": (refit,), "steps": at + left})
     assert [other.rate(s) for s in range(at + 1)] == [plan.rate(s) for s in range(at + 1)]
-    falling = [other.rate(s) for s in range(max(at, plan.warmup_steps), other.steps)]
-    assert all(a >= b for a, b in pairwise(falling))
-    assert other.rate(other.steps) == 0
+    falling = [other.rate(s) for s in range(at, other.steps + 1)]
+    drop = plan.rate(at) / left
+    assert [a - b for a, b in pairwise(falling)] == pytest.approx([drop] * left)
+    assert falling[-1] == 0
 
 
 @given(st.integers(1, 5000))
@@ -132,8 +133,10 @@ def test_the_rate_warms_up_holds_and_ends_near_zero(patches: int) -> None:
     plan = make_plan(NUCLEI, patches=patches)
     rates = [plan.rate(step) for step in range(plan.steps)]
     assert max(rates) <= plan.learning_rate
-    assert rates[-1] <= plan.learning_rate / plan.decay_steps + 1e-12
-    assert all(a <= b for a, b in pairwise(rates[: plan.warmup_steps]))
+    assert set(rates[plan.warmup_steps - 1 : plan.decay_from + 1]) == {plan.learning_rate}
+    assert rates[-1] == pytest.approx(plan.learning_rate / plan.decay_steps)
+    assert all(a < b for a, b in pairwise(rates[: plan.warmup_steps]))
+    assert all(a > b for a, b in pairwise(rates[plan.decay_from :]))
     assert plan.rate(plan.steps) == 0
 
 

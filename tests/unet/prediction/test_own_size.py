@@ -30,6 +30,7 @@ from unet.errors import UnetError
 from unet.measurement.mask_objects import read_instances
 from unet.network.backend import (
     Backend,
+    BackendChoice,
     available_backends,
     choose_backend,
     fastest_backend,
@@ -215,14 +216,20 @@ def test_the_choice_of_backend_is_saved_and_a_damaged_file_is_replaced(
 ) -> None:
     notes, net = tmp_path / "home" / "backends.json", Predictor(run).nets[0]
     choice = fastest_backend(net, model_id="m", choices_file=notes)
+    assert choice.backend in choice.seconds
     assert set(choice.seconds) <= {str(backend) for backend in available_backends()}
     document = json.loads(notes.read_text())
     (key,) = document
-    document[key] = {"backend": "float32", "seconds": {"float32": 1.0}}
+    assert document[key] == {"backend": choice.backend, "seconds": choice.seconds}
+    other = next(backend for backend in available_backends() if backend is not choice.backend)
+    document[key] = {"backend": other, "seconds": {other: 1.0}}
     notes.write_text(json.dumps(document))
-    assert fastest_backend(net, model_id="m", choices_file=notes).backend is Backend.FLOAT32
+    assert fastest_backend(net, model_id="m", choices_file=notes) == BackendChoice(
+        other, {other: 1.0}
+    )
     notes.write_text("[1, 2")
-    assert fastest_backend(net, model_id="m", choices_file=notes).backend in available_backends()
+    measured = fastest_backend(net, model_id="m", choices_file=notes)
+    assert json.loads(notes.read_text())[key]["seconds"] == measured.seconds
 
 
 def chosen_on_a_busy_machine(fast: Backend, seed: int) -> Backend:
@@ -340,7 +347,8 @@ def test_a_killed_prediction_is_completed_by_the_same_call(
     while not (out / ".a_mask.png.part").exists() and time.monotonic() < until:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    assert process.wait() == -signal.SIGKILL
+    assert list(out.glob(".*"))  # begun
     assert not (out / "files.sha256").exists()
     predict_files(run, [image], out)
     assert altered_files(out) == []

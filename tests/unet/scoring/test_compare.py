@@ -57,7 +57,9 @@ def test_a_random_difference_is_not_significant() -> None:
 
 def test_a_model_does_not_differ_from_itself() -> None:
     scores = scores_of(hits(np.random.default_rng(0)))
-    for difference in Comparison(scores, scores).differences().values():
+    differences = Comparison(scores, scores).differences()
+    assert {"dice_mean", "object_f1_50", "panoptic_quality"} <= differences.keys()
+    for difference in differences.values():
         assert difference.amount == 0
         assert not difference.is_significant
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dataset_rules.artifacts.dataset import Split, read_dataset
+from dataset_rules.artifacts.dataset import DatasetClass, Split, read_dataset
 from dataset_rules.pixels.images import encode
 from tests.drawn import write_dataset
 from unet.errors import UnetError
@@ -15,7 +15,7 @@ from unet.planning.lr_schedule import Shrink
 from unet.planning.plan import Plan, make_plan
 from unet.planning.sample_statistics import nearest_distances
 from unet.scoring.evaluate import evaluate
-from unet.training.patches import Patches, split_samples
+from unet.training.patches import Patches, prepare, split_samples
 
 STILL = {"zoom_min": 1.0, "zoom_max": 1.0, "colour_jitter": 0.0}
 
@@ -50,9 +50,16 @@ def test_a_shrunk_batch_is_drawn_from_its_step_on(discs: Path) -> None:
 
 
 def test_uncached_samples_are_read_again_bit_identically(discs: Path) -> None:
+    """Files that change between two batches show which of the two reads them again."""
     kept, plan = patches_of(discs)
     unkept = Patches(split_samples([discs])[0], plan, cache_bytes=0)
-    assert (kept.batch(1).image_BCHW == unkept.batch(1).image_BCHW).all()
+    before = kept.batch(1).image_BCHW
+    assert (unkept.batch(1).image_BCHW == before).all()
+    assert (unkept.batch(1).image_BCHW == before).all()
+    for path in (discs / "train" / "images").glob("*.png"):
+        cv2.imwrite(str(path), 255 - cv2.imread(str(path)))
+    assert (kept.batch(1).image_BCHW == before).all()
+    assert (unkept.batch(1).image_BCHW != before).any()
 
 
 def test_stain_jitter_applies_only_to_stained_images_on_bright_background(discs: Path) -> None:
@@ -81,11 +88,15 @@ def test_image_mask_and_distance_are_transformed_together(discs: Path) -> None:
 
 
 def test_patches_beyond_the_image_are_padded_by_reflection(tmp_path: Path) -> None:
+    """Patches turned by quarters, about half of all, are the reflected sample without a change."""
     dataset = write_dataset(tmp_path / "small", size=40)
-    batch = patches_of(dataset, patch_px=64, **STILL)[0].batch(0)
-    assert batch.image_BCHW.shape[-2:] == (64, 64)
-    assert set(np.unique(batch.mask_BHW)) <= {0, 1}
-    assert batch.image_BCHW.std() > 0.1
+    patches, _ = patches_of(dataset, patch_px=64, **STILL)
+    masks = [prepare(*sample, patches.plan).mask for sample in patches.samples]
+    reflected = [np.pad(mask, 12, mode="reflect") for mask in masks]
+    turned = [np.rot90(way, n) for mask in reflected for way in (mask, mask.T) for n in range(4)]
+    drawn = [mask for step in range(4) for mask in patches.batch(step).mask_BHW.numpy()]
+    straight = [mask for mask in drawn if any((mask == way).all() for way in turned)]
+    assert len(straight) >= len(drawn) // 3
 
 
 def test_facts_of_the_drawn_discs(discs: Path) -> None:
@@ -123,7 +134,11 @@ def test_a_rare_class_outside_the_sampled_masks_is_not_missing(tmp_path: Path) -
     dataset = write_dataset(tmp_path / "set", train=3)
     samples = split_samples([dataset])[0]
     unseen = np.zeros(256, np.int64)
-    refuse_unseen_classes(read_dataset(dataset).classes, unseen, samples)  # reads all masks
+    classes = read_dataset(dataset).classes
+    refuse_unseen_classes(classes, unseen, samples)  # reads all masks
+    absent = DatasetClass(id=2, name="stroma")
+    with pytest.raises(UnetError, match="found none of class 2 stroma; "):
+        refuse_unseen_classes((*classes, absent), unseen, samples)
 
 
 def test_distances_to_the_nearest_centre() -> None:

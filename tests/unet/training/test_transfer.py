@@ -10,7 +10,7 @@ from dataset_rules.artifacts.manifest import read_artifact
 from dataset_rules.ground.errors import ArtifactError
 from tests.drawn import write_dataset
 from tests.unet.runs.test_train import small_plan, weights_of
-from unet.errors import UnetError
+from unet.errors import Stopped, UnetError
 from unet.network.checkpoint import load_tensors
 from unet.network.inference import make_net
 from unet.planning.fingerprint import fingerprint
@@ -90,6 +90,8 @@ def test_a_grey_model_extended_to_colour_gives_equal_outputs_for_grey_images(tmp
     for net, plan in zip(nets, (grey, colour), strict=True):
         start.load_into(net, plan)
     image_B1HW = torch.rand(1, 1, 32, 32)
+    assert torch.equal(nets[0].head.weight, start.weights["head.weight"])
+    assert nets[0].head.weight.any()
     answers = nets[0](image_B1HW)[0], nets[1](image_B1HW.expand(-1, 3, -1, -1))[0]
     assert torch.allclose(*answers, atol=1e-5)
 
@@ -108,15 +110,17 @@ def test_the_weights_come_from_the_model_which_is_an_input_of_the_run(model: Pat
 
 def test_fine_tuning_stopped_and_resumed_equals_uninterrupted(model: Path, discs: Path) -> None:
     plan, ways = small_plan(discs), [discs.parent / "a", discs.parent / "b"]
+    began_at: list[int] = []
 
-    def stop(event: dict) -> None:
-        if event["event"] == "validation":
-            raise KeyboardInterrupt
+    def note(event: dict) -> None:
+        if event["event"] == "plan":
+            began_at.append(event["step"])
 
     train([discs], ways[0], plan=plan, start=model)
-    with pytest.raises(KeyboardInterrupt):
-        train([discs], ways[1], plan=plan, start=model, on_event=stop)
-    train([discs], ways[1], plan=plan, start=model, resume=True)
+    with pytest.raises(Stopped):
+        train([discs], ways[1], plan=plan, start=model, is_to_stop=lambda: True)
+    train([discs], ways[1], plan=plan, start=model, resume=True, on_event=note)
+    assert began_at == [1]
     assert weights_of(ways[0]) == weights_of(ways[1])
 
 
