@@ -81,7 +81,7 @@ def _mosaic(tissue: Sequence[np.ndarray[Any, Any]], rng: random.Random) -> np.nd
 
 
 def by_pillow(task: tuple[Path, Path, Path]) -> None:
-    """The simplest code with Pillow."""
+    """The simplest Pillow code."""
     image, mask, out = task
     size = (SIDE_PX, SIDE_PX)
     with Image.open(image) as opened:
@@ -149,7 +149,7 @@ def run_contender(name: str, source: Path, out: Path) -> None:
 
 
 def command(name: str, source: Path, out: Path) -> list[str]:
-    """The command line of a contender."""
+    """Command line that runs a contender."""
     if name == OURS:
         rules = source.parent / "rules.json"
         rules.write_text(RULES)
@@ -203,7 +203,7 @@ def peak_mib(source: Path, out: Path) -> float:
         peak = max(peak, _memory_of(root))
         time.sleep(0.02)
     if process.returncode:
-        raise SystemExit(f"{OURS} ended with {process.returncode}")
+        raise SystemExit(f"{OURS} failed with exit status {process.returncode}")
     return peak / 2**20
 
 
@@ -261,9 +261,9 @@ def compare(source: Path, work: Path, names: Sequence[str], *, pairs: int, round
             timing = timed(name, source, work / name.replace(" ", "_"))
             runs[name].append(timing)
             print(f"round {number + 1}  {name:32} {timing.wall_s:7.1f} s wall  "
-                  f"{timing.cpu_s:7.1f} s cpu", flush=True)  # fmt: skip
+                  f"{timing.cpu_s:7.1f} s CPU", flush=True)  # fmt: skip
     base = size_bytes(work / BASE)
-    print(f"\n{'contender':32} pairs/s  times {BASE} (wall)  (cpu)  PSNR dB  bytes of {BASE}'s")
+    print(f"\n{'contender':32} pairs/s  speed/{BASE} (wall)  (CPU)  PSNR dB  size/{BASE}")
     for name, timings in runs.items():
         out = work / name.replace(" ", "_")
         wall = [
@@ -283,8 +283,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", help="contenders to run besides Pillow")
-    parser.add_argument("--memory", type=int, nargs="+", default=[], help="numbers of pairs")
-    parser.add_argument("--work", type=Path, help="folder to keep; default: a temporary one")
+    parser.add_argument("--memory", type=int, nargs="+", default=[], help="pairs per memory run")
+    parser.add_argument("--work", type=Path, help="folder for all files, kept; default: temporary")
     parser.add_argument("--way", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.way:
@@ -300,7 +300,7 @@ def main() -> None:
             names = [BASE, *(options.only or [*[n for n in CONTENDERS if n != BASE], OURS])]
             compare(source, work, names, pairs=options.pairs, rounds=options.rounds)
         for pairs in options.memory:
-            print(f"{OURS}: {peak_mib(_set_of(work, pairs), work / 'memory'):.0f} MiB at most "
+            print(f"{OURS}: peak memory {peak_mib(_set_of(work, pairs), work / 'memory'):.0f} MiB "
                   f"with {pairs} pairs")  # fmt: skip
 
 

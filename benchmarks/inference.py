@@ -4,8 +4,8 @@
 
 MODEL is a trained model or run. The images are MoNuSeg tissue (1000 x 1000 TIFF files), rotated,
 flipped and tiled; the largest is written tile by tile, as JPEG in a TIFF. Every measurement runs in
-a separate process; its peak memory is reported by the kernel. Wall seconds are the time waited;
-processor seconds are the work, independent of other programs.
+a separate process; its peak memory is reported by the kernel. CPU seconds do not include waiting
+for other programs, wall seconds do.
 
 - small: unetops with each backend, with and without post-processing, against a plain U-Net of
   31 million parameters in eager float32. `--dice DATASET` trains both for `--minutes` and prints
@@ -94,7 +94,7 @@ def measured(name: str, *arguments: str) -> dict[str, Any]:
 
 
 def timed(action: Callable[[], Any], rounds: int = 1) -> dict[str, float]:
-    """Wall and processor seconds of the best round, and the peak memory so far."""
+    """Wall and CPU seconds of the best round, and the peak memory so far."""
     best: tuple[float, float] = (float("inf"), float("inf"))
     for _ in range(rounds):
         start, used = time.perf_counter(), _processor_s()
@@ -114,7 +114,7 @@ def _peak_mb() -> int:
 
 
 def measure_small(model: str, image: str, backend: str) -> dict[str, Any]:
-    """The network alone on one tile, and the complete prediction of mask and objects."""
+    """The network alone on one tile, and the complete prediction with mask and objects."""
     from unet.network.backend import Backend, make_forward
     from unet.network.preprocessing import normalized
     from unet.prediction.predictor import Predictor
@@ -130,7 +130,7 @@ def measure_small(model: str, image: str, backend: str) -> dict[str, Any]:
 
 
 def measure_small_31m(_: str, image: str) -> dict[str, Any]:
-    """The plain network, eager, float32, unoptimised."""
+    """The plain network in eager float32, without optimisation."""
     import torch
     from plain_unet import plain_unet  # next to this file
 
@@ -151,7 +151,7 @@ def measure_large(model: str, image: str, backend: str) -> dict[str, Any]:
         from dataset_rules.pixels.rows import open_rows
 
         rows, level = open_rows(Path(image)), 1 - predictor.card.split.foreground
-        scaled = predictor._scaled(rows)  # only the part that MONAI also does
+        scaled = predictor._scaled(rows)  # only the steps that MONAI also performs
         found = [(planes[0] <= level).astype(np.uint8) for planes in predictor._planes(scaled)]
         np.save(Path(image).with_suffix(f".{backend}.npy"), np.concatenate(found))
 
@@ -159,7 +159,7 @@ def measure_large(model: str, image: str, backend: str) -> dict[str, Any]:
 
 
 def measure_files(model: str, image: str, backend: str, out: str) -> dict[str, Any]:
-    """The complete step: mask and instance map as files of an artifact."""
+    """Complete prediction: mask and instance map written as files of an artifact."""
     from unet.network.backend import Backend
     from unet.prediction.predict_files import PREDICTIONS, predict_files
     from unet.prediction.predictor import Predictor
@@ -176,7 +176,7 @@ def measure_files(model: str, image: str, backend: str, out: str) -> dict[str, A
 
 
 def measure_monai(model: str, image: str, overlap: str) -> dict[str, Any]:
-    """Our weights with MONAI's inferer, from the file to the class mask."""
+    """MONAI's inferer with our weights, from the file to the class mask."""
     import torch
     from monai.inferers import sliding_window_inference
 
@@ -226,7 +226,7 @@ def _corner(image: str, side: int) -> Any:
 
 
 def small(model: str, image: Path) -> list[list[str]]:
-    """The table of 512 x 512."""
+    """Table for 512 x 512 pixels."""
     plain = measured("small_31m", model, str(image))
     rows = [_row("plain U-Net, 31.0 M, eager float32", plain, plain)]
     for backend in BACKENDS:
@@ -237,7 +237,7 @@ def small(model: str, image: Path) -> list[list[str]]:
 
 
 def large(model: str, image: Path, out: Path) -> list[list[str]]:
-    """The table of 8192 x 8192."""
+    """Table for 8192 x 8192 pixels."""
     plain = measured("large_31m", model, str(image))
     peers = [measured("monai", model, str(image), overlap) for overlap in ("0.25", "0.125")]
     base = peers[0]
@@ -259,7 +259,7 @@ def large(model: str, image: Path, out: Path) -> list[list[str]]:
 
 
 def huge(model: str, image: Path, out: Path) -> list[list[str]]:
-    """The table of 30,000 x 30,000."""
+    """Table for 30,000 x 30,000 pixels."""
     found = measured("files", model, str(image), BACKENDS[-1], str(out / "huge"))
     sizes = ", ".join(f"{name} {size} MB" for name, size in found["files_mb"].items())
     label = f"ours, {BACKENDS[-1]}: {found['objects']} objects, {sizes}"
@@ -292,7 +292,7 @@ def _row(label: str, figures: dict[str, Any], base: dict[str, Any]) -> list[str]
 
 def _print(title: str, rows: list[list[str]]) -> None:
     print(f"\n{title}\n")
-    print("| what | wall s | processor s | times as fast | by processor s | peak MB |")
+    print("| variant | wall s | CPU s | speedup (wall) | speedup (CPU) | peak MB |")
     print("|---|---|---|---|---|---|")
     for row in rows:
         print("|", " | ".join(row), "|", flush=True)
@@ -315,8 +315,10 @@ def main() -> None:
     parser.add_argument("--tissue", type=Path, default=TISSUE)
     parser.add_argument("--parts", nargs="+", default=["small", "large", "huge"])
     parser.add_argument("--huge-px", type=int, default=HUGE_PX)
-    parser.add_argument("--dice", type=Path, metavar="DATASET", help="also train both on it")
-    parser.add_argument("--minutes", type=float, default=10.0, help="of each training")
+    parser.add_argument(
+        "--dice", type=Path, metavar="DATASET", help="also train both networks on this dataset"
+    )
+    parser.add_argument("--minutes", type=float, default=10.0, help="minutes per training")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     model, out = str(options.model), options.out

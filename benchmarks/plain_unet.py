@@ -1,9 +1,9 @@
-"""The usual baseline: a plain U-Net with 31 million parameters, trained in the usual way.
+"""Baseline: a plain U-Net with 31 million parameters and a standard training loop.
 
     python benchmarks/plain_unet.py DATASET --minutes 10
 
 Float32, eager, Adam at 1e-3, cross-entropy, patches of 256 px in batches of 8, rotated and flipped.
-Prints its Dice on the test split, mean over the images, computed like in `unetops evaluate`.
+Prints the mean Dice over the images of the test split, computed as in `unetops evaluate`.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def _patch(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tup
 
 
 def train(dataset: Path, *, seconds: float) -> tuple[PlainUNet, int]:
-    """The network after training for a time, and the number of steps."""
+    """Train for a given time; returns the network and the number of steps."""
     start, rng = time.monotonic(), np.random.default_rng(0)
     torch.manual_seed(0)
     net = plain_unet()

@@ -20,7 +20,7 @@ from typing import Any
 SCORES = ("dice_mean", "dice_pooled", "iou_mean", "object_f1_50", "ap_50_95")
 
 
-# Waiting threads sleep, in the reference as in `unetops`: otherwise a busy machine slows both down.
+# Waiting threads sleep in both the reference and `unetops`; spinning is slow on a busy machine.
 ENVIRONMENT = {**os.environ, "GOMP_SPINCOUNT": "1000"}
 
 
@@ -31,12 +31,12 @@ def output_of(command: list[str]) -> str:
 
 
 def unetops(*words: object) -> str:
-    """Standard output of one command of the command line."""
+    """Standard output of one `unetops` command."""
     return output_of([sys.executable, "-m", "app.cli", *map(str, words)])
 
 
 def factor() -> float:
-    """Wall minutes per reference minute at present."""
+    """Current wall minutes per reference minute."""
     command = [sys.executable, str(Path(__file__).with_name("reference.py")), "--json"]
     return float(json.loads(output_of(command))["factor"])
 

@@ -76,7 +76,7 @@ def patches_per_second(*, bfloat16: bool, seconds: float) -> float:
 def main() -> None:
     """Measure both precisions and print the factor."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=20.0, help="of measurement")
+    parser.add_argument("--seconds", type=float, default=20.0, help="duration of the measurement")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_flush_denormal(True)

@@ -37,7 +37,7 @@ def main() -> None:
         make_set(folder, options.pairs)
         pack(place, folder)
         (place / "made").touch()
-    print("| source | MB | temporary MB | peak MB of memory | id |\n|---|---|---|---|---|")
+    print("| source | MB | temporary MB | peak memory MB | id |\n|---|---|---|---|---|")
     for name in ("set", "set.zip", "set.tar", "set.tar.gz", "set.tar.zst"):
         print(f"| {name} | {size_of(place / name) / 1e6:.0f} | {measured(place / name, place)} |")
 
@@ -72,7 +72,7 @@ def pack(place: Path, folder: Path) -> None:
 
 
 def measured(source: Path, place: Path) -> str:
-    """Temporary disk space, memory of all processes together, and the id of the dataset."""
+    """Table cells: peak temporary disk space, peak memory of all processes, dataset id."""
     temporary, out, rules = place / "temporary", place / "out", place / "rules.json"
     for folder in (temporary, out):
         shutil.rmtree(folder, ignore_errors=True)
@@ -95,7 +95,7 @@ def measured(source: Path, place: Path) -> str:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file or of all files in a folder that still exist."""
+    """Bytes of a file, or of all files in a folder; ignores files that disappear."""
     if path.is_file():
         return path.stat().st_size
     total = 0

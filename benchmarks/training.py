@@ -3,14 +3,14 @@
     python benchmarks/training.py DATASET --out DIR [--minutes 1] [--peer-minutes 30]
 
 All train on the same split on the same machine, one after the other, by wall clock. At intervals
-the clock is paused to compute the foreground's Dice on the test split, mean over the images, at
-their own size. A contender that does not reach `--goal` counts as `--peer-minutes`. DIR gets
+the clock is paused to compute the foreground Dice on the test split, mean over the images at their
+original size. A contender that does not reach `--goal` counts as `--peer-minutes`. DIR gets
 `curves.json` and `curves.svg`; existing curves in DIR are kept.
 
 The peers' loop is what a competent user would write: bfloat16, channels_last, AdamW with a
-one-cycle rate as long as our time limit, restarted after it; patches rotated, flipped, brightened.
-MONAI's network (`pip install 'unetops[bench]'`) uses MONAI's Dice and cross-entropy, the plain one
-cross-entropy.
+one-cycle learning rate as long as our time limit, then restarted; patches rotated, flipped and
+brightened. MONAI's network (`pip install 'unetops[bench]'`) uses MONAI's Dice and cross-entropy,
+the plain one cross-entropy.
 """
 
 import argparse
@@ -34,8 +34,8 @@ from unet.scoring.metrics import pixel_counts
 from unet.training.trainer import Trainer
 
 PATCH_PX, BATCH, STRIDE = 256, 8, 16
-LATER_SHARE = 0.1  # minimum interval between scores, as a share of the time so far
-# Maximum one-cycle rates, the best of those tried: MONAI's network reached Dice 0.80 after 79 s
+LATER_SHARE = 0.1  # minimum interval between scores, as a share of the elapsed time
+# Maximum learning rates, the best of those tried: MONAI's network reached Dice 0.80 after 79 s
 # at 2e-3, 94 s at 1e-3 and 87 s at 5e-4; the plain one after 385 s at 2e-3 and 141 s at 5e-4.
 MONAI_RATE, PLAIN_RATE = 2e-3, 5e-4
 WARM_SHARE = 0.3
@@ -47,7 +47,7 @@ Samples = Sequence[tuple[np.ndarray, np.ndarray]]
 
 
 class Clock:
-    """Wall time that is paused while scores are computed, and these scores."""
+    """Training clock, paused while scores are computed, with the scores so far."""
 
     def __init__(self, test: Samples, *, limit_s: float, every_s: float, goal: float) -> None:
         self.test, self.limit_s, self.every_s, self.goal = test, limit_s, every_s, goal
@@ -59,7 +59,7 @@ class Clock:
         return time.monotonic() - self.start - self.paused_s
 
     def is_up(self) -> bool:
-        """The time limit or the goal is reached."""
+        """Whether the time limit or the goal is reached."""
         return self.seconds() > self.limit_s or (bool(self.curve) and self.curve[-1][1] > self.goal)
 
     def score_if_due(self, predict: Predict, *, is_end: bool = False) -> float:
@@ -120,7 +120,7 @@ def plain(dataset: Path, clock: Clock, *, cycle_s: float) -> None:
 
 
 def one_cycle(share: float, max_rate: float) -> float:
-    """The rate at a fraction of the cycle: cosine rise, then cosine fall (Smith 2018)."""
+    """Learning rate at a fraction of the cycle: cosine rise and fall (Smith 2018)."""
     is_rising = share < WARM_SHARE
     phase = share / WARM_SHARE if is_rising else (1 - share) / (1 - WARM_SHARE)
     return max_rate * max(0.01, (1 - math.cos(math.pi * phase)) / 2)
@@ -225,7 +225,7 @@ def plot(curves: dict[str, list[tuple[float, float]]], goal: float) -> str:
 
 
 def main() -> None:
-    """Run the contenders without a curve; print times and ratios."""
+    """Run the contenders that have no curve yet; print times and ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--out", type=Path, required=True)

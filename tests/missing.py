@@ -1,4 +1,4 @@
-"""What a test does where a tool of this machine is missing."""
+"""Skip or fail tests if a tool is missing on this machine."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ import pytest
 
 
 def missing(what: str) -> NoReturn:
-    """Skip and say why; with UNETOPS_SYSTEM=all, as in CI, what is missing is a failure."""
+    """Skip with a reason; fail with UNETOPS_SYSTEM=all, as in CI."""
     if os.environ.get("UNETOPS_SYSTEM") == "all":
         pytest.fail(f"{what} (a failure, as UNETOPS_SYSTEM=all)", pytrace=False)
     sys.stderr.write(f"skipped: {what}\n")
@@ -17,6 +17,6 @@ def missing(what: str) -> NoReturn:
 
 
 def need(command: str, why: str) -> None:
-    """Go on only with a command on the PATH."""
+    """Skip or fail unless a command is on the PATH."""
     if shutil.which(command) is None:
         missing(f"{command} is not installed: {why}")

@@ -1,4 +1,4 @@
-"""What exists is documented, what is documented exists."""
+"""The documentation covers every command and setting, and mentions no others."""
 
 import re
 from dataclasses import fields
@@ -30,12 +30,12 @@ def commands(group: Group | None = None, before: str = "") -> set[str]:
 
 
 def undocumented(text: str) -> set[str]:
-    """Commands that a text does not show in full; `export-dataset` is no mention of `export`."""
+    """Commands missing from a text; `export-dataset` does not count as `export`."""
     return {name for name in commands() if not re.search(rf"unetops {name}(?![\w-])", text)}
 
 
 def unknown(text: str) -> set[str]:
-    """What stands behind `unetops` in the code of a text and is no command, or half of one."""
+    """Words after `unetops` in code spans and blocks that are not a complete command."""
     code = [*re.findall(r"`([^`\n]+)`", text), *re.findall(r"^    (.*)$", text, re.M)]
     called = re.findall(r"(?<![:\w])unetops ([a-z][a-z-]*)(?: +([a-z][a-z-]*))?", "\n".join(code))
     known = commands()
@@ -61,7 +61,7 @@ def test_a_command_that_does_not_exist_is_noticed() -> None:
 
 
 def settings_of(text: str) -> set[str]:
-    """Variables whose meaning a table tells: those in the first cells of its rows."""
+    """Variables documented in a table: those in the first cell of each row."""
     cells = re.findall(r"^\| (`UNETOPS_[^|]+) \|", text, re.M)
     return {name for cell in cells for name in re.findall(r"`(UNETOPS_\w+)`", cell)}
 
@@ -72,7 +72,7 @@ def test_the_table_of_settings_tells_those_that_are_read_and_no_others() -> None
 
 
 def test_every_setting_is_read_from_the_environment(tmp_path: Path) -> None:
-    """By the name that the table gives it; each is set to something else than its default."""
+    """Set each variable by its documented name to a value other than the default."""
     plain = Settings.from_environment({"UNETOPS_HOME": str(tmp_path)})
     for field in fields(Settings):
         name = f"UNETOPS_{field.name.upper()}"

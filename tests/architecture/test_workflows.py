@@ -1,4 +1,4 @@
-"""The workflows hold to the rules of the house, and their commands run as they are written."""
+"""The workflows follow the project's rules, and their commands run as written."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def actionlint() -> Path:
 
 
 def run_of(name: str, job: str, words: str) -> str:
-    """The command of the one step of a job that holds these words."""
+    """The command of the only step of a job that contains these words."""
     (found,) = [s["run"] for s in read(named(name))["jobs"][job]["steps"] if words in str(s)]
     return str(found)
 
@@ -146,7 +146,7 @@ def run_of(name: str, job: str, words: str) -> str:
 @pytest.mark.system
 @pytest.mark.timeout(600)
 def test_the_preview_job_runs_as_written_and_reports_plan_and_price(tmp_path: Path) -> None:
-    """All but `make dev`, without which no test runs; the runner has no keys and no account."""
+    """All steps but `make dev`, which the tests require; the runner has no keys or account."""
     runner, summary = tmp_path / "runner", tmp_path / "summary.md"
     runner.mkdir()
     with stack() as one:
@@ -207,7 +207,7 @@ def test_a_long_plan_keeps_its_end_and_fits_into_a_comment() -> None:
 
 @pytest.mark.parametrize(("there", "call"), [("", "POST"), ("77\n78", "PATCH")])
 def test_one_comment_is_made_and_then_rewritten(tmp_path: Path, there: str, call: str) -> None:
-    """`gh` is GitHub's; what it is asked for is ours."""
+    """Checks the requests that the workflow makes with a fake `gh`."""
     fake = tmp_path / "gh"
     fake.write_text('#!/bin/sh\necho "$*" >>calls\ncase "$*" in *--jq*) printf "$THERE";; esac\n')
     fake.chmod(0o755)

@@ -114,9 +114,9 @@ class DigitalOcean(Service):
             found = self._patiently(kind, self.cloud.read, kind, id_)
         except CloudError as e:
             if e.status == 404:
-                return pb.ReadResponse()  # an empty id says: gone
+                return pb.ReadResponse()  # an empty id means that the object is gone
             raise
-        unread = KINDS[kind].unread - (set() if old else {"image"})  # its importer asks for it
+        unread = KINDS[kind].unread - (set() if old else {"image"})  # required by its importer
         readable = shape(sdk, kind).types.keys() - unread
         seen = {k: v for k, v in found.items() if k in readable}
         inputs = {**old, **{k: v for k, v in seen.items() if k in old}} if old else seen
@@ -136,7 +136,7 @@ class DigitalOcean(Service):
         try:
             self._patiently(kind, self.cloud.delete, kind, request.id)
         except CloudError as e:
-            if e.status != 404:  # gone already is what was wanted
+            if e.status != 404:  # already gone counts as deleted
                 raise
         return Empty()
 

@@ -2,10 +2,10 @@
 
 The engine starts it, reads a port from its first line, and asks over gRPC to run a program or a
 policy pack. The program itself is run by pulumi-language-python-exec, a script of the SDK's Go
-module that the build lays beside `pulumi`.
+module that the build puts next to `pulumi`.
 """
 
-# The names of methods are those of the protocol.
+# Method names are given by the protocol.
 # ruff: noqa: N802
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ ACCOUNT = {
 
 
 def look_up(cloud: Cloud, what: str, args: Props) -> Props:
-    """Answer `getWhat`; a single one that is not there, or not alone, is an error."""
+    """Answer `getWhat`; a single object that is missing or not unique is an error."""
     _check(what, args)
     with cloud.request("lookup", what), cloud.lock:
         if what == "Account":

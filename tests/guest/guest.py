@@ -222,7 +222,7 @@ def control_groups() -> list[Path]:
 
 
 def is_init(pid: int) -> bool:
-    """Whether a process is the PID 1 of a namespace of its own."""
+    """Whether a process is PID 1 of a separate namespace."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("NSpid:"):
@@ -231,7 +231,7 @@ def is_init(pid: int) -> bool:
 
 
 def unmount(root: Path, wait: float = 10) -> None:
-    """Unmount a guest's root once its last process has let it go."""
+    """Unmount a guest's root after its last process has released it."""
     end = time.monotonic() + wait
     while root.is_mount() and sh("umount", root, check=False).returncode:
         if time.monotonic() > end:

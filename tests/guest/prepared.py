@@ -28,7 +28,7 @@ PLACE = Path("/var/tmp/unetops-prepared")
 HOST = "/opt/unetops/bin/unetops-host"
 BASE = "opt/unetops/base"
 GIVEN = "/root/given"
-# It is in the environment's name; without it a release would lay another one.
+# It is in the environment's name; without it a release would build another one.
 INDEX = yaml.safe_load((ROOT / "Pulumi.dev.yaml").read_text())["config"]["unetops:torchIndex"]
 RELEASE = f"{HOST} release --id prepared --torch-index {INDEX}"
 # No service runs here, so the release ends where it would stop one: its environment is laid then.
@@ -44,7 +44,7 @@ rm -rf {GIVEN} /srv/unetops /var/lib/unetops /opt/unetops/bin /opt/unetops/relea
 
 
 def prepared() -> Path:
-    """The layer, made at the first call; two processes that ask at once make it once."""
+    """The layer, built at the first call; concurrent processes build it only once."""
     lock = ROOT / "requirements.lock"
     parts = (golden.recipe(), lock.read_text(), (ROOT / "pyproject.toml").read_text(), SCRIPT)
     key = hashlib.sha256("\n".join(parts).encode() + _program() + Path(__file__).read_bytes())
@@ -60,7 +60,7 @@ def prepared() -> Path:
 
 
 def _program() -> bytes:
-    """The machine's own program, as user_data brings it."""
+    """The host program, as installed by user_data."""
     spec = MachineSpec(hostname="prepared", volume_name="prepared")
     written = yaml.safe_load(user_data(spec))["write_files"]
     (file,) = [file for file in written if file["path"] == HOST]

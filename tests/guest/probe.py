@@ -72,7 +72,7 @@ print("PROBE " + json.dumps({
 
 
 def probe(guest: Guest, unit: str, **wanted: list[Any]) -> dict[str, Any]:
-    """Start a twin of `unit` whose program is the probe; the answer is what it could do.
+    """Start a twin of `unit` whose program is the probe; returns what it could do.
 
     The twin is the unit's own file with another ExecStart, so that a directive that is missing
     there is missing here.

@@ -454,7 +454,7 @@ def test_disk_that_is_full_while_it_is_backed_up_costs_no_row(served: Box):
 def test_restoring_that_was_cut_off_is_done_by_the_next_run(served: Box):
     served.pend("migrating")
     shutil.copyfile(served.database, served.home / "unetops.restoring")
-    served.ask("DELETE FROM mine")  # what was in the file beside it is lost, the tables are equal
+    served.ask("DELETE FROM mine")  # the adjacent file's content is lost, the tables are equal
     assert served.run("recover").returncode == 0
     assert served.ask("SELECT a FROM mine") == [(1,)]
 

@@ -103,7 +103,7 @@ def test_a_domain_gets_a_certificate_of_the_acme_server_once_it_leads_here(
         ask(public, "/healthz", trust, name=DOMAIN)
     authority.lead(DOMAIN, public.address)
     clock.start()
-    # What `pulumi up` types after the boot, when the address leads here.
+    # What `pulumi up` runs after the boot, when the address points to this droplet.
     lock = "/etc/unetops/requirements.lock"
     same = f"--id first --source {made.site(public)}/dist/{made.wheel.name} --lock {lock}"
     public.ssh(f"{HOST} release {same} --address {public.address}")
@@ -130,7 +130,7 @@ def start_release(public: Droplet, made: Made, name: str) -> None:
 
 
 def kill_release(public: Droplet, when: Callable[[], bool], what: str) -> None:
-    public.until(when, what, 60, every=0.002)  # a part lies there for a moment only
+    public.until(when, what, 60, every=0.002)  # partial files exist only for a moment
     public.guest.exec("systemctl", "kill", "--signal=KILL", "--kill-whom=all", "release")
     public.until(lambda: told(public, "systemctl", "is-active", "release") != "active", "its end")
 
@@ -320,7 +320,7 @@ def test_a_fetch_that_was_killed_goes_on_where_it_ended(made: Made, small: Dropl
     assert told(small, "sha256sum", said.strip()).split()[0] == SHA256
 
 
-# What every droplet gets
+# Common to all droplets
 
 
 def test_security_updates_are_on_and_the_real_tool_takes_their_configuration(small: Droplet):

@@ -102,7 +102,7 @@ class Life:
         return fault, f"{seconds:.1f} s into command {nth}"
 
     def _provider_killed(self) -> str:
-        """Nobody learns of its last action; the engine survives and writes its state."""
+        """The provider's last action is not reported; the engine survives and writes its state."""
         call = self.dice.randint(3, CALLS["bootstrap"])
         with relayed(self.one) as dies:
             self.one.stack.cloud.faults = [Fault(dies, nth=call, after=True)]

@@ -46,7 +46,7 @@ class Engineer:
         # The program of this copy, not of the installed checkout.
         self._tool(tools / "unetops", f'#!/bin/sh\nexec {sys.executable} -m app.cli "$@"\n')
         path = f"{tools}:{Path(sys.executable).parent}:{one.stack.env['PATH']}"
-        # Nobody is at a terminal to say yes.
+        # There is no terminal for confirmation.
         self.env = one.stack.env | {"PATH": path, "PULUMI_SKIP_CONFIRMATIONS": "true"}
         self.env |= {"DIGITALOCEAN_API_URL": api.address}
 

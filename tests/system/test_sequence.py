@@ -162,7 +162,7 @@ def no_drift(one: Deployment) -> None:
 
 
 def destroy(one: Deployment, kept: Kept) -> None:
-    """All goes but the volume."""
+    """Everything but the volume is destroyed."""
     one.keep_texts()
     one.stack.destroy("--exclude-protected")
     left = {kind for kind, objects in one.stack.cloud.objects.items() if objects}
@@ -172,7 +172,7 @@ def destroy(one: Deployment, kept: Kept) -> None:
 
 
 def keeps_secrets(one: Deployment, kept: Kept) -> None:
-    """No secret stands anywhere but where it belongs, searched for by its value."""
+    """A search for their values finds secrets only where they belong."""
     texts = {**one.texts, "state": one.stack.state_text(), "said": one.stack.said}
     assert all("unetops" in text for text in texts.values())
     private = one.key.read_text().splitlines()

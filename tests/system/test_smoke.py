@@ -1,4 +1,4 @@
-"""The smoke test of the deploy job against the real service behind TLS, as Caddy stands there."""
+"""The smoke test of the deploy job against the real service behind TLS, as with Caddy."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Authority:
 
     @property
     def fingerprint(self) -> str:
-        """As the stack's output writes it."""
+        """In the format of the stack's output."""
         der = ssl.PEM_cert_to_DER_cert(self.root.read_text())
         digest = hashlib.sha256(der).hexdigest().upper()
         return ":".join(digest[i : i + 2] for i in range(0, len(digest), 2))
@@ -55,7 +55,7 @@ class Authority:
 
 @contextmanager
 def https(authority: Authority, behind: httpx.URL | None) -> Iterator[str]:
-    """TLS in front of a service; without one every answer is 502, as Caddy gives it."""
+    """TLS in front of a service; without a service every response is 502, as from Caddy."""
 
     class Relay(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -138,7 +138,7 @@ def test_no_answer_and_no_https_are_failures() -> None:
 def test_the_deploy_job_fetches_the_authority_and_judges_it_by_the_stacks_fingerprint(
     authority: Authority, service: httpx.URL, tmp_path: Path
 ) -> None:
-    """`ssh` is a stand-in: what it fetches is not trusted, and the script must not need to."""
+    """`ssh` is a stub: the certificate it fetches is not trusted, and need not be."""
     (tmp_path / "bin").mkdir()
     fake = tmp_path / "bin/ssh"
     fake.write_text(

@@ -1,4 +1,4 @@
-"""Hostile requests: each is refused with the intended error."""
+"""Hostile requests: each is rejected with the intended error."""
 
 import pytest
 

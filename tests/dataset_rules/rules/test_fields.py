@@ -1,4 +1,4 @@
-"""Fields of the rules take effect in valid combinations and are refused in invalid ones."""
+"""Fields of the rules take effect in valid combinations and are rejected in invalid ones."""
 
 import json
 

@@ -117,7 +117,7 @@ def test_too_many_files_are_refused(tmp_path):
 
 
 def zip_of_directory(path, head, size, *, is_large=False):
-    """A file that states a directory of `size` bytes, which begins with `head`; the rest is a hole.
+    """A sparse file that declares a directory of `size` bytes starting with `head`.
 
     Args:
         path: of the file.
@@ -147,7 +147,7 @@ def entries(count, comment=b""):
 
 
 def taken_at_most(tmp_path, archive, match, limits):
-    """The most memory that a refusal took, in bytes."""
+    """Peak memory of a rejection, in bytes."""
     tracemalloc.start()
     try:
         with pytest.raises(RulesError, match=match):
