@@ -3,7 +3,7 @@
 Near duplicates are found by the correlation of thumbnails after removing slow changes in
 brightness: above 0.9 for a copy that was stored as JPEG, scaled or brightened and for a cell that
 was photographed twice, below 0.8 for different cells in the middle of their fields. (Perceptual
-hashes cannot distinguish these: docs/experiments.md.) Flipped and rotated copies are found, too.
+hashes cannot distinguish these.) Flipped and rotated copies are found, too.
 """
 
 import hashlib
