@@ -699,6 +699,23 @@ def test_boot_installs_what_cloud_init_has_left_unfinished_and_nothing_twice(box
     assert installed.endswith(" install caddy")
 
 
+def test_boot_reinstalls_packages_whose_unpacking_was_cut_off(box: Box):
+    (box.root / "etc/unetops/machine.json").write_text('{"packages": ["git"]}')
+    log = 'echo "$(basename "$0") $@" >>$FAKE/calls'
+    query = (
+        'case $2 in *Eflag*) printf "bash ok\\nxz-utils reinstreq\\n";; *) printf unpacked;; esac'
+    )
+    for name, text in {"dpkg-query": query, "dpkg": log, "sysctl": log, "apt-get": log}.items():
+        (box.fake / name).write_text(f"#!/bin/sh\n{text}\n")
+        (box.fake / name).chmod(0o755)
+    assert box.run("boot").returncode == 0
+    (removed,) = [call for call in box.calls if " --remove " in call]
+    assert removed == "dpkg --force-remove-reinstreq --force-depends --remove xz-utils"
+    (installed,) = [call for call in box.calls if " install " in call]
+    assert installed.endswith(" install git xz-utils")
+    assert box.calls.index(removed) < box.calls.index(installed)
+
+
 def test_boot_without_a_driver_fails_with_the_reason(box: Box):
     (box.fake / "sysctl").symlink_to("systemctl")
     (box.root / "etc/unetops/machine.json").write_text('{"gpu": true}')

@@ -62,9 +62,19 @@ def packages(machine: Machine) -> str:
     wait = ("-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Options::=--force-confold")
     with contextlib.suppress(HostError):  # apt-get does what it cannot complete
         run("dpkg", "--force-confold", "--configure", "-a", env=quiet_env)
+    broken = _half_unpacked()
+    for name in broken:  # neither dpkg nor apt-get gets past one; it is installed anew below
+        run("dpkg", "--force-remove-reinstreq", "--force-depends", "--remove", name, env=quiet_env)
+    names = [*lacking, *(name for name in broken if name not in lacking)]
     run("apt-get", *wait, "update", env=quiet_env)
-    run("apt-get", *wait, "-y", "--fix-broken", "install", *lacking, env=quiet_env)
-    return f"installed now: {', '.join(lacking)}"
+    run("apt-get", *wait, "-y", "--fix-broken", "install", *names, env=quiet_env)
+    return f"installed now: {', '.join(names)}"
+
+
+def _half_unpacked() -> list[str]:
+    """Packages whose unpacking was cut off: dpkg wants them reinstalled before anything else."""
+    shown = attempt("dpkg-query", "--show", "--showformat=${Package} ${db:Status-Eflag}\\n")
+    return [line.split()[0] for line in shown.splitlines() if line.endswith(" reinstreq")]
 
 
 def folders(machine: Machine) -> None:
